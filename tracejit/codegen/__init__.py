@@ -1,0 +1,1 @@
+"""Kernel → LLVM IR → machine code, for every instruction-set level through one emitter."""

@@ -1,0 +1,77 @@
+"""LLVM as a service: module text → object code or assembly. The only file that drives LLVM.
+
+The emitter writes explicit vectors and unrolled accumulators, so the pass pipeline is short:
+clean up, hoist, combine; no auto-vectoriser.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import Any
+
+from tracejit.codegen.target import Target
+from tracejit.errors import InternalError
+
+# llvmlite serialises calls itself; this lock keeps "initialise, then use" one step.
+_lock = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def binding() -> Any:
+    """Import and initialise ``llvmlite.binding`` on first use (it costs about 70 ms)."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
+    return llvm
+
+
+@lru_cache(maxsize=16)
+def _machine(cpu: str, features: str, level: int) -> Any:
+    llvm = binding()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu, features=features, opt=level, reloc="pic", codemodel="small", jit=True
+    )
+
+
+def _parse(text: str) -> Any:
+    llvm = binding()
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        raise InternalError(f"generated IR does not verify: {error}") from error
+    return module
+
+
+def optimise(text: str, target: Target, level: int = 2) -> Any:
+    """Return the parsed module of ``text`` after LLVM's pipeline at ``level`` (0…3)."""
+    llvm = binding()
+    module = _parse(text)
+    machine = _machine(target.cpu, target.features, level)
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_unrolling = False
+    options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def compile_object(text: str, target: Target, level: int = 2) -> bytes:
+    """Compile module text to a relocatable object file for ``target``."""
+    with _lock:
+        module = optimise(text, target, level)
+        return bytes(_machine(target.cpu, target.features, level).emit_object(module))
+
+
+def assembly(text: str, target: Target, level: int = 2) -> str:
+    """Return the assembly that ``compile_object`` would encode."""
+    with _lock:
+        module = optimise(text, target, level)
+        return str(_machine(target.cpu, target.features, level).emit_assembly(module))

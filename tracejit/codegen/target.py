@@ -1,0 +1,77 @@
+"""Instruction-set levels as data.
+
+A level is a named, cumulative set of CPU features with what the emitter has to know of it:
+register width and count, whether multiply-add is fused, whether masks are registers. Detection
+lives in ``runtime/cpu.py``; nothing here looks at the machine. The emitter takes a ``Target`` as
+an argument and never asks for more than these fields, so one emitter serves all levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What code generation may assume of the processor.
+
+    ``vector_bits``: width of a vector register; ``registers``: how many there are; ``fma``: fused
+    multiply-add; ``masks``: predicate registers (AVX-512); ``rounding``: a vector instruction for
+    floor/ceil/round (SSE4.1); ``cpu`` and ``features``: what LLVM is told; ``flags``: the
+    ``/proc/cpuinfo`` names that a machine must have to run the code.
+    """
+
+    name: str
+    vector_bits: int
+    registers: int
+    fma: bool
+    masks: bool
+    rounding: bool
+    cpu: str
+    features: str = ""
+    flags: frozenset[str] = field(default_factory=frozenset[str])
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+    l3_bytes: int = 8 * 1024 * 1024
+
+    def lanes(self, bits: int) -> int:
+        """Return how many elements of ``bits`` bits fit in one vector register."""
+        return max(1, self.vector_bits // max(bits, 8))
+
+    def with_caches(self, l1: int, l2: int, l3: int) -> Target:
+        """Return the same level with the cache sizes (bytes) of a particular machine."""
+        return replace(self, l1_bytes=l1, l2_bytes=l2, l3_bytes=l3)
+
+
+_SSE42 = frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"})
+_AVX2 = _SSE42 | {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2"}
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+# Cumulative, lowest first: a machine of one level runs the code of every level before it.
+LEVELS: dict[str, Target] = {
+    "generic": Target("generic", 128, 16, False, False, False, "x86-64"),
+    "sse4.2": Target("sse4.2", 128, 16, False, False, True, "x86-64-v2", flags=_SSE42),
+    "avx2": Target("avx2", 256, 16, True, False, True, "x86-64-v3", flags=_AVX2),
+    # LLVM's x86-64-v4 prefers 256-bit vectors; the emitter's functions ask for 512 by attribute.
+    "avx512": Target(
+        "avx512", 512, 32, True, True, True, "x86-64-v4", "-prefer-256-bit", flags=_AVX512
+    ),
+}
+
+
+def legalised(level: str, host: str) -> Target:
+    """Return ``level``'s vector shapes compiled with ``host``'s instructions.
+
+    LLVM splits the wide vectors and masks, so the code that the emitter writes for a level can
+    be executed, and tested, on a machine that lacks it.
+    """
+    wide, narrow = LEVELS[level], LEVELS[host]
+    return replace(
+        wide,
+        name=f"{level}-on-{host}",
+        cpu=narrow.cpu,
+        features=narrow.features,
+        flags=narrow.flags,
+        fma=narrow.fma,
+        rounding=narrow.rounding,
+    )

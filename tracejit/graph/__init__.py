@@ -1,0 +1,1 @@
+"""The dataflow graph: immutable nodes, their text form, the verifier, and the passes."""

@@ -1,0 +1,145 @@
+"""Nodes: the immutable, hash-consed values of the dataflow graph.
+
+A node is an op applied to nodes under attributes, with the dtype and shape that the op's row
+infers. Equal nodes are one object, so common subexpressions are shared while tracing and
+identity is equality. ``serial`` rises with creation, and operands exist before their users, so
+sorting by ``serial`` is a topological order; no walk over a graph recurses.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from tracejit.errors import InternalError, Location
+from tracejit.ops.table import OPS, Array, Aval, DType, Fact, Op, Shape
+
+_NO_ATTRS: Mapping[str, Hashable] = {}
+
+
+class Node:
+    """One value of the graph. Make nodes with ``make`` and the leaf functions below.
+
+    ``op``, ``inputs``, ``attrs`` define it; ``dtype`` and ``shape`` are inferred; ``loc`` is the
+    user's line that first asked for it; ``value`` is the array of a ``data`` leaf.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "dtype", "inputs", "loc", "op", "serial", "shape", "value")
+
+    op: Op
+    inputs: tuple[Node, ...]
+    attrs: Mapping[str, Hashable]
+    dtype: DType
+    shape: Shape
+    loc: Location | None
+    serial: int
+    value: Array | None
+
+    def __repr__(self) -> str:
+        return f"<%{self.serial} {self.op.name} {self.dtype}{list(self.shape)}>"
+
+    @property
+    def aval(self) -> Aval:
+        return Aval(self.dtype, self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        n = 1
+        for extent in self.shape:
+            n *= extent
+        return n
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+
+_serials = itertools.count()
+_interned: WeakValueDictionary[Any, Node] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def _new(
+    op: Op,
+    inputs: tuple[Node, ...],
+    attrs: Mapping[str, Hashable],
+    aval: Aval,
+    loc: Location | None,
+    value: Array | None = None,
+) -> Node:
+    node = object.__new__(Node)
+    node.op = op
+    node.inputs = inputs
+    node.attrs = attrs
+    node.dtype, node.shape = aval
+    node.loc = loc
+    node.serial = next(_serials)
+    node.value = value
+    return node
+
+
+def make(
+    op: Op | str,
+    inputs: Sequence[Node] = (),
+    attrs: Mapping[str, Hashable] | None = None,
+    loc: Location | None = None,
+) -> Node:
+    """Return the node for ``op(*inputs, **attrs)``, an existing one where there is an equal one.
+
+    Raises the op's typed error where dtypes or shapes do not fit.
+    """
+    row = OPS[op] if isinstance(op, str) else op
+    operands = tuple(inputs)
+    attrs = attrs or _NO_ATTRS
+    if row.arity is not None and len(operands) != row.arity:
+        raise InternalError(f"{row.name} takes {row.arity} operands, got {len(operands)}")
+    # Operands are compared by identity: they are interned themselves.
+    key = (row, operands, tuple(sorted(attrs.items())) if attrs else ())
+    shared = not row.has(Fact.IMPURE)
+    if shared:
+        found = _interned.get(key)
+        if found is not None:
+            return found
+    aval = row.infer([n.aval for n in operands], attrs)
+    with _lock:
+        node = _new(row, operands, attrs, aval, loc)
+        return _interned.setdefault(key, node) if shared else node
+
+
+def constant(value: Any, dtype: Any, loc: Location | None = None) -> Node:
+    """Return the 0-d constant of ``dtype``; keyed by its bits, so −0.0 and NaN stay themselves."""
+    dtype = np.dtype(dtype)
+    scalar = np.asarray(value).astype(dtype)
+    key = ("constant", dtype.str, scalar.tobytes())
+    found = _interned.get(key)
+    if found is not None:
+        return found
+    attrs = {"value": scalar.item(), "dtype": dtype.str}
+    with _lock:
+        return _interned.setdefault(key, _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc))
+
+
+def placeholder(
+    index: int, dtype: Any, shape: Shape, name: str = "", loc: Location | None = None
+) -> Node:
+    """Return argument number ``index`` of a graph. Each call makes a new node."""
+    dtype = np.dtype(dtype)
+    attrs = {"index": index, "dtype": dtype.str, "shape": shape, "name": name or f"arg{index}"}
+    return _new(OPS["input"], (), attrs, Aval(dtype, shape), loc)
+
+
+def data(array: Array, loc: Location | None = None) -> Node:
+    """Return a leaf that holds ``array`` (not copied; it must not change any more)."""
+    attrs = {"dtype": array.dtype.str, "shape": array.shape}
+    return _new(OPS["data"], (), attrs, Aval(array.dtype, array.shape), loc, array)
+
+
+def iota(shape: Shape, axis: int, dtype: Any = np.int64, loc: Location | None = None) -> Node:
+    """Return the index along ``axis`` of ``shape``."""
+    return make("iota", (), {"shape": shape, "axis": axis, "dtype": np.dtype(dtype).str}, loc)
