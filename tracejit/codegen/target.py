@@ -43,8 +43,9 @@ class Target:
         return replace(self, l1_bytes=l1, l2_bytes=l2, l3_bytes=l3)
 
 
-_SSE42 = frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"})
-_AVX2 = _SSE42 | {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2"}
+# All that LLVM's cpu of that level may use, not only what the emitter asks for.
+_SSE42 = frozenset({"cx16", "lahf_lm", "pni", "ssse3", "sse4_1", "sse4_2", "popcnt"})
+_AVX2 = _SSE42 | {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 # Cumulative, lowest first: a machine of one level runs the code of every level before it.

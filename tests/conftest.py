@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tracejit.codegen.target import LEVELS
+from tracejit.runtime import cpu
+
+NATIVE = cpu.levels()
+# A level that the machine lacks is tested through its code shape in the machine's instructions.
+EMULATED = tuple(f"{name}-on-{cpu.host_level()}" for name in LEVELS if name not in NATIVE)
+
+
+@pytest.fixture(params=NATIVE)
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test once for each instruction set of this machine, with that one in force.
+
+    The value is the level's name; ``cpu.target()`` inside the test is its ``Target``.
+    """
+    with cpu.isa(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=NATIVE + EMULATED)
+def any_level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Like ``level``, and for wider levels the shape of their code (``avx512-on-avx2``)."""
+    with cpu.isa(request.param):
+        yield request.param

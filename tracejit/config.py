@@ -1,0 +1,171 @@
+"""Settings from the environment: read once, checked once, overridable for a stretch of code.
+
+=====================  ====================================================  ===============
+variable               value                                                 default
+=====================  ====================================================  ===============
+TRACEJIT_ISA           a level of ``codegen/target.py`` (``avx2``, …)        the machine's
+TRACEJIT_DISABLE_JIT   0 or 1: run everything in the NumPy interpreter       0
+TRACEJIT_CACHE_DIR     a folder                                              see cache_dir
+TRACEJIT_NUM_THREADS   a positive whole number                               OMP_NUM_THREADS
+OMP_NUM_THREADS        as OpenMP has it; the first number of a list counts   the machine's
+=====================  ====================================================  ===============
+
+A value that is not allowed raises ``ValueArgumentError`` at the first use of any setting, not at
+``import tracejit``: a wrong variable must not break programs that only import us. Whether the
+level exists, and whether this machine has it, is for ``runtime/cpu.py`` to say (``TargetError``).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from tracejit.errors import ValueArgumentError
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"", "0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment asks for; ``None`` means that it does not say."""
+
+    isa: str | None = None
+    disable_jit: bool = False
+    cache_dir: Path | None = None
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueArgumentError(
+                f"num_threads is {self.num_threads}",
+                hint="give a positive whole number, or leave it out for one a core",
+            )
+
+
+class Changes(TypedDict, total=False):
+    """The fields of ``Settings`` that ``override`` may replace."""
+
+    isa: str | None
+    disable_jit: bool
+    cache_dir: Path | None
+    num_threads: int | None
+
+
+def _text(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name, "").strip()
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    text = _text(environ, name)
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueArgumentError(f"{name}={text!r} is not a yes or a no", hint=f"set {name}=0 or 1")
+
+
+def _threads(environ: Mapping[str, str]) -> int | None:
+    own = _text(environ, "TRACEJIT_NUM_THREADS")
+    if own:
+        if own.isdecimal() and int(own) > 0:
+            return int(own)
+        raise ValueArgumentError(
+            f"TRACEJIT_NUM_THREADS={own!r} is not a number of threads",
+            hint="give a positive whole number, or leave it out for one a core",
+        )
+    # OpenMP allows one number for each level of nesting ("4,2"); ours do not nest.
+    shared = _text(environ, "OMP_NUM_THREADS").split(",")[0].strip()
+    if not shared:
+        return None
+    if shared.isdecimal() and int(shared) > 0:
+        return int(shared)
+    # Not our variable: OpenMP programs go on with their default, so do we, and say so.
+    warnings.warn(
+        f"OMP_NUM_THREADS={shared!r} is not a number of threads; it is ignored",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return None
+
+
+def _folder(environ: Mapping[str, str], name: str) -> Path | None:
+    text = _text(environ, name)
+    if not text:
+        return None
+    path = Path(text).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise ValueArgumentError(f"{name}={text!r} is not a folder", hint=f"point {name} at one")
+    return path
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that ``environ`` holds; raises ``ValueArgumentError``."""
+    return Settings(
+        isa=_text(environ, "TRACEJIT_ISA").lower() or None,
+        disable_jit=_flag(environ, "TRACEJIT_DISABLE_JIT"),
+        cache_dir=_folder(environ, "TRACEJIT_CACHE_DIR"),
+        num_threads=_threads(environ),
+    )
+
+
+@lru_cache(maxsize=1)
+def _process_settings() -> Settings:
+    return from_environment(os.environ)
+
+
+# A context variable, so that an override in one thread or task leaves the others alone.
+_override: ContextVar[Settings | None] = ContextVar("tracejit_settings", default=None)
+
+
+def settings() -> Settings:
+    """Return the settings in force here: the innermost ``override``, else the environment's."""
+    return _override.get() or _process_settings()
+
+
+@contextmanager
+def override(**changes: Unpack[Changes]) -> Generator[Settings, None, None]:
+    """Replace some settings inside a ``with`` block, for this thread or task only."""
+    token = _override.set(replace(settings(), **changes))
+    try:
+        yield settings()
+    finally:
+        _override.reset(token)
+
+
+def isa() -> str | None:
+    """Return the instruction set asked for, in lower case and unchecked; None for the best."""
+    return settings().isa
+
+
+def disable_jit() -> bool:
+    """Return whether everything is to run in the NumPy interpreter."""
+    return settings().disable_jit
+
+
+def num_threads() -> int | None:
+    """Return the number of threads asked for; None leaves it to the machine's cores."""
+    return settings().num_threads
+
+
+def cache_dir() -> Path:
+    """Return the folder for files kept between runs; it need not exist.
+
+    Default: the platform's cache folder, ``$XDG_CACHE_HOME/tracejit`` or ``~/.cache/tracejit``
+    on Linux.
+    """
+    return settings().cache_dir or _default_cache_dir()
+
+
+@lru_cache(maxsize=1)
+def _default_cache_dir() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("tracejit", appauthor=False)
