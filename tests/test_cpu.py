@@ -156,7 +156,9 @@ def test_nothing_known_is_generic(
     assert sizes == (generic.l1_bytes, generic.l2_bytes, generic.l3_bytes)
 
 
-def test_names_of_other_systems(monkeypatch: pytest.MonkeyPatch, answers: list[Any], tmp_path: Path):
+def test_names_of_other_systems(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Any], tmp_path: Path
+):
     darwin = "sse3 ssse3 sse4.1 sse4.2 CX16 LAHF popcnt avx1.0 avx2 fma f16c bmi1 bmi2 lzcnt movbe"
     monkeypatch.setattr(cpu, "_ask", lambda: {"flags": darwin.split()})
     monkeypatch.setattr(cpu, "_PROC_CPUINFO", tmp_path / "absent")
