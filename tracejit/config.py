@@ -164,6 +164,16 @@ def cache_dir() -> Path:
     return settings().cache_dir or _default_cache_dir()
 
 
+def kernels_dir() -> Path:
+    """Return the folder of the NeuralScript programs that come with tracejit.
+
+    A wheel has it inside the package; a checkout, also one installed as editable, beside it.
+    """
+    package = Path(__file__).parent
+    shipped = package / "kernels"
+    return shipped if shipped.is_dir() else package.parent / "kernels"
+
+
 @lru_cache(maxsize=1)
 def _default_cache_dir() -> Path:
     from platformdirs import user_cache_path
