@@ -1,0 +1,33 @@
+"""Matrix products: ``classify`` a problem, ``emit_gemm`` its kernel, lay out its arguments."""
+
+from tracejit.codegen.contraction.gemm import emit_gemm
+from tracejit.codegen.contraction.spec import (
+    Epilogue,
+    GemmArguments,
+    GemmProblem,
+    GemmSpec,
+    Place,
+    Slot,
+    canonical,
+    classify,
+    epilogue_slot,
+    gemm_arguments,
+    tile_count,
+    workspace_bytes,
+)
+
+__all__ = [
+    "Epilogue",
+    "GemmArguments",
+    "GemmProblem",
+    "GemmSpec",
+    "Place",
+    "Slot",
+    "canonical",
+    "classify",
+    "emit_gemm",
+    "epilogue_slot",
+    "gemm_arguments",
+    "tile_count",
+    "workspace_bytes",
+]

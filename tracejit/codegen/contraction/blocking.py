@@ -1,0 +1,74 @@
+"""Register and cache blocking of a matrix product, from the target's numbers.
+
+After K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS
+34(3), 2008) and the BLIS papers: accumulators fill the registers, a panel of B stays in the
+first-level cache, a block of A in the second, a block of B in the third.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tracejit.codegen.builder import Type
+from tracejit.codegen.target import Target
+
+
+class RegisterBlock(NamedTuple):
+    """The microkernel's piece of C: ``rows`` × ``vectors`` registers of ``lanes`` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.lanes
+
+
+class CacheBlock(NamedTuple):
+    """Upper bounds of what is kept in the caches: ``m`` × ``k`` of A, ``k`` × ``n`` of B."""
+
+    m: int
+    n: int
+    k: int
+
+
+def register_block(target: Target, dtype: str) -> RegisterBlock:
+    """Return the largest piece of C that leaves registers for two of B and one of A.
+
+    Multiply-add latency times throughput wants at least 8 accumulators; a broadcast per row and
+    a load per vector want few loads per multiply-add, so both sides matter.
+    """
+    type = Type(dtype)
+    lanes = target.lanes(type.bits)
+    if target.registers >= 32:
+        return RegisterBlock(14 if type.is_float else 8, 2, lanes)
+    if type.is_float and target.fma:
+        return RegisterBlock(6, 2, lanes)
+    # The product needs a register of its own; 64-bit integer products are built of three.
+    return RegisterBlock(4 if type.is_float or type.bits == 32 else 2, 2, lanes)
+
+
+def cache_block(target: Target, dtype: str) -> CacheBlock:
+    """Return the cache blocking: half of each cache for the block that is to stay in it."""
+    unit = register_block(target, dtype)
+    size = Type(dtype).bits // 8
+    k = max(64, round_down(target.l1_bytes // 2 // (unit.columns * size), 8))
+    m = max(unit.rows, round_down(target.l2_bytes // 2 // (k * size), unit.rows))
+    n = max(unit.columns, min(2048, target.l3_bytes // 4 // (k * size)))
+    return CacheBlock(m, round_down(n, unit.columns), k)
+
+
+def round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def round_down(value: int, unit: int) -> int:
+    return value // unit * unit
+
+
+def balanced(extent: int, limit: int, unit: int) -> int:
+    """Return the block size that cuts ``extent`` into the fewest blocks of at most ``limit``,
+    as equal as multiples of ``unit`` allow (at least 1)."""
+    blocks = max(1, -(-extent // limit))
+    return max(1, min(limit, round_up(-(-extent // blocks), unit)))

@@ -1,0 +1,114 @@
+"""Moves a tile of finished accumulators to C: edges, strided C, and the epilogue."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.contraction.blocking import RegisterBlock
+from tracejit.codegen.contraction.spec import GemmSpec, Place
+
+
+class _Finish(NamedTuple):
+    """Parameters: the tile and C with C's strides; the tile's ``rows`` × ``columns`` that count;
+    whether this is the first and the last k block; where the tile stands; the kernel's own."""
+
+    tile: Value
+    c: Value
+    c_row: Value
+    c_column: Value
+    rows: Value
+    columns: Value
+    first: Value
+    last: Value
+    row: Value
+    column: Value
+    batch: Value
+    ptrs: Value
+    sizes: Value
+
+
+_PARAMETERS: list[tuple[str, Type]] = [
+    ("tile", PTR), ("c", PTR), ("cr", I64), ("cc", I64), ("rows", I64), ("columns", I64),
+    ("first", I1), ("last", I1), ("row", I64), ("column", I64), ("batch", I64),
+    ("ptrs", PTR), ("sizes", PTR),
+]  # fmt: skip
+
+
+def emit_finish(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
+    """Define ``void name(_Finish…)``: C = epilogue(tile), or C + tile after the first k block.
+
+    The tile's rows are ``unit.columns`` apart. Only the last k block applies the epilogue.
+    """
+    b = module.define(
+        name, VOID, _PARAMETERS, linkage="internal", attributes="nounwind noinline"
+    )
+    p = _Finish(*b.parameters)
+    if spec.c == "last":
+        p = p._replace(c_column=const(1, I64))
+    lanes = const(unit.lanes, I64)
+    whole = b.and_(p.columns, const(-unit.lanes, I64))
+
+    def row(i: Value, _: list[Value]) -> list[Value]:
+        def full(j: Value, _: list[Value]) -> list[Value]:
+            _vector(b, spec, unit, p, i, j, None)
+            return []
+
+        def edge(j: Value, _: list[Value]) -> list[Value]:
+            index = I64.vector(unit.lanes)
+            left = b.splat(b.sub(p.columns, j), unit.lanes)
+            _vector(b, spec, unit, p, i, j, b.compare("lt", b.lane_index(index), left))
+            return []
+
+        b.loop(const(0, I64), whole, lanes, [], full)
+        b.loop(whole, p.columns, lanes, [], edge)
+        return []
+
+    b.loop(const(0, I64), p.rows, 1, [], row)
+    b.ret()
+
+
+def _vector(
+    b: Builder, spec: GemmSpec, unit: RegisterBlock, p: _Finish, i: Value, j: Value,
+    mask: Value | None,
+) -> None:  # fmt: skip
+    type, vector = spec.type, spec.type.vector(unit.lanes)
+    place = b.add(b.mul(i, const(unit.columns, I64)), j)
+    value = b.load(b.element(p.tile, place, type), vector)
+    offset = b.add(b.mul(i, p.c_row), b.mul(j, p.c_column))
+    address = b.element(p.c, offset, type)
+
+    def add() -> list[Value]:
+        return [b.add(_read(b, spec, p, address, vector, mask), value)]
+
+    (value,) = b.if_(p.first, lambda: [value], add)
+    if spec.epilogue is not None:
+        epilogue, plain = spec.epilogue, value
+        where = Place(b.add(p.row, i), b.add(p.column, j), mask, p.batch, p.ptrs, p.sizes)
+        (value,) = b.if_(p.last, lambda: [epilogue(b, plain, where)], lambda: [plain])
+    _write(b, spec, p, address, value, mask)
+
+
+def _lanes(b: Builder, p: _Finish, lanes: int) -> Value:
+    """Return the offsets of a vector's lanes in a C whose columns are not contiguous."""
+    index = I64.vector(lanes)
+    return b.mul(b.lane_index(index), b.splat(p.c_column, lanes))
+
+
+def _read(
+    b: Builder, spec: GemmSpec, p: _Finish, address: Value, vector: Type, mask: Value | None
+) -> Value:
+    if spec.c != "last":
+        return b.gather(address, _lanes(b, p, vector.lanes), vector, mask)
+    return b.load(address, vector) if mask is None else b.masked_load(address, mask, vector)
+
+
+def _write(
+    b: Builder, spec: GemmSpec, p: _Finish, address: Value, value: Value, mask: Value | None
+) -> None:
+    if spec.c != "last":
+        b.scatter(value, address, _lanes(b, p, value.type.lanes), mask)
+    elif mask is None:
+        b.store(value, address)
+    else:
+        b.masked_store(value, address, mask)

@@ -1,0 +1,369 @@
+"""Emits a matrix product: the loops around packing and microkernel.
+
+    for (batch, column tile):                  a run: the row tiles of [begin, end) in it
+      for k block:                             BLOCK_K deep
+        pack B[k block, column tile]           → panels as wide as the microkernel
+        for row tile of the run:
+          pack A[row tile, k block]            → panels as high as the microkernel
+          for column panel: for row panel: microkernel
+
+Where an operand is not packed the microkernel reads it in place; then only the columns beyond
+the last whole vector are copied. The first k block writes C, later ones add to it: C is never
+read before it is written, so what it held does not matter. Blocks that are not whole, that do
+not lie along the rows of C, or that an epilogue is to see go through a small tile in the
+workspace (``finish``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.contraction.blocking import RegisterBlock, register_block
+from tracejit.codegen.contraction.finish import emit_finish
+from tracejit.codegen.contraction.microkernel import MicroCall, MicroShape, emit_microkernel
+from tracejit.codegen.contraction.pack import Layout, emit_pack
+from tracejit.codegen.contraction.spec import (
+    A_POINTER,
+    B_POINTER,
+    C_POINTER,
+    WORK_POINTER,
+    GemmSpec,
+    Slot,
+)
+
+ZERO, ONE = const(0, I64), const(1, I64)
+
+
+def emit_gemm(module: Module, name: str, spec: GemmSpec) -> None:
+    """Define kernel ``void name(ptr ptrs, ptr sizes, i64 begin, i64 end)`` for ``spec``.
+
+    It computes tiles [begin, end) of C; ``spec.py`` documents ``ptrs`` and ``sizes``.
+    """
+    unit = register_block(module.target, spec.dtype)
+    _emit_parts(module, name, spec, unit)
+    b = module.define(
+        name,
+        VOID,
+        [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)],
+        parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
+    )
+    _Kernel(b, name, spec, unit).emit()
+    b.ret()
+
+
+def _micro_name(name: str, rows: int, vectors: int) -> str:
+    return f"{name}.{rows}x{vectors}"
+
+
+def _uses_tile_always(spec: GemmSpec) -> bool:
+    return spec.epilogue is not None or spec.c != "last"
+
+
+def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
+    a_row: int | None = 1 if spec.pack_a or spec.a == "first" else None
+    a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
+    for vectors in {unit.vectors, 1}:
+        for rows in range(1, unit.rows + 1):
+            shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth)
+            emit_microkernel(module, _micro_name(name, rows, vectors), shape)
+    emit_finish(module, f"{name}.finish", spec, unit)
+    along_a: dict[str, Layout] = {"last": "depth", "first": "width", "any": "any"}
+    along_b: dict[str, Layout] = {"last": "width", "first": "depth", "any": "any"}
+    if spec.pack_a:
+        emit_pack(module, f"{name}.pack_a", spec.type, unit.rows, along_a[spec.a])
+    width = unit.columns if spec.pack_b else unit.lanes
+    emit_pack(module, f"{name}.pack_b", spec.type, width, along_b[spec.b])
+
+
+@dataclass(slots=True)
+class _Block:
+    """A row tile by a column tile by a k block: where its operands are read and C is written."""
+
+    a: Value
+    a_row: Value
+    a_depth: Value
+    b: Value
+    edge: Value
+    c: Value
+    row: Value
+    column: Value
+    rows: Value
+    columns: Value
+    depth: Value
+    first: Value
+    last: Value
+    batch: Value
+
+
+class _Kernel:
+    """Writes the body of the kernel; every method writes one level of the loop nest."""
+
+    def __init__(self, b: Builder, name: str, spec: GemmSpec, unit: RegisterBlock):
+        self.b = b
+        self.name = name
+        self.spec = spec
+        self.unit = unit
+        self.type: Type = spec.type
+        self.ptrs, self.sizes, self.begin, self.end = b.parameters
+        self._loaded = {slot: self._size(slot) for slot in Slot if slot is not Slot.BATCH}
+        for slot, one in (
+            (Slot.A_DEPTH, spec.a == "last"),
+            (Slot.A_ROW, spec.a == "first"),
+            (Slot.B_COLUMN, spec.b == "last"),
+            (Slot.B_DEPTH, spec.b == "first"),
+            (Slot.C_COLUMN, spec.c == "last"),
+        ):
+            if one:
+                self._loaded[slot] = ONE
+        self.work = self._pointer(WORK_POINTER)
+
+    # -- small helpers -------------------------------------------------------------------------
+
+    def _size(self, slot: int) -> Value:
+        return self.b.load(self.b.element(self.sizes, const(slot, I64), I64), I64)
+
+    def _pointer(self, index: int) -> Value:
+        return self.b.load(self.b.element(self.ptrs, const(index, I64), PTR), PTR)
+
+    def _at(self, base: Value, *terms: tuple[Value, Slot]) -> Value:
+        """Return ``base`` advanced by the sum of index · stride."""
+        for index, slot in terms:
+            base = self.b.element(base, self.b.mul(index, self._loaded[slot]), self.type)
+        return base
+
+    def _call(self, function: str, *arguments: Value) -> None:
+        spelled = ", ".join(f"{a.type} {a.text}" for a in arguments)
+        self.b.effect(f"call void @{self.name}.{function}({spelled})")
+
+    def _minimum(self, x: Value, y: Value) -> Value:
+        return self.b.intrinsic("smin", I64, x, y)
+
+    # -- the loop nest, from the outside in ----------------------------------------------------
+
+    def emit(self) -> None:
+        """Cut [begin, end) into runs: row tiles of one column tile of one batch element."""
+        b, height = self.b, self._loaded[Slot.TILES_M]
+        first = b.div(self.begin, height, signed=False)
+        stop = b.div(b.add(self.end, b.sub(height, ONE)), height, signed=False)
+
+        def run(index: Value, _: list[Value]) -> list[Value]:
+            base = b.mul(index, height)
+            low = b.intrinsic("smax", I64, b.sub(self.begin, base), ZERO)
+            high = self._minimum(b.sub(self.end, base), height)
+            batch = b.div(index, self._loaded[Slot.TILES_N], signed=False)
+            tile = b.sub(index, b.mul(batch, self._loaded[Slot.TILES_N]))
+            self._run(batch, tile, low, high)
+            return []
+
+        b.loop(first, stop, 1, [], run)
+
+    def _batch_element(self, batch: Value) -> list[Value]:
+        """Return the addresses of A, B and C of one batch element."""
+        b = self.b
+        bases = [self._pointer(i) for i in (A_POINTER, B_POINTER, C_POINTER)]
+        rest = batch
+        for axis in reversed(range(self.spec.batch_axes)):
+            slot = Slot.BATCH + 4 * axis
+            index = rest
+            if axis:
+                extent = self._size(slot)
+                rest = b.div(rest, extent, signed=False)
+                index = b.sub(index, b.mul(rest, extent))
+            for i in range(3):
+                step = b.mul(index, self._size(slot + 1 + i))
+                bases[i] = b.element(bases[i], step, self.type)
+        return bases
+
+    def _run(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
+        b, get = self.b, self._loaded
+        a_base, b_base, c_base = self._batch_element(batch)
+        column = b.mul(tile, get[Slot.TILE_N])
+        columns = self._minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
+        top = b.mul(low, get[Slot.TILE_M])
+        bottom = self._minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
+        work_b = b.element(self.work, get[Slot.WORK_B], self.type)
+
+        def k_block(index: Value, _: list[Value]) -> list[Value]:
+            k = b.mul(index, get[Slot.BLOCK_K])
+            depth = self._minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
+            b_block = self._at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
+            b_read = self._pack_b(b_block, work_b, columns, depth)
+
+            def row_tile(row: Value, _: list[Value]) -> list[Value]:
+                rows = self._minimum(b.sub(bottom, row), get[Slot.TILE_M])
+                a_block = self._at(a_base, (row, Slot.A_ROW), (k, Slot.A_DEPTH))
+                a_read, a_row, a_depth = self._pack_a(a_block, rows, depth)
+                c_block = self._at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
+                first = b.compare("eq", index, ZERO)
+                last = b.compare("eq", b.add(index, ONE), get[Slot.BLOCKS_K])
+                self._block(
+                    _Block(
+                        a_read, a_row, a_depth, b_read, work_b, c_block, row, column,
+                        rows, columns, depth, first, last, batch,
+                    )
+                )  # fmt: skip
+                return []
+
+            b.loop(top, bottom, get[Slot.TILE_M], [], row_tile)
+            return []
+
+        b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], k_block)
+
+    def _pack_b(self, source: Value, work: Value, columns: Value, depth: Value) -> Value:
+        """Pack the block of B, or only its columns beyond whole vectors; return where to read."""
+        b, get = self.b, self._loaded
+        strides = (get[Slot.B_COLUMN], get[Slot.B_DEPTH])
+        if self.spec.pack_b:
+            self._call("pack_b", work, source, *strides, columns, depth)
+            return work
+        whole = b.and_(columns, const(-self.unit.lanes, I64))
+        edge = self._at(source, (whole, Slot.B_COLUMN))
+        self._call("pack_b", work, edge, *strides, b.sub(columns, whole), depth)
+        return source
+
+    def _pack_a(self, source: Value, rows: Value, depth: Value) -> tuple[Value, Value, Value]:
+        """Pack the block of A; return where to read it, its row stride and its depth stride."""
+        get = self._loaded
+        if not self.spec.pack_a:
+            return source, get[Slot.A_ROW], get[Slot.A_DEPTH]
+        work = self.b.element(self.work, get[Slot.WORK_A], self.type)
+        self._call("pack_a", work, source, get[Slot.A_ROW], get[Slot.A_DEPTH], rows, depth)
+        return work, ONE, const(self.unit.rows, I64)
+
+    def _block(self, block: _Block) -> None:
+        if self.spec.pack_b:
+            self._packed_columns(block)
+        else:
+            self._direct_columns(block)
+
+    def _packed_columns(self, block: _Block) -> None:
+        """Panels all as wide as the microkernel; the last may need one vector only."""
+        b, unit = self.b, self.unit
+        width, lanes = const(unit.columns, I64), const(unit.lanes, I64)
+
+        def panel(j: Value, _: list[Value]) -> list[Value]:
+            left = self._minimum(b.sub(block.columns, j), width)
+            source = b.element(block.b, b.mul(j, block.depth), self.type)
+
+            def wide() -> list[Value]:
+                self._row_panels(block, j, left, source, width, unit.vectors)
+                return []
+
+            def narrow() -> list[Value]:
+                self._row_panels(block, j, left, source, width, 1)
+                return []
+
+            b.if_(b.compare("gt", left, lanes), wide, narrow)
+            return []
+
+        b.loop(ZERO, block.columns, unit.columns, [], panel)
+
+    def _direct_columns(self, block: _Block) -> None:
+        """Wide panels, then panels of one vector, then the copied rest."""
+        b, unit = self.b, self.unit
+        stride, lanes = self._loaded[Slot.B_DEPTH], const(unit.lanes, I64)
+        whole = b.sub(block.columns, b.rem(block.columns, const(unit.columns, I64), signed=False))
+
+        def wide(j: Value, _: list[Value]) -> list[Value]:
+            source = self._at(block.b, (j, Slot.B_COLUMN))
+            self._row_panels(block, j, const(unit.columns, I64), source, stride, unit.vectors)
+            return []
+
+        def narrow(j: Value, _: list[Value]) -> list[Value]:
+            left = self._minimum(b.sub(block.columns, j), lanes)
+            full = b.compare("eq", left, lanes)
+            source = b.select(full, self._at(block.b, (j, Slot.B_COLUMN)), block.edge)
+            self._row_panels(block, j, left, source, b.select(full, stride, lanes), 1)
+            return []
+
+        b.loop(ZERO, whole, unit.columns, [], wide)
+        b.loop(whole, block.columns, unit.lanes, [], narrow)
+
+    def _row_panels(
+        self, block: _Block, j: Value, columns: Value, source: Value, b_depth: Value, vectors: int
+    ) -> None:
+        """Go down one column panel of ``columns`` columns that starts at column ``j``."""
+        b, height = self.b, const(self.unit.rows, I64)
+        panels = b.div(b.add(block.rows, b.sub(height, ONE)), height, signed=False)
+
+        def panel(_: Value, carried: list[Value]) -> list[Value]:
+            i = carried[0]
+            rows = self._panel_rows(b.sub(block.rows, i))
+            if self.spec.pack_a:
+                a = b.element(block.a, b.mul(i, block.depth), self.type)
+            else:
+                a = b.element(block.a, b.mul(i, block.a_row), self.type)
+            c = self._at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
+            call = MicroCall(
+                a, block.a_row, block.a_depth, source, b_depth,
+                c, self._loaded[Slot.C_ROW], block.depth, b.not_(block.first),
+            )  # fmt: skip
+            self._one_panel(block, call, i, j, rows, columns, vectors)
+            return [b.add(i, rows)]
+
+        b.loop(ZERO, panels, 1, [ZERO], panel)
+
+    def _panel_rows(self, left: Value) -> Value:
+        """Return the height of the next panel, of ``left`` rows that remain.
+
+        Unpacked, the last two panels share what is left: 4 + 4 rows are faster than 6 + 2.
+        """
+        b, height = self.b, const(self.unit.rows, I64)
+        if self.spec.pack_a:
+            return self._minimum(left, height)
+        half = b.lshr(b.add(left, ONE), ONE)
+        several = b.compare("ge", left, const(2 * self.unit.rows, I64))
+        one = b.compare("le", left, height)
+        return b.select(several, height, b.select(one, left, half))
+
+    def _one_panel(
+        self, block: _Block, call: MicroCall, i: Value, j: Value,
+        rows: Value, columns: Value, vectors: int,
+    ) -> None:  # fmt: skip
+        """Call the microkernel on C itself where the block is whole, else on the tile."""
+        b = self.b
+        if not _uses_tile_always(self.spec):
+            whole = b.compare("eq", columns, const(vectors * self.unit.lanes, I64))
+            if columns.is_literal:
+                self._dispatch(call, rows, vectors)
+                return
+        else:
+            whole = const(False, I1)
+        tile_row = const(self.unit.columns, I64)
+        self._dispatch(
+            call._replace(
+                c=b.select(whole, call.c, self.work),
+                c_row=b.select(whole, call.c_row, tile_row),
+                accumulate=b.and_(whole, call.accumulate),
+            ),
+            rows,
+            vectors,
+        )
+
+        def finish() -> list[Value]:
+            self._call(
+                "finish", self.work, call.c, call.c_row, self._loaded[Slot.C_COLUMN],
+                rows, columns, block.first, block.last,
+                b.add(block.row, i), b.add(block.column, j), block.batch, self.ptrs, self.sizes,
+            )  # fmt: skip
+            return []
+
+        b.if_(b.not_(whole), finish)
+
+    def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
+        """Call the microkernel of ``rows`` rows (1 … unit.rows, known at run time only)."""
+        b = self.b
+        labels = [b.label(f"rows{r}x") for r in range(1, self.unit.rows + 1)]
+        join = b.label("joined")
+        cases = " ".join(
+            f"i64 {r}, label %{label}" for r, label in enumerate(labels[:-1], start=1)
+        )
+        b.effect(f"switch i64 {rows.text}, label %{labels[-1]} [ {cases} ]")
+        for r, label in enumerate(labels, start=1):
+            b.block(label)
+            self._call(_micro_name("", r, vectors)[1:], *call)
+            b.jump(join)
+        b.block(join)
+
+

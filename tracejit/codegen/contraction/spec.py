@@ -1,0 +1,299 @@
+"""What a generated matrix product is specialised on, and how one is called.
+
+``GemmProblem`` is one product C[b] = A[b] @ B[b] with its sizes and strides (elements). It is
+first brought to canonical form (``canonical``), then ``classify`` reads off it the ``GemmSpec``:
+everything that changes the code and nothing else, so that problems of one class share a kernel.
+``gemm_arguments`` lays the rest out as the ``sizes`` array that the kernel reads at run time.
+
+A kernel's work is counted in tiles of C; see ``tile_count``. Consecutive tiles of a column panel
+share a packed block of B, so one call over all tiles is fastest, and any split of the tiles
+gives the same bits: the order in which the terms of one element of C are added depends only on
+K and on the cache sizes of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from math import prod
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tracejit.codegen.builder import Builder, Type, Value
+from tracejit.codegen.contraction.blocking import (
+    balanced,
+    cache_block,
+    register_block,
+    round_up,
+)
+from tracejit.codegen.target import Target
+from tracejit.errors import DTypeError
+
+Stride = Literal["last", "first", "any"]
+Kind = Literal["gemm", "dots", "axpys"]
+
+# Arithmetic wraps around, so signed and unsigned integers share their code.
+_KINDS = {"f4": "f32", "f8": "f64", "i4": "i32", "i8": "i64", "u4": "i32", "u8": "i64"}
+
+
+class Slot(IntEnum):
+    """Index in ``sizes`` of each run-time number of a kernel. Strides are in elements.
+
+    ``TILE_M`` × ``TILE_N`` is the size of a tile of C, ``BLOCK_K`` the depth that is packed at a
+    time, ``TILES_*`` and ``BLOCKS_K`` how many there are (``BLOCKS_K`` at least 1: K = 0 stores
+    zeros). ``WORK_A`` and ``WORK_B`` are the places (elements) of the packed blocks in the
+    workspace. From ``BATCH`` on stand, for each batch axis, outermost first: its extent and the
+    strides of A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
+    """
+
+    M = 0
+    N = 1
+    K = 2
+    A_ROW = 3
+    A_DEPTH = 4
+    B_DEPTH = 5
+    B_COLUMN = 6
+    C_ROW = 7
+    C_COLUMN = 8
+    TILE_M = 9
+    TILE_N = 10
+    BLOCK_K = 11
+    TILES_M = 12
+    TILES_N = 13
+    BLOCKS_K = 14
+    WORK_A = 15
+    WORK_B = 16
+    BATCH = 17
+
+
+# Index in ``ptrs`` of each pointer: element [0, …, 0] of A, B and C, and this worker's own
+# workspace (aligned to 64 bytes). An epilogue's pointers follow from POINTERS on.
+A_POINTER, B_POINTER, C_POINTER, WORK_POINTER, POINTERS = range(5)
+
+
+class Place(NamedTuple):
+    """Where the vector of C stands that an epilogue is applied to.
+
+    ``row`` and ``column`` (i64) locate its lane 0, in the canonical problem; lanes run along the
+    columns. ``mask`` tells the lanes inside C, None where all are. ``batch`` (i64) is the flat
+    batch index; ``ptrs`` and ``sizes`` are the kernel's own parameters.
+    """
+
+    row: Value
+    column: Value
+    mask: Value | None
+    batch: Value
+    ptrs: Value
+    sizes: Value
+
+
+Epilogue = Callable[[Builder, Value, Place], Value]
+
+
+@dataclass(frozen=True, slots=True)
+class GemmSpec:
+    """All that changes the code of a product.
+
+    ``dtype``: element kind (f32 f64 i32 i64). ``a``, ``b``, ``c``: which axis of the operand has
+    stride 1 ("last": the rows are contiguous, "first": the columns are, "any": neither is known).
+    ``c`` is "last" or "any". ``pack_a``, ``pack_b``: whether the operand is copied to panels; B
+    can be read in place only where ``b`` is "last". ``kind``: "gemm", or for M = 1 "axpys" (rows
+    of B are summed up) and "dots" (columns of B are dotted). ``batch_axes``: how many batch axes
+    there are. ``epilogue`` maps a finished vector of C to what is stored.
+    """
+
+    dtype: str
+    a: Stride
+    b: Stride
+    c: Stride
+    pack_a: bool
+    pack_b: bool
+    kind: Kind = "gemm"
+    batch_axes: int = 0
+    epilogue: Epilogue | None = None
+
+    @property
+    def type(self) -> Type:
+        return Type(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class GemmProblem:
+    """C[b, m, n] = Σ_k A[b, m, k] · B[b, k, n]; strides in elements, any sign, 0 broadcasts.
+
+    ``batch`` are the extents of the batch axes, ``*_batch`` the strides of the operands along
+    them. C must not overlap A or B, nor itself.
+    """
+
+    m: int
+    n: int
+    k: int
+    a: tuple[int, int]
+    b: tuple[int, int]
+    c: tuple[int, int]
+    batch: tuple[int, ...] = ()
+    a_batch: tuple[int, ...] = ()
+    b_batch: tuple[int, ...] = ()
+    c_batch: tuple[int, ...] = ()
+
+
+class GemmArguments(NamedTuple):
+    """``sizes`` for the kernel; ``swapped`` tells that A and B changed places in ``ptrs``."""
+
+    sizes: tuple[int, ...]
+    swapped: bool
+
+    def pointers(self, a: int, b: int, c: int, workspace: int) -> tuple[int, int, int, int]:
+        """Return ``ptrs`` for the addresses of A, B, C (elements [0, …, 0]) and workspace."""
+        return (b, a, c, workspace) if self.swapped else (a, b, c, workspace)
+
+
+def element_kind(dtype: np.dtype) -> str:
+    """Return the element kind of a product's dtype; DTypeError where there is no kernel."""
+    kind = _KINDS.get(dtype.str[1:]) if dtype.isnative else None
+    if kind is None:
+        raise DTypeError(f"no generated matrix product for dtype {dtype}")
+    return kind
+
+
+def canonical(problem: GemmProblem, *, fold: bool = True) -> tuple[GemmProblem, bool]:
+    """Return an equal problem with fewer batch axes and rows of C contiguous, and "swapped".
+
+    C = A @ B → Cᵀ = Bᵀ @ Aᵀ where C is stored by columns or has one column only (swapped). Batch
+    axes of extent 1 vanish and neighbours that step alike become one; with ``fold`` a batch of
+    row blocks that share B becomes more rows: [b, m, k] @ [k, n] → [b·m, k] @ [k, n].
+    """
+    p = _collapse(problem)
+    if fold:
+        p = _fold_rows(p)
+    by_columns = p.c[0] == 1 and p.c[1] != 1 and p.n > 1
+    swapped = p.m > 1 and (by_columns or p.n == 1)
+    if not swapped:
+        return p, False
+    turned = GemmProblem(
+        p.n, p.m, p.k, p.b[::-1], p.a[::-1], p.c[::-1], p.batch, p.b_batch, p.a_batch, p.c_batch
+    )
+    return (_fold_rows(turned) if fold else turned), True
+
+
+def _collapse(p: GemmProblem) -> GemmProblem:
+    axes: list[tuple[int, int, int, int]] = []
+    for extent, a, b, c in zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True):
+        if extent == 1:
+            continue
+        if axes:
+            outer, oa, ob, oc = axes[-1]
+            if (oa, ob, oc) == (a * extent, b * extent, c * extent):
+                axes[-1] = (outer * extent, a, b, c)
+                continue
+        axes.append((extent, a, b, c))
+    return _with_batch(p, axes)
+
+
+def _with_batch(p: GemmProblem, axes: list[tuple[int, int, int, int]]) -> GemmProblem:
+    batch, a, b, c = (tuple(axis[i] for axis in axes) for i in range(4))
+    return replace(p, batch=batch, a_batch=a, b_batch=b, c_batch=c)
+
+
+def _fold_rows(p: GemmProblem) -> GemmProblem:
+    """Make the innermost batch axis rows, where B is the same for all of it and A and C allow."""
+    axes = list(zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True))
+    while axes:
+        extent, a, b, c = axes[-1]
+        if p.m == 1:
+            p = replace(p, a=(a, p.a[1]), c=(c, p.c[1]))
+        if b != 0 or a != p.a[0] * p.m or c != p.c[0] * p.m:
+            break
+        axes.pop()
+        p = replace(p, m=p.m * extent)
+    return _with_batch(p, axes)
+
+
+def _stride(rows: int, columns: int, strides: tuple[int, int]) -> Stride:
+    if strides[1] == 1 or columns <= 1:
+        return "last"
+    return "first" if strides[0] == 1 or rows <= 1 else "any"
+
+
+def classify(
+    target: Target, dtype: np.dtype, problem: GemmProblem, epilogue: Epilogue | None = None
+) -> GemmSpec:
+    """Return the spec of the kernel for ``problem``; DTypeError where there is none.
+
+    With an epilogue batch axes are kept apart, so that its ``Place`` names them.
+    """
+    kind = element_kind(dtype)
+    p, _ = canonical(problem, fold=epilogue is None)
+    a = _stride(p.m, p.k, p.a)
+    b = _stride(p.k, p.n, p.b)
+    c: Stride = "last" if p.c[1] == 1 or p.n <= 1 else "any"
+    pack_a, pack_b = _packing(target, kind, p, b)
+    return GemmSpec(kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue)
+
+
+def _packing(target: Target, kind: str, p: GemmProblem, b: Stride) -> tuple[bool, bool]:
+    """Tell which operands to copy to panels: where the copy is read often enough."""
+    small = max(p.m, p.n, p.k) <= 128
+    return not small, not small or b != "last"
+
+
+def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> GemmArguments:
+    """Return the ``sizes`` of ``problem`` for the kernel of ``spec``, as ``Slot`` orders them."""
+    p, swapped = canonical(problem, fold=spec.epilogue is None)
+    grid = _grid(spec, target, p.m, p.n, p.k)
+    axes = zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True)
+    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid)
+    return GemmArguments((*fixed, *(number for axis in axes for number in axis)), swapped)
+
+
+def epilogue_slot(spec: GemmSpec) -> int:
+    """Return the index in ``sizes`` of the first number that belongs to the epilogue."""
+    return Slot.BATCH + 4 * spec.batch_axes
+
+
+class _Grid(NamedTuple):
+    """The slots from ``TILE_M`` to ``WORK_B``."""
+
+    tile_m: int
+    tile_n: int
+    block_k: int
+    tiles_m: int
+    tiles_n: int
+    blocks_k: int
+    work_a: int
+    work_b: int
+
+
+def _grid(spec: GemmSpec, target: Target, m: int, n: int, k: int) -> _Grid:
+    unit = register_block(target, spec.dtype)
+    cache = cache_block(target, spec.dtype)
+    tile_m = balanced(m, cache.m, unit.rows)
+    tile_n = balanced(n, cache.n, unit.columns)
+    block_k = balanced(k, cache.k, unit.lanes)
+    slack = 64 // (spec.type.bits // 8)
+    work_a = round_up(unit.rows * unit.columns, slack)
+    packed_a = round_up(tile_m, unit.rows) * block_k + slack if spec.pack_a else 0
+    work_b = work_a + round_up(packed_a, slack)
+    counts = (max(1, -(-m // tile_m)), max(1, -(-n // tile_n)), max(1, -(-k // block_k)))
+    return _Grid(tile_m, tile_n, block_k, *counts, work_a, work_b)
+
+
+def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
+    """Return the bytes of workspace that each worker needs for itself, 64-byte aligned."""
+    p, _ = canonical(problem, fold=spec.epilogue is None)
+    unit = register_block(target, spec.dtype)
+    grid = _grid(spec, target, p.m, p.n, p.k)
+    width = round_up(grid.tile_n, unit.columns) if spec.pack_b else unit.columns
+    slack = 64 // (spec.type.bits // 8)
+    return (grid.work_b + width * grid.block_k + slack) * (spec.type.bits // 8)
+
+
+def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
+    """Return how many tiles of C there are: a kernel's whole range is [0, tile_count)."""
+    p, _ = canonical(problem, fold=spec.epilogue is None)
+    if p.m == 0 or p.n == 0:
+        return 0
+    grid = _grid(spec, target, p.m, p.n, p.k)
+    return grid.tiles_m * grid.tiles_n * prod(p.batch)
