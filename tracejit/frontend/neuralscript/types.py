@@ -1,0 +1,633 @@
+"""The checker's types: element types, symbolic sizes, units, and matching.
+
+A type that is only known while tracing is ``UNKNOWN`` and fits everything. Numbers, vectors,
+matrices and tensors are one type, ``Array(element, shape, unit)``; a scalar has the shape ``()``.
+
+Sizes are linear forms over const generics (``M``, ``N - 2``, ``2·N + 1``), so that slicing and
+concatenation keep known what can be known. Literals have an inference variable as element type:
+it adapts once to the type that it first meets, as in Rust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from tracejit.frontend.neuralscript import syntax as s
+
+INTEGERS = frozenset("i8 i16 i32 i64 u8 u16 u32 u64 usize isize".split())
+FLOATS = frozenset(("f32", "f64"))
+COMPLEXES = frozenset(("c64", "c128"))
+DTYPES = {
+    "f32": "float32", "f64": "float64", "c64": "complex64", "c128": "complex128", "bool": "bool",
+    "usize": "int64", "isize": "int64", "i8": "int8", "i16": "int16", "i32": "int32",
+    "i64": "int64", "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64",
+}
+ELEMENTS = {dtype: name for name, dtype in DTYPES.items() if name not in ("usize", "isize")}
+COMPLEX_OF = {"f32": "c64", "f64": "c128"}
+REAL_OF = {"c64": "f32", "c128": "f64"}
+
+
+# --- sizes ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Size:
+    """constant + Σ coefficient · name; ``terms`` is sorted and has no zero coefficients."""
+
+    constant: int
+    terms: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def known(self) -> bool:
+        return not self.terms
+
+    def plus(self, other: Size, factor: int = 1) -> Size:
+        terms = dict(self.terms)
+        for name, coefficient in other.terms:
+            terms[name] = terms.get(name, 0) + factor * coefficient
+        kept = tuple(sorted((n, c) for n, c in terms.items() if c))
+        return Size(self.constant + factor * other.constant, kept)
+
+    def times(self, factor: int) -> Size:
+        if factor == 0:
+            return Size(0)
+        return Size(self.constant * factor, tuple((n, c * factor) for n, c in self.terms))
+
+    def __str__(self) -> str:
+        text = ""
+        for name, coefficient in self.terms:
+            sign = "-" if coefficient < 0 else "+"
+            factor = "" if abs(coefficient) == 1 else f"{abs(coefficient)}*"
+            text += f" {sign} {factor}{name}" if text else f"{'-' * (sign == '-')}{factor}{name}"
+        if self.constant or not text:
+            sign = "-" if self.constant < 0 else "+"
+            text = f"{text} {sign} {abs(self.constant)}" if text else str(self.constant)
+        return text
+
+
+# A size that is not known before tracing.
+ANY = Size(-1, (("?", 1),))
+
+
+def is_any(size: Size) -> bool:
+    return size is ANY or size == ANY
+
+
+# --- elements ---------------------------------------------------------------------------------
+
+
+class Element:
+    """The type of one number."""
+
+
+@dataclass(frozen=True)
+class Prim(Element):
+    name: str
+
+    def __str__(self) -> str:
+        return {"c64": "Complex<f32>", "c128": "Complex<f64>"}.get(self.name, self.name)
+
+
+@dataclass(frozen=True)
+class Param(Element):
+    """A generic parameter; inside its function it is opaque, at a call it is bound."""
+
+    name: str
+    bound: str = "Numeric"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Literal(Element):
+    """The element type of a literal until it meets another: ``kind`` limits what it can be.
+
+    ``int`` (a literal integer: any number), ``integer`` (bound by `let`: any integer), ``float``,
+    ``complex``.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.bound: Element | None = None
+
+    def __str__(self) -> str:
+        if self.bound is not None:
+            return str(self.bound)
+        return {"int": "{integer}", "integer": "{integer}", "float": "{float}"}.get(
+            self.kind, "{complex}"
+        )
+
+
+class AnyElement(Element):
+    """An element type that is not known before tracing."""
+
+    def __str__(self) -> str:
+        return "_"
+
+
+ANY_ELEMENT = AnyElement()
+BOOL = Prim("bool")
+_KIND_ORDER = {"integer": 0, "int": 1, "float": 2, "complex": 3}
+
+
+def resolve(element: Element) -> Element:
+    """Follow an inference variable to what it is bound to."""
+    while isinstance(element, Literal) and element.bound is not None:
+        element = element.bound
+    return element
+
+
+def kind_of(element: Element) -> str:
+    """Return int, float, complex, bool or any; a generic parameter is its bound's kind."""
+    element = resolve(element)
+    if isinstance(element, Prim):
+        if element.name in INTEGERS:
+            return "int"
+        if element.name in FLOATS:
+            return "float"
+        return "bool" if element.name == "bool" else "complex"
+    if isinstance(element, Literal):
+        return "int" if element.kind == "integer" else element.kind
+    if isinstance(element, Param):
+        return "float" if element.bound == "Float" else "any"
+    return "any"
+
+
+def default(element: Element) -> Prim | Element:
+    """Return the type that an element has where nothing else decides."""
+    element = resolve(element)
+    if isinstance(element, Literal):
+        return Prim({"float": "f64", "complex": "c128"}.get(element.kind, "i64"))
+    return element
+
+
+def _fits(literal: Literal, element: Element) -> bool:
+    if isinstance(element, Param):
+        return literal.kind in ("int", "float") or element.bound != "Float"
+    kind = kind_of(element)
+    wanted = {
+        "int": ("int", "float", "complex"), "integer": ("int",),
+        "float": ("float", "complex"), "complex": ("complex",),
+    }
+    return kind in wanted[literal.kind]
+
+
+def unify(left: Element, right: Element) -> Element | None:
+    """Return the common element type of two operands, or None. Binds literals."""
+    left, right = resolve(left), resolve(right)
+    if left is right or left == right:
+        return left
+    if isinstance(left, AnyElement) or isinstance(right, AnyElement):
+        return ANY_ELEMENT
+    if isinstance(left, Literal) and isinstance(right, Literal):
+        return _unify_literals(left, right)
+    if isinstance(left, Literal):
+        if not _fits(left, right):
+            return _promote(left, right)
+        left.bound = right
+        return right
+    if isinstance(right, Literal):
+        return unify(right, left)
+    return _promote(left, right)
+
+
+def _unify_literals(left: Literal, right: Literal) -> Element | None:
+    low, high = sorted((left, right), key=lambda item: _KIND_ORDER[item.kind])
+    if low.kind == "integer" and high.kind not in ("integer", "int"):
+        return None
+    if low.kind == "integer":
+        low, high = high, low  # an `int` literal becomes as narrow as the variable it meets
+    low.bound = high
+    return high
+
+
+def _promote(left: Element, right: Element) -> Element | None:
+    """A real number meets a complex one of its precision: the complex one wins."""
+    for real, other in ((left, right), (right, left)):
+        if isinstance(other, Literal) and other.kind == "complex" and isinstance(real, Prim):
+            if real.name in COMPLEX_OF:
+                other.bound = Prim(COMPLEX_OF[real.name])
+                return other.bound
+        if isinstance(real, Prim) and isinstance(other, Prim):
+            if COMPLEX_OF.get(real.name) == other.name:
+                return other
+    return None
+
+
+# --- units ------------------------------------------------------------------------------------
+
+# Exponents of m, kg, s, A, K, mol, cd.
+Unit = tuple[Fraction, ...]
+BASE_UNITS = ("m", "kg", "s", "A", "K", "mol", "cd")
+NO_UNIT: Unit = (Fraction(0),) * 7
+
+
+# --- types ------------------------------------------------------------------------------------
+
+
+class Type:
+    """Base of all types."""
+
+
+class Unknown(Type):
+    def __str__(self) -> str:
+        return "_"
+
+
+class Never(Type):
+    """The type of an expression that does not return."""
+
+    def __str__(self) -> str:
+        return "!"
+
+
+UNKNOWN = Unknown()
+NEVER = Never()
+
+
+@dataclass(frozen=True)
+class Array(Type):
+    """A number (shape ``()``) or an array of them; shape None: any rank."""
+
+    element: Element
+    shape: tuple[Size, ...] | None = ()
+    unit: Unit = NO_UNIT
+
+    @property
+    def is_scalar(self) -> bool:
+        return self.shape == ()
+
+    def with_shape(self, shape: tuple[Size, ...] | None) -> Array:
+        return Array(self.element, shape, self.unit)
+
+    def __str__(self) -> str:
+        from tracejit.frontend.neuralscript.units import show_unit
+
+        element = str(resolve(self.element))
+        if self.unit != NO_UNIT:
+            element = f"{show_unit(self.unit)}" if element in ("f64", "{float}", "{integer}") else (
+                f"{element} {show_unit(self.unit)}"
+            )
+        if self.shape is None:
+            return f"Tensor<{element}>"
+        sizes = ["_" if is_any(size) else str(size) for size in self.shape]
+        match len(sizes):
+            case 0:
+                return element
+            case 1:
+                return f"Vector<{element}, {sizes[0]}>"
+            case 2:
+                return f"Matrix<{element}, {sizes[0]}, {sizes[1]}>"
+            case _:
+                return f"Tensor<{element}, [{', '.join(sizes)}]>"
+
+
+@dataclass(frozen=True)
+class Text(Type):
+    def __str__(self) -> str:
+        return "str"
+
+
+@dataclass(frozen=True)
+class Tuple(Type):
+    """A tuple; the empty one is the type of statements."""
+
+    items: tuple[Type, ...] = ()
+
+    def __str__(self) -> str:
+        inner = ", ".join(map(str, self.items))
+        return f"({inner},)" if len(self.items) == 1 else f"({inner})"
+
+
+@dataclass(frozen=True)
+class Sequence_(Type):
+    """``Vec<T>``, or an array of things that are not numbers."""
+
+    item: Type
+
+    def __str__(self) -> str:
+        return f"Vec<{self.item}>"
+
+
+@dataclass(frozen=True)
+class Range(Type):
+    element: Element
+
+    def __str__(self) -> str:
+        return f"Range<{resolve(self.element)}>"
+
+
+@dataclass(frozen=True)
+class Opaque(Type):
+    """A generic parameter that stands for any type."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Named(Type):
+    """A struct or enum with its generic arguments (types or sizes, in declared order)."""
+
+    item: s.StructItem | s.EnumItem
+    arguments: tuple[Type | Size, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.item.name
+
+    def __str__(self) -> str:
+        if not self.arguments:
+            return self.name
+        return f"{self.name}<{', '.join(map(str, self.arguments))}>"
+
+
+@dataclass(frozen=True)
+class Function(Type):
+    """``Fn(A, B) -> C``: a function known only by its type."""
+
+    parameters: tuple[Type, ...]
+    result: Type
+
+    def __str__(self) -> str:
+        inner = ", ".join(map(str, self.parameters))
+        return f"Fn({inner}) -> {self.result}"
+
+
+@dataclass(frozen=True)
+class Callable_(Type):
+    """A function, closure or builtin that is known itself; ``target`` is what is called."""
+
+    name: str
+    target: object = field(hash=False)
+
+    def __str__(self) -> str:
+        return f"fn {self.name}"
+
+
+@dataclass(frozen=True)
+class Module_(Type):
+    """A module bound by ``use name``."""
+
+    name: str
+    target: object = field(hash=False)
+
+    def __str__(self) -> str:
+        return f"module {self.name}"
+
+
+VOID = Tuple()
+TEXT = Text()
+BOOLEAN = Array(BOOL)
+USIZE = Array(Prim("usize"))
+Bindings = dict[str, Type | Size]
+
+
+def number(name: str) -> Array:
+    return Array(Prim(name))
+
+
+def is_exact(kind: Type) -> bool:
+    """Whether nothing about a type is left to tracing."""
+    match kind:
+        case Array(element, shape):
+            known = shape is not None and not any(is_any(size) for size in shape)
+            return known and not isinstance(resolve(element), AnyElement)
+        case Tuple(items):
+            return all(is_exact(item) for item in items)
+        case Sequence_(item):
+            return is_exact(item)
+        case Named(_, arguments):
+            return all(is_exact(a) for a in arguments if isinstance(a, Type))
+        case Unknown():
+            return False
+        case _:
+            return True
+
+
+# --- substitution and matching ----------------------------------------------------------------
+
+
+def substitute_size(size: Size, found: Mapping[str, Type | Size]) -> Size:
+    """Replace the names of a size; one that is unbound makes the size unknown."""
+    result = Size(size.constant)
+    for name, coefficient in size.terms:
+        value = found.get(name)
+        if value is None:
+            value = Size(0, ((name, 1),))
+        if not isinstance(value, Size) or is_any(value):
+            return ANY
+        result = result.plus(value, coefficient)
+    return result
+
+
+def substitute(kind: Type, found: Mapping[str, Type | Size]) -> Type:
+    """Replace the generic parameters of a type by what they are bound to."""
+    match kind:
+        case Array(element, shape, unit):
+            if isinstance(element, Param) and element.name in found:
+                value = found[element.name]
+                element = value.element if isinstance(value, Array) else ANY_ELEMENT
+            if shape is not None:
+                shape = tuple(size if is_any(size) else substitute_size(size, found)
+                              for size in shape)
+            return Array(element, shape, unit)
+        case Tuple(items):
+            return Tuple(tuple(substitute(item, found) for item in items))
+        case Sequence_(item):
+            return Sequence_(substitute(item, found))
+        case Opaque(name):
+            value = found.get(name, kind)
+            return value if isinstance(value, Type) else kind
+        case Named(item, arguments):
+            return Named(item, tuple(
+                substitute_size(a, found) if isinstance(a, Size) else substitute(a, found)
+                for a in arguments
+            ))
+        case Function(parameters, result):
+            return Function(tuple(substitute(p, found) for p in parameters),
+                            substitute(result, found))
+        case _:
+            return kind
+
+
+class Mismatch(Exception):
+    """Two types do not fit: ``what`` is type, element, shape or unit. Internal."""
+
+    def __init__(self, what: str, name: str = ""):
+        super().__init__(what)
+        self.what = what
+        self.name = name
+
+
+def match_size(pattern: Size, actual: Size, found: Bindings) -> None:
+    """Bind the names of a pattern so that it equals a size. Errors: Mismatch("shape")."""
+    if is_any(pattern) or is_any(actual):
+        return
+    rest = Size(pattern.constant)
+    free: list[tuple[str, int]] = []
+    for name, coefficient in pattern.terms:
+        value = found.get(name)
+        if isinstance(value, Size):
+            if is_any(value):
+                return
+            rest = rest.plus(value, coefficient)
+        else:
+            free.append((name, coefficient))
+    missing = actual.plus(rest, -1)
+    if not free:
+        if missing != Size(0):
+            raise Mismatch("shape", pattern.terms[0][0] if pattern.terms else "")
+        return
+    if len(free) > 1:
+        return
+    name, coefficient = free[0]
+    if missing.constant % coefficient or any(c % coefficient for _, c in missing.terms):
+        raise Mismatch("shape", name)
+    terms = tuple((n, c // coefficient) for n, c in missing.terms)
+    found[name] = Size(missing.constant // coefficient, terms)
+
+
+def match_type(pattern: Type, actual: Type, found: Bindings, generics: Sequence[str]) -> None:
+    """Bind the generics of a pattern so that it equals a type. Errors: Mismatch."""
+    match pattern, actual:
+        case (Unknown() | Never(), _) | (_, Unknown() | Never()):
+            return
+        case Opaque(name), _ if name in generics:
+            bound = found.get(name)
+            if isinstance(bound, Type):
+                match_type(bound, actual, found, ())
+            else:
+                found[name] = actual
+        case Array(), Array():
+            _match_array(pattern, actual, found, generics)
+        case Tuple(items), Tuple(others) if len(items) == len(others):
+            for item, other in zip(items, others, strict=True):
+                match_type(item, other, found, generics)
+        case Sequence_(item), Sequence_(other):
+            match_type(item, other, found, generics)
+        case Sequence_(item), Array(_, shape) if shape is None or len(shape) == 1:
+            match_type(item, Array(actual.element, (), actual.unit), found, generics)
+        case Named(item, arguments), Named(other, others) if item is other:
+            for one, two in zip(arguments, others, strict=False):
+                if isinstance(one, Size) and isinstance(two, Size):
+                    match_size(one, two, found)
+                elif isinstance(one, Type) and isinstance(two, Type):
+                    match_type(one, two, found, generics)
+        case Function(), Callable_():
+            return
+        case Function(parameters, result), Function(others, other):
+            if len(parameters) != len(others):
+                raise Mismatch("type")
+            for one, two in zip(parameters, others, strict=True):
+                match_type(one, two, found, generics)
+            match_type(result, other, found, generics)
+        case _ if pattern == actual:
+            return
+        case _:
+            raise Mismatch("type")
+
+
+def _match_array(pattern: Array, actual: Array, found: Bindings, generics: Sequence[str]) -> None:
+    if pattern.shape is not None and actual.shape is not None:
+        if len(pattern.shape) != len(actual.shape):
+            raise Mismatch("rank")
+    _match_element(pattern, actual, found, generics)
+    if pattern.unit != actual.unit:
+        raise Mismatch("unit")
+    if pattern.shape is not None and actual.shape is not None:
+        for one, two in zip(pattern.shape, actual.shape, strict=True):
+            match_size(one, two, found)
+
+
+def _match_element(
+    pattern: Array, actual: Array, found: Bindings, generics: Sequence[str]
+) -> None:
+    element = pattern.element
+    if isinstance(element, Param) and element.name in generics:
+        bound = found.get(element.name)
+        if isinstance(bound, Array):
+            common = unify(bound.element, actual.element)
+            if common is None:
+                raise Mismatch("element", element.name)
+            found[element.name] = Array(common)
+            return
+        given = resolve(actual.element)
+        if isinstance(given, Literal) and given.kind in ("int", "integer"):
+            if element.bound == "Float":
+                if given.kind == "integer":
+                    raise Mismatch("element", element.name)
+                given.bound = Literal("float")
+        if isinstance(given, Prim) and element.bound == "Float" and given.name not in FLOATS:
+            raise Mismatch("element", element.name)
+        if isinstance(given, Prim) and given.name == "bool":
+            raise Mismatch("element", element.name)
+        found[element.name] = Array(actual.element)
+        return
+    common = unify(element, actual.element)
+    if common is None or (common != resolve(element) and not isinstance(
+        resolve(element), AnyElement | Literal
+    ) and not isinstance(common, AnyElement)):
+        raise Mismatch("element")
+
+
+def broadcast(left: tuple[Size, ...] | None, right: tuple[Size, ...] | None
+              ) -> tuple[Size, ...] | None:
+    """NumPy's broadcasting over symbolic sizes. Errors: Mismatch("shape")."""
+    if left is None or right is None:
+        return None
+    rank = max(len(left), len(right))
+    one = Size(1)
+    padded_left = (one,) * (rank - len(left)) + left
+    padded_right = (one,) * (rank - len(right)) + right
+    result: list[Size] = []
+    for a, b in zip(padded_left, padded_right, strict=True):
+        if a == b or b == one:
+            result.append(a)
+        elif a == one:
+            result.append(b)
+        elif is_any(a) or is_any(b):
+            result.append(b if is_any(a) else a)
+        else:
+            raise Mismatch("shape")
+    return tuple(result)
+
+
+def join(left: Type, right: Type) -> Type | None:
+    """Return the type of a value that is one or the other (the arms of an `if`), or None."""
+    if isinstance(left, Never):
+        return right
+    if isinstance(right, Never):
+        return left
+    if isinstance(left, Unknown) or isinstance(right, Unknown):
+        return UNKNOWN
+    if isinstance(left, Array) and isinstance(right, Array):
+        element = unify(left.element, right.element)
+        if element is None or left.unit != right.unit:
+            return None
+        if left.shape is None or right.shape is None:
+            return Array(element, None, left.unit)
+        if len(left.shape) != len(right.shape):
+            return None
+        sizes: list[Size] = []
+        for a, b in zip(left.shape, right.shape, strict=True):
+            if a != b and not is_any(a) and not is_any(b):
+                return None
+            sizes.append(b if is_any(a) else a)
+        return Array(element, tuple(sizes), left.unit)
+    if isinstance(left, Tuple) and isinstance(right, Tuple) and len(left.items) == len(right.items):
+        items = [join(a, b) for a, b in zip(left.items, right.items, strict=True)]
+        return None if None in items else Tuple(tuple(i for i in items if i is not None))
+    if isinstance(left, Callable_ | Function) and isinstance(right, Callable_ | Function):
+        return left if left == right else UNKNOWN
+    try:
+        match_type(left, right, {}, ())
+    except Mismatch:
+        return None
+    if isinstance(left, Named | Sequence_) and not is_exact(left):
+        return right
+    return left
