@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.ready
+READY  := $(VENV)/.ready
+TEST   := $(VENV)/.with-test
+LINT   := $(VENV)/.with-lint
 
 # An outer PYTHONPATH or virtual environment must not decide what is tested.
 unexport PYTHONPATH
@@ -16,43 +18,51 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help: ## Say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-venv: $(STAMP) ## Set up .venv: dependencies, tools, the package (editable)
+venv: $(READY) $(TEST) $(LINT) ## Set up .venv for development: the package (editable), all tools
 
-# Made anew when the dependencies change. An existing .venv is kept and brought up to date; one
-# whose interpreter is gone, too old or without pip is replaced.
-$(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=... names it") if sys.version_info < (3, 11) else 0'
+# Made anew when pyproject.toml changes. An existing .venv is kept and brought up to date; one
+# whose interpreter is gone, too old or without pip is replaced. Some systems ship venv without
+# ensurepip: there the outer pip puts pip into the new environment.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=... names it" if sys.version_info < (3, 11) else 0)'
+	@echo "Setting up $(VENV) (some minutes at the first time)"
 	@$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	    $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	    $(PYTHON) -m venv --clear $(VENV) 2>/dev/null || { \
+	    $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	    $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
+	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-demo: $(STAMP) ## Classify the handwritten digits
+# The extra of that name, on top.
+$(VENV)/.with-%: $(READY)
+	@$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+demo: $(READY) ## Classify the handwritten digits
 	$(BIN)/tracejit run kernels/digits.ns
 
-test: $(STAMP) ## Run the tests, but for the slow ones
+test: $(TEST) ## Run the tests, but for the slow ones
 	$(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
 
-test-all: $(STAMP) ## Run all tests
+test-all: $(TEST) ## Run all tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
-FUZZ ?= 10000
-fuzz: $(STAMP) ## Compare FUZZ random programs with the interpreter
-	TRACEJIT_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/python -m pytest -q tests/test_fuzz.py $(ARGS)
+fuzz: $(TEST) ## Run the random programs of the tests for longer
+	$(BIN)/python -m pytest -q -k fuzz --hypothesis-profile=fuzz $(ARGS)
 
-bench: $(STAMP) ## Run the microbenchmarks
+bench: $(READY) ## Run the microbenchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lint: $(STAMP) ## Check style, format and types
+lint: $(TEST) $(LINT) ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
-format: $(STAMP) ## Format the code and sort the imports
+format: $(LINT) ## Format the code and sort the imports
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-wheel: $(STAMP) ## Build dist/*.whl
+wheel: $(READY) ## Build dist/*.whl
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 

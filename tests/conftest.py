@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
+
+# A first call compiles, so that examples differ in time by orders of magnitude. In CI a run tries
+# the same programs each time; elsewhere new ones. `make fuzz` takes the profile of that name.
+settings.register_profile(
+    "tracejit",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.register_profile(
+    "fuzz", settings.get_profile("tracejit"), max_examples=20_000, derandomize=False
+)
+settings.load_profile("tracejit")
 
 NATIVE = cpu.levels()
 # A level that the machine lacks is tested through its code shape in the machine's instructions.
