@@ -46,14 +46,18 @@ def _parse(text: str) -> Any:
     return module
 
 
-def optimise(text: str, target: Target, level: int = 2) -> Any:
-    """Return the parsed module of ``text`` after LLVM's pipeline at ``level`` (0…3)."""
+def optimise(text: str, target: Target, level: int = 2, passes: int | None = None) -> Any:
+    """Return the parsed module of ``text`` after LLVM's pipeline at ``level`` (0…3).
+
+    ``passes`` sets another level for the passes over the IR than for the instruction selection
+    (``level``): 0 suits code that is emitted in its final form, and saves half the time.
+    """
     llvm = binding()
     module = _parse(text)
     machine = _machine(target.cpu, target.features, level)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
-    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    options = llvm.create_pipeline_tuning_options(speed_level=level if passes is None else passes)
     options.loop_vectorization = False
     options.slp_vectorization = False
     options.loop_unrolling = False
@@ -63,15 +67,17 @@ def optimise(text: str, target: Target, level: int = 2) -> Any:
     return module
 
 
-def compile_object(text: str, target: Target, level: int = 2) -> bytes:
+def compile_object(
+    text: str, target: Target, level: int = 2, *, passes: int | None = None
+) -> bytes:
     """Compile module text to a relocatable object file for ``target``."""
     with _lock:
-        module = optimise(text, target, level)
+        module = optimise(text, target, level, passes)
         return bytes(_machine(target.cpu, target.features, level).emit_object(module))
 
 
-def assembly(text: str, target: Target, level: int = 2) -> str:
+def assembly(text: str, target: Target, level: int = 2, *, passes: int | None = None) -> str:
     """Return the assembly that ``compile_object`` would encode."""
     with _lock:
-        module = optimise(text, target, level)
+        module = optimise(text, target, level, passes)
         return str(_machine(target.cpu, target.features, level).emit_assembly(module))
