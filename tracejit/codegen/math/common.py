@@ -83,6 +83,12 @@ def bits_of(value: float, kind: str) -> int:
     return struct.unpack(codes[1], struct.pack(codes[0], value))[0]
 
 
+def value_of(bits: int, kind: str) -> float:
+    """The number of format ``kind`` with this (signed) bit pattern."""
+    codes = ("<f", "<i") if kind == "f32" else ("<d", "<q")
+    return struct.unpack(codes[0], struct.pack(codes[1], bits))[0]
+
+
 def sign_bit(b: Builder, x: Value) -> Value:
     """Return the sign bit of ``x`` in place, as an integer vector."""
     i = to_bits(b, x)
@@ -150,6 +156,16 @@ def split(b: Builder, x: Value) -> Pair:
     return Pair(hi, b.sub(x, hi))
 
 
+# How many low bits to clear so that the product of two such heads is exact.
+HALF_MANTISSA = {"f32": 12, "f64": 27}
+
+
+def high_part(b: Builder, x: Value) -> Value:
+    """Return ``x`` with the lower half of its mantissa cleared: one instruction."""
+    low = HALF_MANTISSA[x.type.kind]
+    return from_bits(b, b.and_(to_bits(b, x), const(-(1 << low), integer_type(x.type))))
+
+
 def two_prod(b: Builder, x: Value, y: Value) -> Pair:
     """Return x * y exactly: 2 operations with FMA, 17 without (Dekker)."""
     p = b.mul(x, y)
@@ -159,6 +175,22 @@ def two_prod(b: Builder, x: Value, y: Value) -> Pair:
     error = b.sub(b.mul(xh, yh), p)
     error = b.add(b.add(error, b.mul(xh, yl)), b.mul(xl, yh))
     return Pair(p, b.add(error, b.mul(xl, yl)))
+
+
+def times_constant(b: Builder, x: Value, value: float, rest: float) -> Pair:
+    """Return x * (value + rest) as hi + lo, not normalised; ``rest`` is ``value``'s error.
+
+    Without FMA the head of x (half the mantissa) meets the head of the constant exactly.
+    """
+    if b.target.fma:
+        p = b.mul(x, like(value, x))
+        return Pair(p, b.fma(x, like(rest, x), b.fma(x, like(value, x), b.neg(p))))
+    kind = x.type.kind
+    head = high_part(b, x)
+    value_head = value_of(bits_of(value, kind) & -(1 << HALF_MANTISSA[kind]), kind)
+    value_tail = (value - value_head) + rest
+    tail = b.mul(b.sub(x, head), like(value, x))
+    return Pair(b.mul(head, like(value_head, x)), b.add(tail, b.mul(head, like(value_tail, x))))
 
 
 def pair_add(b: Builder, x: Pair, y: Pair) -> Pair:
@@ -192,6 +224,15 @@ def pair_div(b: Builder, x: Pair, y: Pair) -> Pair:
     p = two_prod(b, q, y.hi)
     rest = b.sub(b.add(b.sub(b.sub(x.hi, p.hi), p.lo), x.lo), b.mul(q, y.lo))
     return fast_two_sum(b, q, b.div(rest, y.hi))
+
+
+def quotient(b: Builder, x: Pair, y: Pair) -> Value:
+    """Return x / y rounded once from an error of about 2u²: one division and its remainder."""
+    inverse = b.div(like(1.0, y.hi), y.hi)
+    q = b.mul(x.hi, inverse)
+    p = two_prod(b, q, y.hi)
+    rest = b.sub(b.add(b.sub(b.sub(x.hi, p.hi), p.lo), x.lo), b.mul(q, y.lo))
+    return b.fma(rest, inverse, q)
 
 
 def pair_const(value: Sequence[float], x: Value) -> Pair:
@@ -269,6 +310,19 @@ def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) 
     field = b.shl(low_bits, const(format_of(p).mantissa, low_bits.type))
     rest = from_bits(b, b.sub(field, to_bits(b, factor)))
     return b.mul(b.mul(p, rest), factor)
+
+
+# 2^-SCALE_DOWN lifts every subnormal result into the normal range.
+SCALE_DOWN = {"f32": 40, "f64": 120}
+
+
+def scale_down(b: Builder, p: Value, low_bits: Value) -> Value:
+    """Return p * 2^n with one rounding, for n <= 0 down to where the result is 0.
+
+    ``low_bits`` holds n + exponent bias + SCALE_DOWN; a NaN in ``p`` stays.
+    """
+    k = SCALE_DOWN[p.type.kind]
+    return b.mul(b.mul(p, pow2(b, low_bits)), like(2.0**-k, p))
 
 
 def ldexp(b: Builder, x: Value, n: Value) -> Value:

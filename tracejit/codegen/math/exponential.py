@@ -11,15 +11,22 @@ from typing import NamedTuple
 
 from tracejit.codegen.builder import Builder, Value
 from tracejit.codegen.math.common import (
+    SCALE_DOWN,
+    Pair,
     at_least,
     at_most,
+    fast_two_sum,
     fnma,
     format_of,
+    high_part,
     horner,
     like,
     nearest,
     pick,
+    pow2,
     scale_by_sign,
+    scale_down,
+    two_prod,
 )
 from tracejit.codegen.math.registry import register
 
@@ -47,6 +54,17 @@ _EXP_F64 = (
     2.7629266781668787e-07, 2.5035260147120966e-08,
 )  # fmt: skip
 
+# The same on the same interval, minimax relative to e^r - 1: errors 2^-26.0 and 2^-61.3.
+_EXPM1_F32 = (
+    0.4999999701976776, 0.16666539013385773, 0.041667379438877106, 0.00836709700524807,
+    0.0013871989212930202,
+)  # fmt: skip
+_EXPM1_F64 = (
+    0.5, 0.16666666666666677, 0.041666666666666685, 0.008333333333321768, 0.0013888888888865616,
+    0.00019841269885773703, 2.480158738529541e-05, 2.7557244310298392e-06, 2.755720134242787e-07,
+    2.510911607878354e-08, 2.0943537206067696e-09,
+)  # fmt: skip
+
 # (2^r - 1) / r on |r| <= 1/2, minimax relative to 2^r: errors 2^-26.2 and 2^-55.1.
 _EXP2_F32 = (
     0.6931472420692444, 0.24022655189037323, 0.05550272390246391, 0.009617064148187637,
@@ -60,33 +78,74 @@ _EXP2_F64 = (
 
 
 class Reduced(NamedTuple):
-    """x = n ln 2 + r: n as a float and in the low bits of an integer, and the remainder."""
+    """x = n ln 2 + r, r = head + tail.
+
+    ``n`` is a float and, plus a bias, stands in the low bits of ``low_bits``; ``head`` is exact,
+    ``tail`` is -n times the low part of ln 2.
+    """
 
     n: Value
     low_bits: Value
     r: Value
+    head: Value
+    tail: Value
 
 
 def reduce_log2(b: Builder, x: Value, *, bias: int = 0) -> Reduced:
     """Return x modulo ln 2, |r| <= 0.3467, for |x| below a few thousand."""
     ln2 = pick(x, f32=LN2_F32, f64=LN2_F64)
     n, low_bits = nearest(b, x, LOG2_E, bias=bias)
-    r = fnma(b, n, like(ln2.lo, x), fnma(b, n, like(ln2.hi, x), x))
-    return Reduced(n, low_bits, r)
+    head = fnma(b, n, like(ln2.hi, x), x)
+    # The parts that a caller does not use cost nothing: LLVM drops them.
+    tail = b.mul(n, like(-ln2.lo, x))
+    r = fnma(b, n, like(ln2.lo, x), head)
+    return Reduced(n, low_bits, r, head, tail)
 
 
-def exp_reduced(b: Builder, r: Value) -> Value:
-    """Return e^r for |r| <= 0.3467."""
+def _careful(b: Builder, x: Value) -> bool:
+    """Whether plain Horner would pass 1 ULP: doubles without fused multiply-add."""
+    return x.type.kind == "f64" and not b.target.fma
+
+
+def exp_reduced(b: Builder, reduced: Reduced) -> Value:
+    """Return e^r."""
+    r = reduced.r
     coefficients = pick(r, f32=_EXP_F32, f64=_EXP_F64)
-    return horner(b, r, (1.0, 1.0, *coefficients))
+    if not _careful(b, r):
+        return horner(b, r, (1.0, 1.0, *coefficients))
+    small = b.mul(b.mul(r, r), horner(b, r, coefficients))
+    return b.add(like(1.0, r), b.add(reduced.head, b.add(small, reduced.tail)))
+
+
+def _beyond_linear(b: Builder, reduced: Reduced) -> Value:
+    """Return e^r - 1 - head: the square and higher terms of r, and the tail of r."""
+    r = reduced.r
+    square = b.mul(r, r)
+    if r.type.kind == "f32":
+        return b.fma(square, horner(b, r, _EXPM1_F32), reduced.tail)
+    # r²/2 by itself: r/2 is exact, and its product with r must not be rounded before the sum.
+    rest = b.fma(b.mul(square, r), horner(b, r, _EXPM1_F64[1:]), reduced.tail)
+    half = b.mul(like(0.5, r), r)
+    if b.target.fma:
+        return b.fma(half, r, rest)
+    head = high_part(b, r)
+    cross = b.mul(b.sub(r, head), b.mul(like(0.5, r), b.add(r, head)))
+    return b.add(b.mul(b.mul(like(0.5, r), head), head), b.add(cross, rest))
+
+
+def exp_reduced_pair(b: Builder, reduced: Reduced) -> Pair:
+    """Return e^r as hi + lo, to about 2^-58 of it in doubles."""
+    small = _beyond_linear(b, reduced)
+    whole = fast_two_sum(b, like(1.0, small), reduced.head)
+    return fast_two_sum(b, whole.hi, b.add(whole.lo, small))
 
 
 @register("exp", inline=True)
 def exp(b: Builder, x: Value) -> Value:
-    """e^x; inf from 88.73 / 709.79 on, subnormal below -87.34 / -708.4, 0 below -103.98 / -745.2."""
+    """e^x; overflows from 88.73 (f32) and 709.79 (f64) on, subnormal below -87.34 and -708.4."""
     x = at_least(b, at_most(b, x, pick(x, f32=89.0, f64=710.0)), pick(x, f32=-104.5, f64=-746.0))
-    n, low_bits, r = reduce_log2(b, x, bias=2 * format_of(x).bias)
-    return scale_by_sign(b, exp_reduced(b, r), n, low_bits, x)
+    reduced = reduce_log2(b, x, bias=2 * format_of(x).bias)
+    return scale_by_sign(b, exp_reduced(b, reduced), reduced.n, reduced.low_bits, x)
 
 
 @register("exp2", inline=True)
@@ -95,5 +154,67 @@ def exp2(b: Builder, x: Value) -> Value:
     x = at_least(b, at_most(b, x, pick(x, f32=129.0, f64=1025.0)), pick(x, f32=-151.0, f64=-1076.0))
     n, low_bits = nearest(b, x, 1.0, bias=2 * format_of(x).bias)
     r = b.sub(x, n)
-    p = horner(b, r, (1.0, *pick(x, f32=_EXP2_F32, f64=_EXP2_F64)))
+    coefficients = pick(x, f32=_EXP2_F32, f64=_EXP2_F64)
+    if _careful(b, x):
+        first, *others = coefficients
+        whole = fast_two_sum(b, like(1.0, x), b.mul(r, like(first, x)))
+        small = b.mul(b.mul(r, r), horner(b, r, others))
+        p = b.add(whole.hi, b.add(whole.lo, small))
+    else:
+        p = horner(b, r, (1.0, *coefficients))
     return scale_by_sign(b, p, n, low_bits, x)
+
+
+def expm1_pair(b: Builder, x: Value) -> Pair:
+    """Return (e^x - 1) / 2 as hi + lo, for x from -50 to the overflow of e^x.
+
+    Half, so that the largest n still makes a normal 2^(n-1). With s = 2^(n-1):
+    (e^x - 1) / 2 = (s - 1/2) + s (head + (tail + r² q(r))), where s - 1/2 and s head add exactly.
+    """
+    reduced = reduce_log2(b, x, bias=format_of(x).bias - 1)
+    small = _beyond_linear(b, reduced)
+    scale = pow2(b, reduced.low_bits)
+    half = like(0.5, x)
+    less = b.sub(scale, half)
+    whole = fast_two_sum(b, less, b.mul(scale, reduced.head))
+    tail = b.fma(scale, small, whole.lo)
+    if x.type.kind == "f64":
+        # Around 2^53 the 1/2 is lost in part: 0.25 ULP, too much here.
+        tail = b.add(tail, b.sub(b.sub(scale, less), half))
+    return Pair(whole.hi, tail)
+
+
+@register("expm1", inline=True)
+def expm1(b: Builder, x: Value) -> Value:
+    """e^x - 1, accurate near 0; the sign of zero is kept."""
+    bounded = at_most(b, x, pick(x, f32=89.0, f64=710.0))
+    bounded = at_least(b, bounded, pick(x, f32=-20.0, f64=-40.0))
+    half = expm1_pair(b, bounded)
+    y = b.mul(b.add(half.hi, half.lo), like(2.0, x))
+    # Halving loses bits of subnormals, and the sum the sign of -0; there e^x - 1 rounds to x.
+    limit = pick(x, f32=2.0**-30, f64=2.0**-60)
+    return b.select(b.compare("lt", b.abs(x), like(limit, x)), x, y)
+
+
+@register("sigmoid", inline=True)
+def sigmoid(b: Builder, x: Value) -> Value:
+    """1 / (1 + e^-x), as e^-|x| over 1 + e^-|x| for negative x: no cancellation, no overflow.
+
+    The tails of the exponential and of the sum are carried into the quotient q = top / sum by
+    one step of correction, for which 1 / sum is q or 1 - q.
+    """
+    one, zero = like(1.0, x), like(0.0, x)
+    kind = x.type.kind
+    negative = at_least(b, b.neg(b.abs(x)), pick(x, f32=-104.5, f64=-746.0))
+    reduced = reduce_log2(b, negative, bias=format_of(x).bias + SCALE_DOWN[kind])
+    p = exp_reduced_pair(b, reduced)
+    z = Pair(scale_down(b, p.hi, reduced.low_bits), scale_down(b, p.lo, reduced.low_bits))
+    total = fast_two_sum(b, one, z.hi)
+    below = b.compare("lt", x, zero)
+    top = Pair(b.select(below, z.hi, one), b.select(below, z.lo, zero))
+    q = b.div(top.hi, total.hi)
+    rest = fnma(b, q, b.add(total.lo, z.lo), top.lo)
+    if kind == "f64":
+        product = two_prod(b, q, total.hi)
+        rest = b.add(rest, b.sub(b.sub(top.hi, product.hi), product.lo))
+    return b.fma(rest, b.select(below, b.sub(one, q), q), q)

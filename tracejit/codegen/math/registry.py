@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from tracejit.codegen.builder import Builder, Value
 
-
 Emitter = Callable[..., Value]
 
 

@@ -1,0 +1,217 @@
+"""log, log2, log10, log1p.
+
+x = 2^e (1 + f) with 1 + f in [√½, √2). Floats take a polynomial in f. Doubles take the series of
+2 atanh(s) with s = f / (2 + f), in the form f - (f²/2 - s (f²/2 + R(s²))) whose rounding errors
+are small against f (the argument goes back to K. C. Ng's log in 4.3BSD). Zero, negative,
+subnormal, infinite and NaN arguments go through a cold function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tracejit.codegen.builder import Builder, Value, const
+from tracejit.codegen.math.common import (
+    INF,
+    NAN,
+    Pair,
+    fast_two_sum,
+    format_of,
+    from_bits,
+    horner,
+    like,
+    not_normal,
+    pick,
+    rare,
+    split_exponent,
+    times_constant,
+    to_bits,
+    two_sum,
+)
+from tracejit.codegen.math.exponential import LN2_F32, LN2_F64
+from tracejit.codegen.math.registry import register
+
+SQRT_HALF = 0.7071067811865476
+
+# (2 atanh(s) - 2 s) / s³ in z = s², |s| <= 0.17158: error 2^-59.5 of the logarithm.
+_ATANH_F64 = (
+    0.6666666666666734, 0.3999999999941655, 0.2857142874206298, 0.22222198600163054,
+    0.18183563164725683, 0.1531407550695525, 0.14795738462492078,
+)  # fmt: skip
+
+# (log(1 + f) - f) / f² for 1 + f in [√½, √2), times 1, log2(e), log10(e).
+_LOG_F32 = (
+    -0.49999988079071045, 0.3333359956741333, -0.2500189542770386, 0.19984491169452667,
+    -0.1658579409122467, 0.14503030478954315, -0.13764692842960358, 0.11096108704805374,
+    -0.041574347764253616,
+)  # fmt: skip
+
+
+class Base(NamedTuple):
+    """log to a base: log_base(e) and log_base(2), each in two parts, per element type.
+
+    The head of log_base(2) has trailing zeros, so that an exponent times it is exact.
+    """
+
+    e_f32: tuple[float, float]
+    two_f32: tuple[float, float]
+    e_f64: tuple[float, float]
+    two_f64: tuple[float, float]
+
+
+_TWO = Base(
+    (1.4426950216293335, 1.925963033500011e-08),
+    (1.0, 0.0),
+    (1.4426950408889634, 2.0355273740931033e-17),
+    (1.0, 0.0),
+)
+_TEN = Base(
+    (0.4342944920063019, -1.0103049952192578e-08),
+    (0.301025390625, 4.605039066518657e-06),
+    (0.4342944819032518, 1.098319650216765e-17),
+    (0.30102999566383914, 1.42050232272661e-13),
+)
+
+
+def _special(
+    b: Builder, name: str, x: Value, y: Value, core: Callable[[Builder, Value, float], Value]
+) -> Value:
+    """Return ``y``, and the logarithm of what is not a positive normal number by a cold call.
+
+    ``core(b, x, e)`` is the logarithm of x * 2^e for a normal x.
+    """
+
+    def body(b: Builder, arguments: tuple[Value, ...]) -> Value:
+        (x,) = arguments
+        form = format_of(x)
+        up = form.mantissa + 1
+        # Scaled up, a subnormal is normal; the other specials are overwritten below.
+        y = core(b, b.mul(x, like(2.0**up, x)), -float(up))
+        zero = b.compare("eq", x, like(0.0, x))
+        y = b.select(zero, like(-INF, x), y)
+        y = b.select(b.compare("lt", x, like(0.0, x)), like(NAN, x), y)
+        large = b.compare("uge", x, like(INF, x))
+        return b.select(large, b.add(x, x), y)
+
+    return rare(b, f"{name}.special", not_normal(b, x), y, [x], lambda b, a: body(b, tuple(a)))
+
+
+def log_parts(b: Builder, f: Value) -> tuple[Value, Value]:
+    """Return (h, t) with log(1 + f) = f - (h - t), h = f²/2, for doubles, 1 + f in [√½, √2)."""
+    s = b.div(f, b.add(like(2.0, f), f))
+    z = b.mul(s, s)
+    half_square = b.mul(b.mul(like(0.5, f), f), f)
+    series = b.mul(z, horner(b, z, _ATANH_F64))
+    return half_square, b.mul(s, b.add(half_square, series))
+
+
+def _log_core(b: Builder, f: Value, e: Value, correction: Value | None = None) -> Value:
+    """Return e ln 2 + log(1 + f + correction)."""
+    if f.type.kind == "f32":
+        ln2 = LN2_F32
+        low = b.mul(e, like(ln2.lo, f))
+        low = low if correction is None else b.add(low, correction)
+        tail = b.fma(b.mul(f, f), horner(b, f, _LOG_F32), low)
+        return b.fma(e, like(ln2.hi, f), b.add(f, tail))
+    ln2 = LN2_F64
+    half_square, rest = log_parts(b, f)
+    rest = b.fma(e, like(ln2.lo, f), rest)
+    rest = rest if correction is None else b.add(rest, correction)
+    return b.fma(e, like(ln2.hi, f), b.sub(f, b.sub(half_square, rest)))
+
+
+def _exponent_added(b: Builder, e: Value, extra: float) -> Value:
+    return e if extra == 0.0 else b.add(e, like(extra, e))
+
+
+@register("log", inline=True)
+def log(b: Builder, x: Value) -> Value:
+    """Natural logarithm."""
+
+    def core(b: Builder, x: Value, extra: float) -> Value:
+        m, e = split_exponent(b, x, SQRT_HALF)
+        return _log_core(b, b.sub(m, like(1.0, x)), _exponent_added(b, e, extra))
+
+    return _special(b, "log", x, core(b, x, 0.0), core)
+
+
+def log_pair(b: Builder, f: Value) -> Pair:
+    """Return log(1 + f) as hi + lo, to about 2^-60, for doubles, 1 + f in [√½, √2)."""
+    half_square, rest = log_parts(b, f)
+    head = fast_two_sum(b, f, b.neg(half_square))
+    return fast_two_sum(b, head.hi, b.add(head.lo, rest))
+
+
+def _log_base(b: Builder, x: Value, base: Base, extra: float) -> Value:
+    """Return log_base(x * 2^extra) for a normal x."""
+    m, e = split_exponent(b, x, SQRT_HALF)
+    e = _exponent_added(b, e, extra)
+    f = b.sub(m, like(1.0, x))
+    if x.type.kind == "f32":
+        to_base, two = base.e_f32, base.two_f32
+        # log(1 + f) = f + tail, both times log_base(e).
+        tail = b.mul(b.mul(f, f), horner(b, f, _LOG_F32))
+        product = times_constant(b, f, *to_base)
+        low = b.fma(tail, like(to_base[0], x), product.lo)
+        low = low if two[1] == 0.0 else b.fma(e, like(two[1], x), low)
+        return b.fma(e, like(two[0], x), b.add(product.hi, low))
+    to_base, two = base.e_f64, base.two_f64
+    log = log_pair(b, f)
+    product = times_constant(b, log.hi, *to_base)
+    low = b.fma(log.lo, like(to_base[0], x), product.lo)
+    low = low if two[1] == 0.0 else b.fma(e, like(two[1], x), low)
+    whole = fast_two_sum(b, b.mul(e, like(two[0], x)), product.hi)
+    return b.add(whole.hi, b.add(whole.lo, low))
+
+
+@register("log2", inline=True)
+def log2(b: Builder, x: Value) -> Value:
+    """Logarithm to base 2; exact for powers of 2."""
+
+    def core(b: Builder, x: Value, extra: float) -> Value:
+        return _log_base(b, x, _TWO, extra)
+
+    return _special(b, "log2", x, core(b, x, 0.0), core)
+
+
+@register("log10", inline=True)
+def log10(b: Builder, x: Value) -> Value:
+    """Logarithm to base 10."""
+
+    def core(b: Builder, x: Value, extra: float) -> Value:
+        return _log_base(b, x, _TEN, extra)
+
+    return _special(b, "log10", x, core(b, x, 0.0), core)
+
+
+@register("log1p", inline=True)
+def log1p(b: Builder, x: Value) -> Value:
+    """log(1 + x), accurate near 0; the sign of zero is kept.
+
+    With 2^e from the rounded 1 + x, f = (2^-e - 1) + 2^-e x is found to twice the precision.
+    """
+    form = format_of(x)
+    one = like(1.0, x)
+    u = b.add(one, x)
+    m, e = split_exponent(b, u, SQRT_HALF)
+    # 2^(2 - e) from the bits; at the largest x, 2^-e itself would not be a normal number.
+    bits_u, bits_m = to_bits(b, u), to_bits(b, m)
+    four = const(form.one + (2 << form.mantissa), bits_u.type)
+    scale = from_bits(b, b.add(b.sub(bits_m, bits_u), four))
+    quarter = like(0.25, x)
+    f = two_sum(b, b.fma(scale, quarter, like(-1.0, x)), b.mul(scale, b.mul(quarter, x)))
+    y = _log_core(b, f.hi, e, f.lo)
+    tiny = b.compare("lt", b.abs(x), like(pick(x, f32=2.0**-30, f64=2.0**-60), x))
+    y = b.select(tiny, x, y)
+
+    def body(b: Builder, arguments: tuple[Value, ...]) -> Value:
+        (x,) = arguments
+        below = b.compare("lt", x, like(-1.0, x))
+        return b.select(
+            below,
+            like(NAN, x),
+            b.select(b.compare("eq", x, like(-1.0, x)), like(-INF, x), b.add(x, x)),
+        )
+
+    return rare(b, "log1p.special", not_normal(b, u), y, [x], lambda b, a: body(b, tuple(a)))
