@@ -1,3 +1,10 @@
 """The op table. Importing this package registers every row."""
 
+from tracejit.ops import contraction as contraction
+from tracejit.ops import elementwise as elementwise
+from tracejit.ops import indexing as indexing
 from tracejit.ops import leaves as leaves
+from tracejit.ops import movement as movement
+from tracejit.ops import reductions as reductions
+from tracejit.ops import scan as scan
+from tracejit.ops import sorting as sorting

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracejit.errors import DTypeError, InternalError, ShapeError
+from tracejit.errors import AxisError, DTypeError, InternalError, OutOfMemory, ShapeError
 
 Shape = tuple[int, ...]
 DType = np.dtype[Any]
@@ -64,6 +64,11 @@ class Fact(Flag):
 
 TypesRule = Callable[[tuple[Any, ...]], tuple[tuple[DType, ...], DType]]
 InferRule = Callable[[Sequence[Aval], Attrs], Aval]
+ShapeRule = Callable[..., Shape]  # (*operand avals, **attrs) -> shape
+
+BOOL, INT64, UINT64, FLOAT64 = (np.dtype(n) for n in ("bool", "int64", "uint64", "float64"))
+MAX_RANK = 64  # NumPy's own limit
+MAX_BYTES = 1 << 47  # what a process can address on the common 64-bit systems
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -111,64 +116,154 @@ def _dtype_name(dtype: Any) -> str:
     return f"Python {dtype.__name__}" if isinstance(dtype, type) else str(dtype)
 
 
-def ufunc_types(name: str, ufunc: np.ufunc) -> TypesRule:
-    """Return the rule that asks NumPy's own loop table, so that NEP 50 holds by construction."""
+def _strong(dtypes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return ``dtypes`` without weak Python types where nothing else could decide (NEP 50)."""
+    dtypes = tuple(BOOL if d is bool else d for d in dtypes)
+    if all(isinstance(d, type) for d in dtypes):
+        return tuple(np.dtype(d) for d in dtypes)
+    return dtypes
+
+
+def check_dtype(name: str, dtype: DType) -> DType:
+    """Return ``dtype`` if values of it can be computed with; else raise DTypeError."""
+    if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
+        raise DTypeError(
+            f"{name} does not take {dtype}",
+            hint="arrays hold bool, integers, float16/32/64 or complex64/128",
+        )
+    return dtype
+
+
+def _refused(name: str, dtypes: tuple[Any, ...], hint: str) -> DTypeError:
+    listed = ", ".join(_dtype_name(d) for d in dtypes)
+    return DTypeError(f"{name} does not take {listed}", hint=hint)
+
+
+def ufunc_types(name: str, ufunc: np.ufunc, output: int = 0) -> TypesRule:
+    """Return the rule that asks NumPy's own loop table, so that NEP 50 holds by construction.
+
+    ``output`` chooses the result of ufuncs with several (``frexp``, ``modf``).
+    """
 
     @lru_cache(maxsize=1024)
     def types(dtypes: tuple[Any, ...]) -> tuple[tuple[DType, ...], DType]:
-        # With weak operands only (Python scalars), NumPy takes their default dtypes.
-        if all(isinstance(d, type) for d in dtypes):
-            dtypes = tuple(np.dtype(d) for d in dtypes)
+        dtypes = _strong(dtypes)
+        for dtype in dtypes:
+            if not isinstance(dtype, type):
+                check_dtype(name, dtype)
         try:
             resolved = ufunc.resolve_dtypes((*dtypes, *[None] * ufunc.nout))
         except TypeError:
-            listed = ", ".join(_dtype_name(d) for d in dtypes)
-            raise DTypeError(
-                f"{name} does not take {listed}", hint="cast first, for example x.astype('float64')"
-            ) from None
-        return resolved[: ufunc.nin], resolved[ufunc.nin]
+            hint = "cast first, for example x.astype('float64')"
+            raise _refused(name, dtypes, hint) from None
+        return resolved[: ufunc.nin], resolved[ufunc.nin + output]
 
     return types
+
+
+def common_types(
+    name: str,
+    *,
+    kinds: str = "biufc",
+    integers_become: DType | None = None,
+    result: DType | Callable[[DType], DType] | None = None,
+) -> TypesRule:
+    """Return the rule of ops whose operands take one common dtype.
+
+    ``kinds`` are the dtype kinds accepted; ``integers_become`` replaces bool and integers first;
+    ``result`` is the result's dtype, or maps the common dtype to it (default: the common dtype).
+    """
+
+    @lru_cache(maxsize=1024)
+    def types(dtypes: tuple[Any, ...]) -> tuple[tuple[DType, ...], DType]:
+        common = check_dtype(name, promote(dtypes))
+        if integers_become is not None and common.kind in "biu":
+            common = integers_become
+        if common.kind not in kinds:
+            raise _refused(name, dtypes, f"it takes {_kinds_text(kinds)}")
+        if result is None:
+            out = common
+        else:
+            out = result(common) if callable(result) else result
+        return (common,) * len(dtypes), out
+
+    return types
+
+
+_KIND_NAMES = {
+    "b": "bool", "i": "signed integers", "u": "unsigned integers", "f": "floats", "c": "complex",
+}  # fmt: skip
+
+
+def _kinds_text(kinds: str) -> str:
+    return ", ".join(_KIND_NAMES[k] for k in kinds)
 
 
 def same_types(name: str, *, kinds: str = "biufc") -> TypesRule:
     """Return the rule of ops that promote their operands and return the common dtype."""
-
-    @lru_cache(maxsize=1024)
-    def types(dtypes: tuple[Any, ...]) -> tuple[tuple[DType, ...], DType]:
-        common = promote(dtypes)
-        if common.kind not in kinds:
-            raise DTypeError(f"{name} does not take {common}")
-        return (common,) * len(dtypes), common
-
-    return types
+    return common_types(name, kinds=kinds)
 
 
 def float_types(name: str) -> TypesRule:
     """Return the rule of ops on real floats: integers and bool become float64."""
+    return common_types(name, kinds="f", integers_become=FLOAT64)
 
-    @lru_cache(maxsize=1024)
-    def types(dtypes: tuple[Any, ...]) -> tuple[tuple[DType, ...], DType]:
-        common = promote(dtypes)
-        if common.kind in "biu":
-            common = np.dtype(np.float64)
-        if common.kind != "f":
-            raise DTypeError(f"{name} needs real floating operands, got {common}")
-        return (common,) * len(dtypes), common
 
-    return types
+def inexact_types(name: str) -> TypesRule:
+    """Return the rule of ops on floats and complex: integers and bool become float64."""
+    return common_types(name, kinds="fc", integers_become=FLOAT64)
+
+
+def real_dtype(dtype: DType) -> DType:
+    """Return the dtype of the parts of a complex dtype, and ``dtype`` itself for the others."""
+    if dtype.kind != "c":
+        return dtype
+    return np.dtype(np.float32 if dtype.itemsize == 8 else np.float64)
+
+
+def complex_dtype(dtype: DType) -> DType:
+    """Return the complex dtype whose parts are ``dtype`` (integers count as float64)."""
+    return np.result_type(dtype, np.complex64)
+
+
+def accumulator(dtype: DType) -> DType:
+    """Return the dtype in which NumPy sums: 64 bits for bool and integers, else ``dtype``."""
+    if dtype.kind in "bi":
+        return INT64
+    return UINT64 if dtype.kind == "u" else dtype
 
 
 def promote(dtypes: Sequence[Any]) -> DType:
     """Return NumPy's result dtype; Python ``int``, ``float``, ``complex`` count as weak."""
-    strong = [d for d in dtypes if not isinstance(d, type)]
-    weak = [d(0) for d in dtypes if isinstance(d, type)]
-    if not strong:
-        return np.result_type(*[np.asarray(w).dtype for w in weak])
-    return np.result_type(*strong, *weak)
+    dtypes = _strong(tuple(dtypes))
+    try:
+        return np.result_type(*[d(0) if isinstance(d, type) else d for d in dtypes])
+    except TypeError:
+        raise _refused("promotion", dtypes, "these dtypes have no common dtype") from None
 
 
 # -- shape rules -----------------------------------------------------------------------------------
+
+
+def checked(name: str, dtype: DType, shape: Shape) -> Aval:
+    """Return the aval; raise where no array could have it (rank, or more bytes than memory)."""
+    if len(shape) > MAX_RANK:
+        raise ShapeError(f"{name}: rank {len(shape)} is above NumPy's limit of {MAX_RANK}")
+    nbytes = dtype.itemsize
+    empty = False
+    for extent in shape:
+        if extent > 0:
+            nbytes *= extent
+        elif extent < 0:
+            raise ShapeError(f"{name}: negative size in shape {shape}")
+        else:
+            empty = True
+    if nbytes > MAX_BYTES and not (empty and nbytes < 1 << 62):
+        raise OutOfMemory(
+            f"{name}: shape {shape} of {dtype} needs {nbytes:,} bytes",
+            hint="check the operands' shapes: a broadcast may have grown along an axis",
+        )
+    return Aval(dtype, shape)
 
 
 def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
@@ -191,6 +286,34 @@ def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
     return tuple(result)
 
 
+def normalise_axis(name: str, axis: int, shape: Shape) -> int:
+    """Return ``axis`` counted from the front; negative ones count from the back."""
+    rank = len(shape)
+    if not -rank <= axis < rank:
+        allowed = f"an axis from {-rank} to {rank - 1}" if rank else "no axis: the value is 0-d"
+        raise AxisError(f"{name}: axis {axis} is out of range for shape {shape}", hint=allowed)
+    return axis + rank if axis < 0 else axis
+
+
+def normalise_axes(name: str, axes: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
+    """Return sorted, non-negative axes; None means all of them. Repeats are an error."""
+    if axes is None:
+        return tuple(range(len(shape)))
+    listed = (axes,) if isinstance(axes, int) else axes
+    result = sorted(normalise_axis(name, a, shape) for a in listed)
+    if len(set(result)) != len(result):
+        raise ShapeError(f"{name}: axis {tuple(listed)} repeats an axis of shape {shape}")
+    return tuple(result)
+
+
+def check_axes(name: str, axes: Sequence[int], shape: Shape) -> None:
+    """Raise unless ``axes`` is what a node may hold: in range, non-negative, without repeats."""
+    for position, axis in enumerate(axes):
+        if not 0 <= axis < len(shape) or axis in axes[:position]:
+            normalise_axes(name, axes, shape)
+            raise InternalError(f"{name}: axes {tuple(axes)} were not normalised")
+
+
 def reduced_shape(shape: Shape, axis: Sequence[int], keepdims: bool) -> Shape:
     """Return ``shape`` without the axes (size 1 in their place with ``keepdims``)."""
     if keepdims:
@@ -198,7 +321,40 @@ def reduced_shape(shape: Shape, axis: Sequence[int], keepdims: bool) -> Shape:
     return tuple(n for i, n in enumerate(shape) if i not in axis)
 
 
+def without(shape: Shape, axis: int, *instead: int) -> Shape:
+    """Return ``shape`` with ``instead`` in the place of one axis."""
+    return (*shape[:axis], *instead, *shape[axis + 1 :])
+
+
 # -- row builders ----------------------------------------------------------------------------------
+
+
+def row(
+    name: str,
+    family: Family,
+    reference: Callable[..., Any],
+    *,
+    arity: int | None,
+    types: TypesRule,
+    shape: ShapeRule,
+    facts: Fact = Fact.NONE,
+    decompose: Callable[..., Any] | None = None,
+    doc: str = "",
+) -> Op:
+    """Register a row whose dtype follows from the operands' dtypes alone.
+
+    ``shape(*avals, **attrs)`` returns the result's shape or raises. Operands must already have
+    the dtypes that ``types`` asks for.
+    """
+
+    def infer(operands: Sequence[Aval], attrs: Attrs) -> Aval:
+        wanted, result = types(tuple(o.dtype for o in operands))
+        for operand, dtype in zip(operands, wanted, strict=True):
+            if operand.dtype != dtype:
+                raise InternalError(f"{name}: operand of {operand.dtype} where it takes {dtype}")
+        return checked(name, result, shape(*operands, **attrs))
+
+    return register(Op(name, family, arity, reference, infer, types, facts, decompose, doc))
 
 
 def elementwise(
@@ -217,15 +373,23 @@ def elementwise(
         wanted, result = types(tuple(o.dtype for o in operands))
         for operand, dtype in zip(operands, wanted, strict=True):
             if operand.dtype != dtype:
-                raise InternalError(f"{name}: operand of {operand.dtype} where the loop takes {dtype}")
-        return Aval(result, broadcast_shapes(name, [o.shape for o in operands]))
+                raise InternalError(
+                    f"{name}: operand of {operand.dtype} where the loop takes {dtype}"
+                )
+        return checked(name, result, broadcast_shapes(name, [o.shape for o in operands]))
 
     return register(
         Op(name, Family.ELEMENTWISE, arity, reference, infer, types, facts, decompose, doc)
     )
 
 
-def ufunc(name: str, function: np.ufunc, facts: Fact = Fact.NONE, doc: str = "") -> Op:
+def ufunc(
+    name: str,
+    function: np.ufunc,
+    facts: Fact = Fact.NONE,
+    doc: str = "",
+    decompose: Callable[..., Any] | None = None,
+) -> Op:
     """Register an elementwise row whose meaning and dtypes are a NumPy ufunc's."""
     return elementwise(
         name,
@@ -233,7 +397,6 @@ def ufunc(name: str, function: np.ufunc, facts: Fact = Fact.NONE, doc: str = "")
         arity=function.nin,
         types=ufunc_types(name, function),
         facts=facts,
-        doc=doc or (function.__doc__ or "").split("\n\n")[1].replace("\n", " ").strip()
-        if "\n\n" in (function.__doc__ or "")
-        else doc,
+        decompose=decompose,
+        doc=doc,
     )
