@@ -33,7 +33,7 @@ def kernel(target: Target, spec: GemmSpec) -> tuple[LoadedObject, object]:
     """Return the loaded object of a spec and its ctypes entry."""
     module = Module(target)
     emit_gemm(module, "gemm", spec)
-    loaded = LoadedObject(compile_object(module.text(), target), ("gemm",))
+    loaded = LoadedObject(compile_object(module.text(), target, passes=0), ("gemm",))
     return loaded, _SIGNATURE(loaded.address("gemm"))
 
 

@@ -66,8 +66,18 @@ def emit_microkernel(module: Module, name: str, shape: MicroShape) -> None:
         call = call._replace(a_row=const(shape.a_row, I64))
     if shape.a_depth is not None:
         call = call._replace(a_depth=const(shape.a_depth, I64))
+    _prefetch(b, shape, call)
     _store(b, shape, call, _accumulate(b, shape, call))
     b.ret()
+
+
+def _prefetch(b: Builder, shape: MicroShape, call: MicroCall) -> None:
+    """Fetch the rows of C while the loop runs; it is only touched when all sums are there."""
+    last = const(shape.vectors * shape.lanes - 1, I64)
+    for row in _multiples(b, call.c_row, shape.rows):
+        start = b.element(call.c, row, shape.type)
+        b.prefetch(start)
+        b.prefetch(b.element(start, last, shape.type))
 
 
 def _multiples(b: Builder, stride: Value, count: int) -> list[Value]:
