@@ -72,3 +72,29 @@ def balanced(extent: int, limit: int, unit: int) -> int:
     as equal as multiples of ``unit`` allow (at least 1)."""
     blocks = max(1, -(-extent // limit))
     return max(1, min(limit, round_up(-(-extent // blocks), unit)))
+
+
+def panel_heights(unit: RegisterBlock, packed: bool) -> list[int]:
+    """Return, for 0 … 2·rows - 1 rows that are left, the height of the next panel down.
+
+    A packed panel always has its full height. Unpacked, a microkernel of fewer rows computes the
+    rest, cut so that it costs least: a step takes half a cycle per multiply-add, but at least
+    the four cycles until a sum is there again, so 4 + 4 rows are faster than 6 + 2. Not every
+    height has a microkernel: each takes 10 ms to compile and few are missed.
+    """
+    if packed:
+        return [0] + [unit.rows] * (2 * unit.rows - 1)
+    offered = [h for h in (14, 8, 7, 6, 4, 3, 2, 1) if h <= unit.rows]
+    if unit.rows > 8:
+        offered = [h for h in offered if h not in (3, 6)]
+    cost, choice = [0.0], [0]
+    for left in range(1, 2 * unit.rows):
+        options = [
+            (cost[left - h] + max(4.0, h * unit.vectors / 2) + 0.1, -h)
+            for h in offered
+            if h <= left
+        ]
+        best, height = min(options)
+        cost.append(best)
+        choice.append(-height)
+    return choice

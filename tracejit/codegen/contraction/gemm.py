@@ -16,10 +16,15 @@ workspace (``finish``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
-from tracejit.codegen.contraction.blocking import RegisterBlock, register_block
+from tracejit.codegen.contraction.blocking import (
+    RegisterBlock,
+    panel_heights,
+    register_block,
+)
 from tracejit.codegen.contraction.finish import emit_finish
 from tracejit.codegen.contraction.microkernel import MicroCall, MicroShape, emit_microkernel
 from tracejit.codegen.contraction.pack import Layout, emit_pack
@@ -63,8 +68,8 @@ def _uses_tile_always(spec: GemmSpec) -> bool:
 def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
     a_row: int | None = 1 if spec.pack_a or spec.a == "first" else None
     a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
-    for vectors in {unit.vectors, 1}:
-        for rows in range(1, unit.rows + 1):
+    for vectors in (unit.vectors, 1):
+        for rows in set(panel_heights(unit, spec.pack_a)) - {0}:
             shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth)
             emit_microkernel(module, _micro_name(name, rows, vectors), shape)
     emit_finish(module, f"{name}.finish", spec, unit)
@@ -74,6 +79,22 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
         emit_pack(module, f"{name}.pack_a", spec.type, unit.rows, along_a[spec.a])
     width = unit.columns if spec.pack_b else unit.lanes
     emit_pack(module, f"{name}.pack_b", spec.type, width, along_b[spec.b])
+
+
+def _advance(b: Builder, stop: Value, body: Callable[[Value], Value]) -> None:
+    """Write a loop from 0 up to ``stop`` whose ``body(i)`` says how far the next step goes."""
+    before, head, inside, done = b.current_block, *(b.label(x) for x in ("head", "body", "done"))
+    b.jump(head)
+    b.block(head)
+    place = b.emit(I64, f"phi i64 [ 0, %{before} ], [ %{head}.next, %{head}.latch ]")
+    b.branch(b.compare("lt", place, stop), inside, done)
+    b.block(inside)
+    step = body(place)
+    b.jump(f"{head}.latch")
+    b.block(f"{head}.latch")
+    b.effect(f"%{head}.next = add i64 {place.text}, {step.text}")
+    b.jump(head)
+    b.block(done)
 
 
 @dataclass(slots=True)
@@ -105,6 +126,7 @@ class _Kernel:
         self.spec = spec
         self.unit = unit
         self.type: Type = spec.type
+        self.heights = panel_heights(unit, spec.pack_a)
         self.ptrs, self.sizes, self.begin, self.end = b.parameters
         self._loaded = {slot: self._size(slot) for slot in Slot if slot is not Slot.BATCH}
         for slot, one in (
@@ -284,11 +306,9 @@ class _Kernel:
         self, block: _Block, j: Value, columns: Value, source: Value, b_depth: Value, vectors: int
     ) -> None:
         """Go down one column panel of ``columns`` columns that starts at column ``j``."""
-        b, height = self.b, const(self.unit.rows, I64)
-        panels = b.div(b.add(block.rows, b.sub(height, ONE)), height, signed=False)
+        b = self.b
 
-        def panel(_: Value, carried: list[Value]) -> list[Value]:
-            i = carried[0]
+        def panel(i: Value) -> Value:
             rows = self._panel_rows(b.sub(block.rows, i))
             if self.spec.pack_a:
                 a = b.element(block.a, b.mul(i, block.depth), self.type)
@@ -300,36 +320,35 @@ class _Kernel:
                 c, self._loaded[Slot.C_ROW], block.depth, b.not_(block.first),
             )  # fmt: skip
             self._one_panel(block, call, i, j, rows, columns, vectors)
-            return [b.add(i, rows)]
+            return rows
 
-        b.loop(ZERO, panels, 1, [ZERO], panel)
+        _advance(b, block.rows, panel)
 
     def _panel_rows(self, left: Value) -> Value:
-        """Return the height of the next panel, of ``left`` rows that remain.
-
-        Unpacked, the last two panels share what is left: 4 + 4 rows are faster than 6 + 2.
-        """
+        """Return the height of the next panel, of ``left`` rows that remain."""
         b, height = self.b, const(self.unit.rows, I64)
         if self.spec.pack_a:
             return self._minimum(left, height)
-        half = b.lshr(b.add(left, ONE), ONE)
-        several = b.compare("ge", left, const(2 * self.unit.rows, I64))
-        one = b.compare("le", left, height)
-        return b.select(several, height, b.select(one, left, half))
+        table = b.module.table(f"{self.name}.heights", self.heights, I64)
+        near = b.intrinsic("umin", I64, left, const(len(self.heights) - 1, I64))
+        listed = b.load(b.element(table, near, I64), I64)
+        return b.select(b.compare("eq", near, left), listed, height)
 
     def _one_panel(
         self, block: _Block, call: MicroCall, i: Value, j: Value,
         rows: Value, columns: Value, vectors: int,
     ) -> None:  # fmt: skip
         """Call the microkernel on C itself where the block is whole, else on the tile."""
-        b = self.b
-        if not _uses_tile_always(self.spec):
-            whole = b.compare("eq", columns, const(vectors * self.unit.lanes, I64))
-            if columns.is_literal:
-                self._dispatch(call, rows, vectors)
-                return
-        else:
+        b, unit = self.b, self.unit
+        if _uses_tile_always(self.spec):
             whole = const(False, I1)
+        elif columns.is_literal:
+            self._dispatch(call, rows, vectors)
+            return
+        else:
+            whole = b.compare("eq", columns, const(vectors * unit.lanes, I64))
+            if self.spec.pack_a:
+                whole = b.and_(whole, b.compare("eq", rows, const(unit.rows, I64)))
         tile_row = const(self.unit.columns, I64)
         self._dispatch(
             call._replace(
@@ -352,18 +371,12 @@ class _Kernel:
         b.if_(b.not_(whole), finish)
 
     def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
-        """Call the microkernel of ``rows`` rows (1 … unit.rows, known at run time only)."""
+        """Call the microkernel for ``rows`` rows, which is known at run time only."""
         b = self.b
-        labels = [b.label(f"rows{r}x") for r in range(1, self.unit.rows + 1)]
-        join = b.label("joined")
-        cases = " ".join(
-            f"i64 {r}, label %{label}" for r, label in enumerate(labels[:-1], start=1)
-        )
-        b.effect(f"switch i64 {rows.text}, label %{labels[-1]} [ {cases} ]")
-        for r, label in enumerate(labels, start=1):
-            b.block(label)
-            self._call(_micro_name("", r, vectors)[1:], *call)
-            b.jump(join)
-        b.block(join)
-
-
+        functions = {h: f"@{_micro_name(self.name, h, vectors)}" for h in set(self.heights) - {0}}
+        chosen = Value(functions.pop(self.unit.rows), PTR)
+        for height, function in sorted(functions.items()):
+            same = b.compare("eq", rows, const(height, I64))
+            chosen = b.select(same, Value(function, PTR), chosen)
+        spelled = ", ".join(f"{a.type} {a.text}" for a in call)
+        b.effect(f"call void {chosen.text}({spelled})")
