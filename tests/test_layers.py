@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("viz",),
     ("frontend",),
     ("transform",),
-    ("tensor", "functions", "operators", "tracing"),
+    ("tensor", "functions", "operators", "protocols", "tracing"),
     ("runtime",),
     ("codegen",),
     ("schedule",),
