@@ -1,0 +1,490 @@
+"""Elementwise ops → IR: one entry an op.
+
+An entry takes the builder, the operands (scalars or vectors of equal lanes), and a ``Loop`` with
+the operand and result dtypes. Arithmetic rounds as NumPy's: every operation by itself, no
+contraction. Elementary functions come from ``codegen/math``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from tracejit.codegen import math as vector_math
+from tracejit.codegen.builder import F64, Builder, Type, Value, const
+from tracejit.codegen.types import DType, is_signed, nonzero, register_type
+from tracejit.codegen.types import cast as cast_value
+from tracejit.errors import InternalError
+
+
+class Loop(NamedTuple):
+    """The dtypes of one elementwise loop."""
+
+    operands: tuple[DType, ...]
+    result: DType
+    attrs: Mapping[str, Hashable]
+
+    @property
+    def dtype(self) -> DType:
+        return self.operands[0]
+
+    @property
+    def signed(self) -> bool:
+        return is_signed(self.operands[0])
+
+
+Lowering = Callable[[Builder, Sequence[Value], Loop], Value]
+TABLE: dict[str, Lowering] = {}
+
+
+def lowering(*names: str) -> Callable[[Lowering], Lowering]:
+    def add(function: Lowering) -> Lowering:
+        for name in names:
+            TABLE[name] = function
+        return function
+
+    return add
+
+
+# Ops whose native loop exists for floats only; their integer loops stay with the interpreter.
+FLOAT_ONLY = frozenset({"power", "reciprocal", "divide", "float_power"})
+
+
+@lru_cache(maxsize=1)
+def supported() -> frozenset[str]:
+    """Return the names of the ops that lower."""
+    return frozenset(TABLE) | frozenset(vector_math.FUNCTIONS)
+
+
+def lowers(op: str, operands: Sequence[DType]) -> bool:
+    """Whether the loop of ``op`` over these operand dtypes has a lowering."""
+    if op in FLOAT_ONLY and operands[0].kind != "f":
+        return False
+    return op in TABLE or (op in vector_math.FUNCTIONS and operands[0].kind == "f")
+
+
+def lower(b: Builder, op: str, operands: Sequence[Value], loop: Loop) -> Value:
+    """Write one op; integer loops of ``floor`` and the like are the table's business."""
+    entry = TABLE.get(op)
+    if entry is not None:
+        return entry(b, operands, loop)
+    if op in vector_math.FUNCTIONS:
+        return vector_math.call(b, op, *operands)
+    raise InternalError(f"no lowering for {op}")
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+
+@lowering("add")
+def _add(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.or_(x[0], x[1]) if loop.dtype.kind == "b" else b.add(x[0], x[1])
+
+
+@lowering("subtract")
+def _subtract(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.sub(x[0], x[1])
+
+
+@lowering("multiply")
+def _multiply(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.and_(x[0], x[1]) if loop.dtype.kind == "b" else b.mul(x[0], x[1])
+
+
+@lowering("square")
+def _square(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return x[0] if loop.dtype.kind == "b" else b.mul(x[0], x[0])
+
+
+@lowering("divide")
+def _divide(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.div(x[0], x[1])
+
+
+@lowering("reciprocal")
+def _reciprocal(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.div(const(1, x[0].type), x[0])
+
+
+@lowering("negative")
+def _negative(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.neg(x[0])
+
+
+@lowering("positive", "conjugate", "real")
+def _positive(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return x[0]
+
+
+@lowering("absolute", "fabs")
+def _absolute(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.abs(x[0]) if loop.signed else x[0]
+
+
+@lowering("sign")
+def _sign(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    value, zero, one = x[0], const(0, x[0].type), const(1, x[0].type)
+    if not loop.signed:
+        return b.select(b.compare("eq", value, zero), zero, one)
+    negative = b.select(b.compare("lt", value, zero), const(-1, value.type), zero)
+    result = b.select(b.compare("gt", value, zero), one, negative)
+    return _keep_nan(b, value, result) if value.type.is_float else result
+
+
+def _keep_nan(b: Builder, value: Value, result: Value) -> Value:
+    return b.select(b.compare("uno", value, value), value, result)
+
+
+def _safe_divisor(b: Builder, a: Value, d: Value, signed: bool) -> tuple[Value, Value]:
+    """Return a divisor that cannot trap, and the mask of lanes where it was replaced by 1."""
+    bad = b.compare("eq", d, const(0, d.type))
+    if signed:
+        lowest = const(-(2 ** (d.type.bits - 1)), d.type)
+        overflow = b.and_(
+            b.compare("eq", a, lowest), b.compare("eq", d, const(-1, d.type))
+        )
+        return b.select(b.or_(bad, overflow), const(1, d.type), d), bad
+    return b.select(bad, const(1, d.type), d), bad
+
+
+@lowering("floor_divide")
+def _floor_divide(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    if loop.dtype.kind == "f":
+        return _float_divmod(b, x[0], x[1])[0]
+    a, d = x
+    safe, zero = _safe_divisor(b, a, d, loop.signed)
+    quotient = b.div(a, safe, signed=loop.signed)
+    if loop.signed:
+        rest = b.sub(a, b.mul(quotient, safe))
+        differs = b.compare("lt", b.xor(rest, safe), const(0, a.type))
+        inexact = b.compare("ne", rest, const(0, a.type))
+        down = b.and_(differs, inexact)
+        quotient = b.select(down, b.sub(quotient, const(1, a.type)), quotient)
+    return b.select(zero, const(0, a.type), quotient)
+
+
+@lowering("remainder")
+def _remainder(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    if loop.dtype.kind == "f":
+        return _float_divmod(b, x[0], x[1])[1]
+    a, d = x
+    safe, zero = _safe_divisor(b, a, d, loop.signed)
+    rest = b.rem(a, safe, signed=loop.signed)
+    if loop.signed:
+        differs = b.compare("lt", b.xor(rest, safe), const(0, a.type))
+        inexact = b.compare("ne", rest, const(0, a.type))
+        rest = b.select(b.and_(differs, inexact), b.add(rest, safe), rest)
+    return b.select(zero, const(0, a.type), rest)
+
+
+@lowering("fmod")
+def _fmod(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    if loop.dtype.kind == "f":
+        return _float_fmod(b, x[0], x[1])
+    safe, zero = _safe_divisor(b, x[0], x[1], loop.signed)
+    return b.select(zero, const(0, x[0].type), b.rem(x[0], safe, signed=loop.signed))
+
+
+def _float_fmod(b: Builder, a: Value, d: Value) -> Value:
+    """Return the exact remainder of truncating division, in a function shared by the module."""
+    type = a.type
+    name = b.module.require(f"tj.fmod.{type.suffix}", type, [type, type], _fmod_body)
+    return b.call(name, type, a, d)
+
+
+def _fmod_body(b: Builder, x: Sequence[Value]) -> Value:
+    """Quotients below 2^52 in f64: one exact step. The rest, and special values: bit by bit in C.
+
+    f32 runs in f64 too, where ``q·d`` is exact below 2^29.
+    """
+    a, d = x
+    wide = F64.vector(a.type.lanes)
+    n, m = b.abs(b.convert(a, wide)), b.abs(b.convert(d, wide))
+    limit = 2.0**29 if a.type.kind == "f32" or not b.target.fma else 2.0**52
+    if a.type.kind == "f64" and not b.target.fma:
+        limit = 0.0
+    quotient = b.div(n, m)
+    whole = b.trunc(quotient)
+    rest = b.fma(b.neg(whole), m, n)
+    rest = b.select(b.compare("lt", rest, const(0, wide)), b.add(rest, m), rest)
+    rest = b.select(b.compare("ge", rest, m), b.sub(rest, m), rest)
+    fast = b.convert(rest, a.type)
+    fast = b.copysign(fast, a)
+    easy = b.and_(
+        b.compare("lt", quotient, const(limit, wide)),
+        b.compare("lt", m, const(math.inf, wide)),
+    )
+
+    def slow() -> Sequence[Value]:
+        result = fast
+        for lane in range(a.type.lanes):
+            p, q = b.extract(a, lane), b.extract(d, lane)
+            exact = b.emit(p.type, f"frem {p.type} {p.text}, {q.text}")
+            result = b.insert(result, exact, lane) if a.type.lanes > 1 else exact
+        return [b.select(easy, fast, result)]
+
+    return b.if_(b.all(easy), lambda: [fast], slow)[0]
+
+
+def _float_divmod(b: Builder, a: Value, d: Value) -> tuple[Value, Value]:
+    """Return NumPy's floor division and modulus of floats (``npy_divmod``)."""
+    type = a.type
+    zero, one = const(0, type), const(1, type)
+    mod = _float_fmod(b, a, d)
+    quotient = b.div(b.sub(a, mod), d)
+    inexact = b.compare("ne", mod, zero)
+    differs = b.xor(b.compare("lt", d, zero), b.compare("lt", mod, zero))
+    adjust = b.and_(inexact, differs)
+    quotient = b.select(adjust, b.sub(quotient, one), quotient)
+    modulus = b.select(
+        inexact, b.select(differs, b.add(mod, d), mod), b.copysign(zero, d)
+    )
+    floored = b.floor(quotient)
+    up = b.compare("gt", b.sub(quotient, floored), const(0.5, type))
+    floored = b.select(up, b.add(floored, one), floored)
+    signed_zero = b.copysign(zero, b.div(a, d))
+    floored = b.select(b.compare("ne", quotient, zero), floored, signed_zero)
+    by_zero = b.compare("eq", d, zero)
+    nan_mod = b.select(b.compare("uno", mod, mod), mod, modulus)
+    return b.select(by_zero, b.div(a, d), floored), nan_mod
+
+
+# -- order -----------------------------------------------------------------------------------------
+
+
+def _ordered(loop: Loop, predicate: str) -> str:
+    unsigned = loop.dtype.kind in "ub" and predicate not in ("eq", "ne")
+    return "u" + predicate if unsigned else predicate
+
+
+def _comparison(predicate: str) -> Lowering:
+    def entry(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+        return b.compare(_ordered(loop, predicate), x[0], x[1])
+
+    return entry
+
+
+for _name, _predicate in {
+    "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le",
+    "greater": "gt", "greater_equal": "ge",
+}.items():  # fmt: skip
+    TABLE[_name] = _comparison(_predicate)
+
+
+def _extremum(predicate: str, keeps_nan: bool) -> Lowering:
+    def entry(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+        a, c = x
+        chosen = b.select(b.compare(_ordered(loop, predicate), a, c), a, c)
+        if not a.type.is_float:
+            return chosen
+        if keeps_nan:  # a NaN on either side wins
+            return _keep_nan(b, a, chosen)
+        return b.select(b.compare("uno", c, c), a, chosen)  # a number wins
+
+    return entry
+
+
+TABLE["maximum"] = _extremum("ge", True)
+TABLE["minimum"] = _extremum("le", True)
+TABLE["fmax"] = _extremum("ge", False)
+TABLE["fmin"] = _extremum("le", False)
+
+
+@lowering("clip")
+def _clip(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    raised = TABLE["maximum"](b, x[:2], loop)
+    return TABLE["minimum"](b, (raised, x[2]), loop)
+
+
+# -- logic and bits --------------------------------------------------------------------------------
+
+
+@lowering("logical_and")
+def _logical_and(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.and_(nonzero(b, x[0]), nonzero(b, x[1]))
+
+
+@lowering("logical_or")
+def _logical_or(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.or_(nonzero(b, x[0]), nonzero(b, x[1]))
+
+
+@lowering("logical_xor")
+def _logical_xor(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.xor(nonzero(b, x[0]), nonzero(b, x[1]))
+
+
+@lowering("logical_not")
+def _logical_not(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.not_(nonzero(b, x[0]))
+
+
+@lowering("bitwise_and")
+def _bitwise_and(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.and_(x[0], x[1])
+
+
+@lowering("bitwise_or")
+def _bitwise_or(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.or_(x[0], x[1])
+
+
+@lowering("bitwise_xor")
+def _bitwise_xor(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.xor(x[0], x[1])
+
+
+@lowering("invert")
+def _invert(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.not_(x[0])
+
+
+@lowering("bitwise_count")
+def _bitwise_count(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    count = b.intrinsic("ctpop", x[0].type, b.abs(x[0]) if loop.signed else x[0])
+    return b.convert(count, count.type.like("i8"), signed=False)
+
+
+def _shift(b: Builder, x: Sequence[Value], loop: Loop, left: bool) -> Value:
+    """Shift; a count of the width or more (or negative) shifts everything out, as in NumPy."""
+    value, count = x
+    bits = const(value.type.bits, value.type)
+    inside = b.compare("ult", count, bits)
+    safe = b.select(inside, count, const(0, count.type))
+    if left:
+        shifted, empty = b.shl(value, safe), const(0, value.type)
+    elif loop.signed:
+        shifted = b.ashr(value, safe)
+        empty = b.ashr(value, const(value.type.bits - 1, value.type))
+    else:
+        shifted, empty = b.lshr(value, safe), const(0, value.type)
+    return b.select(inside, shifted, empty)
+
+
+@lowering("left_shift")
+def _left_shift(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return _shift(b, x, loop, True)
+
+
+@lowering("right_shift")
+def _right_shift(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return _shift(b, x, loop, False)
+
+
+# -- floating-point parts --------------------------------------------------------------------------
+
+
+def _rounding(method: str) -> Lowering:
+    def entry(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+        return cast(Value, getattr(b, method)(x[0])) if x[0].type.is_float else x[0]
+
+    return entry
+
+
+for _name, _method in {
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "round_even",
+}.items():  # fmt: skip
+    TABLE[_name] = _rounding(_method)
+
+
+@lowering("sqrt")
+def _sqrt(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.sqrt(x[0])
+
+
+@lowering("copysign")
+def _copysign(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.copysign(x[0], x[1])
+
+
+def _bits(b: Builder, value: Value) -> Value:
+    return b.bitcast(value, value.type.like(f"i{value.type.bits}"))
+
+
+@lowering("signbit")
+def _signbit(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    bits = _bits(b, x[0])
+    return b.compare("lt", bits, const(0, bits.type))
+
+
+@lowering("isnan")
+def _isnan(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    if not x[0].type.is_float:
+        return const(False, x[0].type.like("i1"))
+    return b.compare("uno", x[0], x[0])
+
+
+@lowering("isinf")
+def _isinf(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    if not x[0].type.is_float:
+        return const(False, x[0].type.like("i1"))
+    return b.compare("eq", b.abs(x[0]), const(math.inf, x[0].type))
+
+
+@lowering("isfinite")
+def _isfinite(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    if not x[0].type.is_float:
+        return const(True, x[0].type.like("i1"))
+    return b.compare("lt", b.abs(x[0]), const(math.inf, x[0].type))
+
+
+@lowering("nextafter")
+def _nextafter(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    """Step the bits by one towards the second operand (IEEE 754 nextUp/nextDown)."""
+    a, towards = x
+    bits = _bits(b, a)
+    one, zero = const(1, bits.type), const(0, bits.type)
+    up = b.compare("lt", a, towards)
+    away = b.compare("eq", up, b.compare("ge", bits, zero))
+    stepped = b.select(away, b.add(bits, one), b.sub(bits, one))
+    smallest = b.copysign(b.bitcast(one, a.type), towards)
+    result = b.bitcast(stepped, a.type)
+    result = b.select(b.compare("eq", a, const(0, a.type)), smallest, result)
+    result = b.select(b.compare("eq", a, towards), towards, result)
+    return b.select(b.compare("uno", a, towards), b.add(a, towards), result)
+
+
+@lowering("heaviside")
+def _heaviside(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    a, at_zero = x
+    zero, one = const(0, a.type), const(1, a.type)
+    result = b.select(b.compare("lt", a, zero), zero, one)
+    return _keep_nan(b, a, b.select(b.compare("eq", a, zero), at_zero, result))
+
+
+@lowering("deg2rad", "radians")
+def _deg2rad(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.mul(x[0], const(_scale(math.pi / 180, x[0].type), x[0].type))
+
+
+@lowering("rad2deg", "degrees")
+def _rad2deg(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.mul(x[0], const(_scale(180 / math.pi, x[0].type), x[0].type))
+
+
+def _scale(value: float, type: Type) -> float:
+    return float(np.float32(value)) if type.kind == "f32" else value
+
+
+# -- selection and casts ---------------------------------------------------------------------------
+
+
+@lowering("where")
+def _where(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return b.select(nonzero(b, x[0]), x[1], x[2])
+
+
+@lowering("cast")
+def _cast(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return cast_value(b, x[0], loop.dtype, loop.result)
+
+
+def splat_to(b: Builder, value: Value, lanes: int) -> Value:
+    return value if value.type.lanes == lanes else b.splat(value, lanes)
+
+
+__all__ = ["FLOAT_ONLY", "TABLE", "Loop", "lower", "lowers", "register_type", "splat_to", "supported"]

@@ -1,0 +1,596 @@
+"""Loop kernels → IR: one function that walks a kernel's loop tree and writes it.
+
+Every kernel has the signature ``void name(ptr ptrs, ptr sizes, i64 begin, i64 end)``: a pointer
+per access, the sizes as ``Kernel.sizes`` lists them, and the chunk of the outermost parallel loop.
+
+A *scope* is the inside of some loops: which axes are fixed at which index, and which axis runs in
+vector lanes. A value that varies with the vector axis is ``unroll`` vectors, side by side, so that
+independent work sits next to each other; any other value is one scalar, splatted where it meets a
+vector. Values and pointers are computed in the outermost scope that fixes all their axes.
+
+A vector loop is written up to three times: unrolled, one vector, one masked vector. The masked
+tail runs the same instructions, so the result of an element does not depend on its position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tracejit.codegen.builder import I32, I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.elementwise import Loop, lower, splat_to
+from tracejit.codegen.reducers import Compensated, Reducer, State, fold_lanes, reducer
+from tracejit.codegen.target import Target
+from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
+from tracejit.ops.table import OPS, Fact
+from tracejit.schedule.kernel import (
+    Access,
+    Apply,
+    Block,
+    Const,
+    Expr,
+    Index,
+    Kernel,
+    Load,
+    Nest,
+    Reduce,
+    operands,
+)
+
+ENTRY = "kernel"
+
+# Elements per accumulator in one block of a compensated sum: see reducers.py.
+BLOCK_STEPS = 16
+
+Values = list[Value]
+
+
+class Vector(NamedTuple):
+    """The axis in vector lanes, its lanes, how many vectors side by side, and a tail's mask."""
+
+    axis: int
+    lanes: int
+    unroll: int
+    mask: Value | None = None
+
+
+@dataclass(slots=True)
+class Scope:
+    """The inside of some loops: fixed axes with their indices, and what is computed there."""
+
+    parent: Scope | None
+    index: dict[int, Value]
+    vector: Vector | None
+    values: dict[int, Values] = field(default_factory=dict[int, Values])
+    pointers: dict[int, Value] = field(default_factory=dict[int, Value])
+
+    @property
+    def bound(self) -> frozenset[int]:
+        outer = self.parent.bound if self.parent else frozenset[int]()
+        return outer | self.index.keys()
+
+    def find(self, position: int) -> Values | None:
+        scope: Scope | None = self
+        while scope is not None:
+            if position in scope.values:
+                return scope.values[position]
+            scope = scope.parent
+        return None
+
+    def position(self, axis: int) -> Value:
+        scope = self
+        while axis not in scope.index:
+            assert scope.parent is not None
+            scope = scope.parent
+        return scope.index[axis]
+
+
+class KernelEmitter:
+    """Writes one kernel. Made once per kernel and target."""
+
+    def __init__(self, b: Builder, kernel: Kernel):
+        self.b = b
+        self.kernel = kernel
+        self.exprs = kernel.exprs
+        self.base, self.sizes, self.begin, self.end = b.parameters
+        self.lanes = self._choose_lanes(b.target)
+        self.unroll = self._choose_unroll()
+        self.extents: list[Value] = []
+        self.strides: list[list[Value]] = []
+        self.index_terms: dict[int, list[Value]] = {}
+        self.roots: list[Value] = []
+
+    # -- choices -------------------------------------------------------------------------------
+
+    def _choose_lanes(self, target: Target) -> int:
+        bits = [register_type(e.dtype).bits for e in self.exprs if not isinstance(e, Index)]
+        wide = max((n for n in bits if n > 1), default=8)
+        return max(2, target.lanes(wide))
+
+    def _choose_unroll(self) -> int:
+        applied = [e for e in self.exprs if isinstance(e, Apply)]
+        if len(applied) > 16 or any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
+            return 1
+        return 2 if len(applied) > 6 else 4
+
+    # -- the function --------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        self._load_arguments()
+        outermost = Scope(None, {}, None)
+        outermost.pointers = dict(enumerate(self.roots))
+        self._parallel(outermost, self.kernel.parallel, first=True)
+        self.b.ret()
+
+    def _load_arguments(self) -> None:
+        b, kernel = self.b, self.kernel
+        count = len(kernel.extents)
+        slot = 0
+
+        def size() -> Value:
+            nonlocal slot
+            slot += 1
+            return b.load(b.element(self.sizes, const(slot - 1, I64), I64), I64)
+
+        self.extents = [size() for _ in range(count)]
+        for number, access in enumerate(kernel.accesses):
+            self.strides.append([size() for _ in range(count)])
+            address = b.element(self.base, const(number, I64), PTR)
+            self.roots.append(b.load(address, PTR))
+            for axis, stride in enumerate(access.strides):
+                if stride in (0, 1):
+                    self.strides[number][axis] = const(stride, I64)
+        for position, expr in enumerate(kernel.exprs):
+            if isinstance(expr, Index):
+                terms = [size() for _ in range(count + 1)]
+                for axis, coefficient in enumerate(expr.coefficients):
+                    if coefficient == 0:
+                        terms[axis + 1] = const(0, I64)
+                self.index_terms[position] = terms
+
+    def _parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
+        """Write the parallel loops, then the block inside."""
+        if not axes:
+            self._block(self.kernel.block, scope, ())
+            return
+        axis = axes[0]
+        start = self.begin if first else const(0, I64)
+        stop = self.end if first else self.extents[axis]
+        if axis == self.kernel.vector_parallel:
+
+            def strip(vector: Vector, index: Value, carried: Values) -> Values:
+                inner = self._enter(scope, {axis: index}, vector)
+                self._block(self.kernel.block, inner, ())
+                return []
+
+            self._vector_loop(axis, start, stop, [], strip)
+            return
+
+        def body(index: Value, carried: Values) -> Values:
+            self._parallel(self._enter(scope, {axis: index}, scope.vector), axes[1:])
+            return []
+
+        self.b.loop(start, stop, 1, [], body)
+
+    def _vector_loop(
+        self,
+        axis: int,
+        start: Value,
+        stop: Value,
+        carried: Values,
+        body: Callable[[Vector, Value, Values], Values],
+    ) -> Values:
+        """Write a loop in vector steps: unrolled, single, then one masked step."""
+        b = self.b
+        length = b.sub(stop, start)
+        for unroll in dict.fromkeys((self.unroll, 1)):
+            step = self.lanes * unroll
+            whole = b.sub(stop, b.rem(b.sub(stop, start), const(step, I64)))
+            vector = Vector(axis, self.lanes, unroll)
+            carried = b.loop(
+                start, whole, step, carried, lambda i, c, v=vector: body(v, i, list(c))
+            )
+            start = whole
+        del length
+        rest = b.sub(stop, start)
+        lane = b.lane_index(I64.vector(self.lanes))
+        before = list(carried)
+
+        def tail() -> Values:
+            mask = b.compare("lt", lane, b.splat(rest, self.lanes))
+            return body(Vector(axis, self.lanes, 1, mask), start, before)
+
+        return b.if_(b.compare("gt", rest, const(0, I64)), tail, lambda: before)
+
+    # -- scopes --------------------------------------------------------------------------------
+
+    def _enter(self, outer: Scope, index: dict[int, Value], vector: Vector | None) -> Scope:
+        """Open the inside of a loop: pointers advance by its index."""
+        scope = Scope(outer, index, vector)
+        for number, pointer in self._all_pointers(outer).items():
+            access = self.kernel.accesses[number]
+            moved = pointer
+            for axis, position in index.items():
+                if access.strides[axis]:
+                    steps = self._times(position, self.strides[number][axis])
+                    moved = self.b.element(moved, steps, memory_type(access.dtype))
+            scope.pointers[number] = moved
+        return scope
+
+    def _all_pointers(self, scope: Scope) -> dict[int, Value]:
+        return scope.pointers
+
+    def _times(self, a: Value, c: Value) -> Value:
+        if c.text == "1":
+            return a
+        return self.b.mul(a, c)
+
+    # -- blocks and nests ----------------------------------------------------------------------
+
+    def _block(self, block: Block, scope: Scope, wanted: Sequence[int]) -> None:
+        """Write a block: its nests in order, values as they become computable, its stores."""
+        roots = [self.kernel.stores[s].value for s in self._stores_of(block)] + list(wanted)
+        roots += [operands(self.exprs[r])[0] for r in self._reduces_of(block)]
+        self._prepare(scope, roots)
+        for nest in block.nests:
+            self._nest(nest, scope)
+            self._prepare(scope, roots)
+        for number in block.stores:
+            store = self.kernel.stores[number]
+            self._store(store.access, self._value(scope, store.value), scope)
+
+    def _stores_of(self, block: Block) -> list[int]:
+        found = list(block.stores)
+        for nest in block.nests:
+            found += self._stores_of(nest.body)
+        return found
+
+    def _reduces_of(self, block: Block) -> list[int]:
+        found: list[int] = []
+        for nest in block.nests:
+            found += [*nest.reduces, *self._reduces_of(nest.body)]
+        return found
+
+    def _prepare(self, scope: Scope, roots: Sequence[int]) -> None:
+        """Compute in ``scope`` all that ``roots`` need and that varies with its axes only."""
+        bound = scope.bound
+        blocked: set[int] = set()
+        for position in self._needed(scope, roots):
+            expr = self.exprs[position]
+            below = operands(expr)
+            if (
+                isinstance(expr, Reduce)
+                or not expr.axes <= bound
+                or any(p in blocked for p in below)
+            ):
+                blocked.add(position)
+            else:
+                scope.values[position] = self._compute(position, expr, scope)
+
+    def _needed(self, scope: Scope, roots: Sequence[int]) -> list[int]:
+        """Return the expressions still to compute for ``roots``, operands first."""
+        seen: set[int] = set()
+        stack = [r for r in roots if scope.find(r) is None]
+        while stack:
+            position = stack.pop()
+            if position in seen:
+                continue
+            seen.add(position)
+            stack += [p for p in operands(self.exprs[position]) if scope.find(p) is None]
+        return sorted(seen)
+
+    def _nest(self, nest: Nest, scope: Scope) -> None:
+        """Write the loops of ``nest`` and bind its reductions in ``scope``."""
+        sums = [_Accumulator(self, r, nest, scope) for r in nest.reduces]
+        outer, last = nest.axes[:-1], nest.axes[-1]
+
+        def descend(axes: tuple[int, ...], inside: Scope, carried: Values) -> Values:
+            if not axes:
+                return self._last_loop(nest, last, sums, inside, carried)
+
+            def body(index: Value, state: Values) -> Values:
+                return descend(axes[1:], self._enter(inside, {axes[0]: index}, inside.vector), state)
+
+            return self.b.loop(const(0, I64), self.extents[axes[0]], 1, carried, body)
+
+        carried = descend(outer, scope, [v for a in sums for v in a.start()])
+        for accumulator in sums:
+            mine, carried = carried[: accumulator.width], carried[accumulator.width :]
+            scope.values[accumulator.position] = accumulator.finish(mine)
+
+    def _last_loop(
+        self, nest: Nest, axis: int, sums: list[_Accumulator], scope: Scope, carried: Values
+    ) -> Values:
+        """Write the innermost loop; with a float sum, in blocks."""
+        b = self.b
+        stop = self.extents[axis]
+        if not any(a.compensated for a in sums):
+            return self._steps(nest, axis, const(0, I64), stop, sums, scope, carried)
+        width = self.lanes * self.unroll if nest.vector == axis else 1
+        block = const(width * BLOCK_STEPS, I64)
+
+        def body(start: Value, state: Values) -> Values:
+            limit = b.add(start, block)
+            end = b.select(b.compare("lt", limit, stop), limit, stop)
+            fresh: Values = []
+            rest = state
+            for a in sums:
+                fresh += a.open_block(rest[: a.width])
+                rest = rest[a.width :]
+            done = self._steps(nest, axis, start, end, sums, scope, fresh)
+            closed: Values = []
+            rest = state
+            for a in sums:
+                closed += a.close_block(rest[: a.width], done[: a.block_width])
+                rest, done = rest[a.width :], done[a.block_width :]
+            return closed
+
+        return b.loop(const(0, I64), stop, block, carried, body)
+
+    def _steps(
+        self,
+        nest: Nest,
+        axis: int,
+        start: Value,
+        stop: Value,
+        sums: list[_Accumulator],
+        scope: Scope,
+        carried: Values,
+    ) -> Values:
+        def body(vector: Vector | None, index: Value, state: Values) -> Values:
+            inner = self._enter(scope, {axis: index}, vector)
+            wanted = [operands(self.exprs[a.position])[0] for a in sums]
+            self._block(nest.body, inner, wanted)
+            following: Values = []
+            for a in sums:
+                following += a.update(inner, state[: a.block_width])
+                state = state[a.block_width :]
+            return following
+
+        if nest.vector == axis:
+            return self._vector_loop(axis, start, stop, carried, body)
+        return self.b.loop(start, stop, 1, carried, lambda i, c: body(scope.vector, i, list(c)))
+
+    # -- values --------------------------------------------------------------------------------
+
+    def _value(self, scope: Scope, position: int) -> Values:
+        found = scope.find(position)
+        assert found is not None, f"expression {position} is not computed"
+        return found
+
+    def _is_vector(self, expr: Expr, scope: Scope) -> bool:
+        return scope.vector is not None and scope.vector.axis in expr.axes
+
+    def _compute(self, position: int, expr: Expr, scope: Scope) -> Values:
+        match expr:
+            case Const():
+                return [const(expr.value, register_type(expr.dtype))]
+            case Load():
+                return self._load(expr, scope)
+            case Index():
+                return self._index(position, expr, scope)
+            case Apply():
+                return self._apply(expr, scope)
+            case _:
+                raise AssertionError(f"{expr} is not computed in place")
+
+    def _apply(self, expr: Apply, scope: Scope) -> Values:
+        arguments = [self._value(scope, a) for a in expr.args]
+        loop = Loop(tuple(self.exprs[a].dtype for a in expr.args), expr.dtype, expr.attrs)
+        count = max(len(a) for a in arguments)
+        lanes = max(v.type.lanes for a in arguments for v in a)
+        result: Values = []
+        for number in range(count):
+            ready = [
+                splat_to(self.b, a[number if len(a) > 1 else 0], lanes) for a in arguments
+            ]
+            result.append(lower(self.b, expr.op, ready, loop))
+        return result
+
+    def _index(self, position: int, expr: Index, scope: Scope) -> Values:
+        b, terms = self.b, self.index_terms[position]
+        number = terms[0]
+        for axis in sorted(expr.axes):
+            number = b.add(number, self._times(scope.position(axis), terms[axis + 1]))
+        if not self._is_vector(expr, scope):
+            return [self._number(number, expr)]
+        vector = scope.vector
+        assert vector is not None
+        step = b.splat(terms[vector.axis + 1], vector.lanes)
+        lane = b.mul(b.lane_index(I64.vector(vector.lanes)), step)
+        result: Values = []
+        for part in range(vector.unroll):
+            offset = self._times(const(part * vector.lanes, I64), terms[vector.axis + 1])
+            first = b.splat(b.add(number, offset), vector.lanes)
+            result.append(self._number(b.add(first, lane), expr))
+        return result
+
+    def _number(self, value: Value, expr: Expr) -> Value:
+        return self.b.convert(value, register_type(expr.dtype, value.type.lanes))
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def _load(self, expr: Load, scope: Scope) -> Values:
+        b, access = self.b, self.kernel.accesses[expr.access]
+        pointer = scope.pointers[expr.access]
+        if not self._is_vector(expr, scope):
+            return [from_memory(b, b.load(pointer, memory_type(access.dtype)), access.dtype)]
+        vector = scope.vector
+        assert vector is not None
+        type = memory_type(access.dtype, vector.lanes)
+        loaded: Values = []
+        for part in range(vector.unroll):
+            if access.strides[vector.axis] == 1:
+                address = self._advance(pointer, part * vector.lanes, type)
+                value = (
+                    b.load(address, type)
+                    if vector.mask is None
+                    else b.masked_load(address, vector.mask, type)
+                )
+            else:
+                value = b.gather(
+                    pointer, self._lane_offsets(expr.access, vector, part), type, vector.mask
+                )
+            loaded.append(from_memory(b, value, access.dtype))
+        return loaded
+
+    def _advance(self, pointer: Value, elements: int, type: Type) -> Value:
+        return self.b.element(pointer, const(elements, I64), type) if elements else pointer
+
+    def _lane_offsets(self, access: int, vector: Vector, part: int) -> Value:
+        b = self.b
+        stride = b.splat(self.strides[access][vector.axis], vector.lanes)
+        lane = b.lane_index(I64.vector(vector.lanes))
+        if part:
+            lane = b.add(lane, const(part * vector.lanes, lane.type))
+        return b.mul(lane, stride)
+
+    def _store(self, number: int, values: Values, scope: Scope) -> None:
+        b, access = self.b, self.kernel.accesses[number]
+        pointer, vector = scope.pointers[number], scope.vector
+        if vector is None or not access.strides[vector.axis]:
+            b.store(to_memory(b, values[0], access.dtype), pointer)
+            return
+        type = memory_type(access.dtype, vector.lanes)
+        for part in range(vector.unroll):
+            value = splat_to(b, values[part if len(values) > 1 else 0], vector.lanes)
+            value = to_memory(b, value, access.dtype)
+            if access.strides[vector.axis] != 1:
+                b.scatter(value, pointer, self._lane_offsets(number, vector, part), vector.mask)
+            elif vector.mask is None:
+                b.store(value, self._advance(pointer, part * vector.lanes, type))
+            else:
+                b.masked_store(value, pointer, vector.mask)
+
+
+class _Accumulator:
+    """One reduction of a nest: its state between loops, and per block for float sums."""
+
+    def __init__(self, emitter: KernelEmitter, position: int, nest: Nest, scope: Scope):
+        self.emitter = emitter
+        self.b = emitter.b
+        self.position = position
+        expr = emitter.exprs[position]
+        assert isinstance(expr, Reduce)
+        self.expr = expr
+        source = emitter.exprs[expr.arg].dtype
+        self.reducer: Reducer = reducer(expr.op, source, expr.dtype)
+        self.compensated = expr.op == "sum" and expr.dtype.kind == "f"
+        self.master = Compensated(expr.dtype)
+        self.in_lanes = nest.vector is not None
+        outer = scope.vector
+        spread = outer is not None and outer.axis in expr.axes
+        self.lanes = emitter.lanes if self.in_lanes or spread else 1
+        if self.in_lanes:
+            self.copies = emitter.unroll
+        else:
+            self.copies = outer.unroll if outer is not None and spread else 1
+        self.fields = len(self.reducer.start(1))
+        self.block_width = self.copies * self.fields
+        # A vector nest merges its copies before they enter the compensated sum.
+        self.masters = 1 if self.in_lanes else self.copies
+        self.width = 2 * self.masters if self.compensated else self.block_width
+
+    def start(self) -> Values:
+        if self.compensated:
+            return self.master.start(self.lanes) * self.masters
+        return self._fresh()
+
+    def _fresh(self) -> Values:
+        return self.reducer.start(self.lanes) * self.copies
+
+    def open_block(self, state: Values) -> Values:
+        return self._fresh() if self.compensated else state
+
+    def close_block(self, state: Values, block: Values) -> Values:
+        if not self.compensated:
+            return block
+        parts = [self._merged(block)] if self.in_lanes else self._split(block)
+        result: Values = []
+        for number, part in enumerate(parts):
+            pair = state[2 * number : 2 * number + 2]
+            result += self.master.absorb(self.b, pair, part[0])
+        return result
+
+    def _split(self, state: Values) -> list[State]:
+        return [state[i : i + self.fields] for i in range(0, len(state), self.fields)]
+
+    def _merged(self, state: Values) -> State:
+        """Merge the unrolled copies pairwise."""
+        parts = self._split(state)
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [
+                self.reducer.merge(self.b, parts[i], parts[i + half]) for i in range(half)
+            ]
+        return parts[0]
+
+    def update(self, scope: Scope, state: Values) -> Values:
+        """Take the values of one step. Copies beyond the step's vectors stay as they are."""
+        emitter, b, vector = self.emitter, self.b, scope.vector
+        values = emitter._value(scope, self.expr.arg)
+        parts = self._split(state)
+        active = vector.unroll if vector is not None else 1
+        for number in range(min(active, len(parts))):
+            value = values[number if len(values) > 1 else 0]
+            value = splat_to(b, value, self.lanes)
+            after = self.reducer.update(b, parts[number], value, self._place(scope, number))
+            if vector is not None and vector.mask is not None and self.lanes > 1:
+                mask = vector.mask
+                after = [
+                    b.select(mask, new, old) for new, old in zip(after, parts[number], strict=True)
+                ]
+            parts[number] = after
+        return [v for part in parts for v in part]
+
+    def _place(self, scope: Scope, part: int) -> Value:
+        """Return the i32 position in the reduced axes; only argmax and argmin look at it."""
+        b = self.b
+        wide = I32.vector(self.lanes)
+        if not self.expr.op.startswith("arg"):
+            return const(0, wide)
+        linear = const(0, I64)
+        for axis in self.expr.over:
+            linear = b.mul(linear, self.emitter.extents[axis])
+            linear = b.add(linear, scope.position(axis))
+        first = b.splat(b.convert(linear, I32), self.lanes)
+        if not self.in_lanes:
+            return first
+        lane = b.add(b.lane_index(wide), const(part * self.lanes, wide))
+        return b.add(first, lane)
+
+    def finish(self, state: Values) -> Values:
+        b = self.b
+        if self.compensated:
+            pairs = [state[i : i + 2] for i in range(0, len(state), 2)]
+            sums = [[self.master.finish(b, pair)] for pair in pairs]
+        elif self.in_lanes:
+            sums = [self._merged(state)]
+        else:
+            sums = self._split(state)
+        if self.in_lanes:
+            sums = [fold_lanes(b, self.reducer, s) for s in sums]
+        results = [self.reducer.finish(b, s) for s in sums]
+        return [self._empty_sum(r) for r in results] if self.compensated else results
+
+    def _empty_sum(self, value: Value) -> Value:
+        """The sum of nothing is +0, not the neutral −0."""
+        b = self.b
+        some = const(True, Type("i1"))
+        for axis in self.expr.over:
+            some = b.and_(some, b.compare("gt", self.emitter.extents[axis], const(0, I64)))
+        lanes = value.type.lanes
+        return b.select(b.splat(some, lanes), value, const(0.0, value.type))
+
+
+def emit_kernel(kernel: Kernel, target: Target, name: str = ENTRY) -> str:
+    """Return the IR module of ``kernel`` for ``target``; the function is ``name``."""
+    module = Module(target)
+    parameters = [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)]
+    builder = module.define(name, VOID, parameters)
+    KernelEmitter(builder, kernel).emit()
+    return module.text()
+
+
+__all__ = ["ENTRY", "Access", "emit_kernel"]

@@ -1,0 +1,60 @@
+"""NumPy dtypes as LLVM types: booleans are i1 in registers and one byte in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracejit.codegen.builder import I8, Builder, Type, Value, const
+
+DType = np.dtype[Any]
+BOOL = np.dtype(bool)
+
+
+def register_type(dtype: DType, lanes: int = 1) -> Type:
+    """Return the type of a value in a register."""
+    if dtype.kind == "b":
+        return Type("i1", lanes)
+    return Type(f"{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}", lanes)
+
+
+def memory_type(dtype: DType, lanes: int = 1) -> Type:
+    """Return the type of a value in memory."""
+    return Type("i8", lanes) if dtype.kind == "b" else register_type(dtype, lanes)
+
+
+def is_signed(dtype: DType) -> bool:
+    return dtype.kind in "if"
+
+
+def from_memory(b: Builder, value: Value, dtype: DType) -> Value:
+    if dtype.kind != "b":
+        return value
+    return b.compare("ne", value, const(0, value.type))
+
+
+def to_memory(b: Builder, value: Value, dtype: DType) -> Value:
+    return b.convert(value, I8.vector(value.type.lanes), signed=False) if dtype.kind == "b" else value
+
+
+def nonzero(b: Builder, value: Value) -> Value:
+    """Return i1: value ≠ 0 (NaN counts as true, as in NumPy)."""
+    if value.type.kind == "i1":
+        return value
+    return b.compare("ne", value, const(0, value.type))
+
+
+def cast(b: Builder, value: Value, source: DType, result: DType) -> Value:
+    """Convert with NumPy's rules. Out-of-range float → integer gives what x86 gives."""
+    if source == result:
+        return value
+    if result.kind == "b":
+        return nonzero(b, value)
+    wanted = register_type(result, value.type.lanes)
+    if source.kind == "f" and result.kind in "iu" and result.str[1:] != "u8":
+        # C converts through a wider signed integer and keeps the low bits.
+        step = "i64" if result.itemsize == 8 or result.str[1:] == "u4" else "i32"
+        return b.convert(b.convert(value, value.type.like(step)), wanted)
+    signed = is_signed(result if source.kind == "f" else source)
+    return b.convert(value, wanted, signed=signed)

@@ -1,0 +1,232 @@
+"""An executable: a schedule with its machine code, ready to run on arrays.
+
+Everything that does not depend on a call is laid out once: the records for the driver, the sizes,
+and for each pointer its buffer and byte offset. A call then fills in the addresses of inputs,
+outputs and arena, and makes one native call per stretch between opaque steps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from tracejit.codegen.driver import RECORD
+from tracejit.codegen.target import Target
+from tracejit.errors import OutOfMemory
+from tracejit.ops.table import Array
+from tracejit.runtime.code import Code, driver
+from tracejit.runtime.interpreter import evaluate_node
+from tracejit.schedule.arena import ALIGNMENT, aligned
+from tracejit.schedule.schedule import OpaqueStep, Schedule, View
+
+I64Array = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class NativeCall:
+    """One record: code, pointers as (buffer, byte offset), sizes, trip count, workspace bytes."""
+
+    def __init__(
+        self,
+        code: Code,
+        pointers: Sequence[tuple[int, int]],
+        sizes: Sequence[int],
+        end: int,
+        workspace: int = 0,
+    ):
+        self.code = code
+        self.pointers = tuple(pointers)
+        self.sizes: I64Array = np.array(sizes, np.int64)
+        self.end = end
+        self.workspace = workspace
+
+
+class _Segment:
+    """Native calls between two opaque steps, laid out for the driver."""
+
+    def __init__(self, calls: Sequence[NativeCall]):
+        self.calls = tuple(calls)
+        self.buffers: I64Array = np.array([p[0] for c in calls for p in c.pointers], np.int64)
+        self.offsets: I64Array = np.array([p[1] for c in calls for p in c.pointers], np.int64)
+        self.records: I64Array = np.zeros((len(calls), RECORD), np.int64)
+        first = 0
+        for row, call in zip(self.records, calls, strict=True):
+            row[:] = call.code.address, first, call.sizes.ctypes.data, 0, call.end
+            first += len(call.pointers)
+        self.address = self.records.ctypes.data
+
+    def run(self, run: Callable[[int, int, int], None], bases: I64Array) -> None:
+        pointers = bases[self.buffers]
+        pointers += self.offsets
+        run(self.address, len(self.calls), pointers.ctypes.data)
+
+
+class ArenaPool:
+    """Blocks of memory for intermediates; a call takes one and gives it back."""
+
+    def __init__(self, nbytes: int):
+        self.nbytes = nbytes
+        self._free: list[Array] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> Array:
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        return aligned_bytes(self.nbytes)
+
+    def give(self, block: Array) -> None:
+        with self._lock:
+            if len(self._free) < 4:
+                self._free.append(block)
+
+
+def aligned_bytes(nbytes: int) -> Array:
+    """Return ``nbytes`` of memory that starts on a cache line."""
+    try:
+        raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    except MemoryError:
+        raise OutOfMemory(f"cannot allocate {nbytes} bytes for intermediates") from None
+    skip = -raw.ctypes.data % ALIGNMENT
+    return raw[skip : skip + nbytes]
+
+
+class Executable:
+    """A compiled graph. ``run(arrays)`` returns fresh arrays; safe from many threads."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        stages: Sequence[Sequence[NativeCall] | OpaqueStep],
+        target: Target,
+    ):
+        self.schedule = schedule
+        self.target = target
+        self._driver = driver(target)
+        self._stages = [s if isinstance(s, OpaqueStep) else _Segment(s) for s in stages]
+        buffers = schedule.buffers
+        self._static = [b.value for b in buffers if b.value is not None]
+        self._template: I64Array = np.zeros(len(buffers) + 1, np.int64)
+        self._temps = [(i, b.offset) for i, b in enumerate(buffers) if b.kind == "temp"]
+        self._inputs = [(i, b.number) for i, b in enumerate(buffers) if b.kind == "input"]
+        self._made = [(i, b.shape, b.dtype) for i, b in enumerate(buffers) if b.kind == "output"]
+        for i, buffer in enumerate(buffers):
+            if buffer.value is not None:
+                self._template[i] = buffer.value.ctypes.data
+        self._arena = aligned(schedule.arena.nbytes)
+        workspace = max(
+            (c.workspace for s in self._stages if isinstance(s, _Segment) for c in s.calls),
+            default=0,
+        )
+        self._pool = ArenaPool(self._arena + workspace) if self._arena + workspace else None
+
+    @property
+    def codes(self) -> list[Code]:
+        """The machine code of each native call, in order."""
+        return [c.code for s in self._stages if isinstance(s, _Segment) for c in s.calls]
+
+    @property
+    def kernels(self) -> int:
+        """The number of distinct compiled kernels."""
+        return len({id(c) for c in self.codes})
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling these kernels cost, whenever that was."""
+        return sum(c.seconds for c in {id(c): c for c in self.codes}.values())
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return the outputs for ``arrays``, which have the dtypes, shapes and layouts compiled for."""
+        bases = self._template.copy()
+        held: dict[int, Array] = {}
+        for i, number in self._inputs:
+            array = held[i] = arrays[number]
+            bases[i] = array.ctypes.data
+        for i, shape, dtype in self._made:
+            array = held[i] = np.empty(shape, dtype)
+            bases[i] = array.ctypes.data
+        block = self._pool.take() if self._pool is not None else None
+        try:
+            if block is not None:
+                start = block.ctypes.data
+                bases[-1] = start + self._arena
+                for i, offset in self._temps:
+                    bases[i] = start + offset
+            for stage in self._stages:
+                if isinstance(stage, _Segment):
+                    stage.run(self._driver, bases)
+                else:
+                    self._run_opaque(stage, bases, held, block)
+            return self._collect(held, block)
+        finally:
+            if self._pool is not None and block is not None:
+                self._pool.give(block)
+
+    def _run_opaque(
+        self, step: OpaqueStep, bases: I64Array, held: dict[int, Array], block: Array | None
+    ) -> None:
+        operands = [self._array(view, held, block) for view in step.operands]
+        result = np.ascontiguousarray(evaluate_node(step.node, operands))
+        result = result.reshape(step.node.shape)
+        held[step.buffer] = result
+        bases[step.buffer] = result.ctypes.data
+
+    def _array(self, view: View, held: dict[int, Array], block: Array | None) -> Array:
+        """Return a NumPy view of a stored value."""
+        buffer = self.schedule.buffers[view.buffer]
+        if buffer.value is not None:
+            base = buffer.value
+        elif view.buffer in held:
+            base = held[view.buffer]
+        else:
+            raw = cast(Array, block)[buffer.offset : buffer.offset + buffer.nbytes]
+            base = raw.view(buffer.dtype).reshape(buffer.shape)
+        itemsize = view.dtype.itemsize
+        if 0 in view.shape:
+            return np.empty(view.shape, view.dtype)
+        return _strided(base, view, itemsize)
+
+    def _collect(self, held: dict[int, Array], block: Array | None) -> list[Array]:
+        """Return the outputs as arrays of their own."""
+        results: list[Array] = []
+        taken: set[int] = set()
+        for view in self.schedule.outputs:
+            kind = self.schedule.buffers[view.buffer].kind
+            array = self._array(view, held, block)
+            fresh = kind in ("output", "opaque") and view.buffer not in taken
+            if fresh:
+                base = held[view.buffer]
+                whole = array.flags.c_contiguous and array.size == base.size
+                array = base.reshape(view.shape) if whole else array.copy()
+            else:
+                array = array.copy()
+            taken.add(view.buffer)
+            results.append(array)
+        return results
+
+
+def _strided(base: Array, view: View, itemsize: int) -> Array:
+    """Return ``base``'s memory from element ``view.offset`` on, under the view's strides."""
+    strides = tuple(s * itemsize for s in view.strides)
+    if view.offset == 0 and strides == base.strides and view.shape == base.shape:
+        return base
+    # as_strided starts at the first element of an array: find one at the byte offset.
+    interface = {
+        "shape": view.shape,
+        "strides": strides,
+        "typestr": base.dtype.str,
+        "data": (base.ctypes.data + view.offset * itemsize, True),
+        "version": 3,
+    }
+    return np.asarray(_Holder(interface, base))
+
+
+class _Holder:
+    """Presents memory through the array interface and keeps its owner alive."""
+
+    def __init__(self, interface: dict[str, Any], owner: Array):
+        self.__array_interface__ = interface
+        self.owner = owner
+

@@ -1,0 +1,204 @@
+"""Cluster → kernel: every (node, index map) that a cluster computes becomes one expression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from tracejit.graph.node import Node
+from tracejit.schedule.fusion import Cluster, Root
+from tracejit.schedule.index import VIEWS, Affine, Map, broadcast, contiguous_strides, flat, through
+from tracejit.schedule.kernel import (
+    Access,
+    Apply,
+    Const,
+    Expr,
+    Index,
+    Kernel,
+    Load,
+    Reduce,
+    Store,
+)
+from tracejit.schedule.loops import arrange
+
+BOOL = np.dtype(bool)
+
+
+class Place(NamedTuple):
+    """A stored node: its buffer and its strides there, in elements."""
+
+    buffer: int
+    strides: tuple[int, ...]
+
+
+Instance = tuple[Node, Map]
+
+
+class KernelBuilder:
+    """Builds one kernel. ``place(node)`` says where a stored node lives, or None."""
+
+    def __init__(self, cluster: Cluster, place: Callable[[Node], Place | None]):
+        self.cluster = cluster
+        self.place = place
+        self.extents = cluster.extents
+        self.accesses: dict[Access, int] = {}
+        self.exprs: list[Expr] = []
+        self.position: dict[Instance, int] = {}
+        self.consts: dict[tuple[str, str], int] = {}
+        self.labels: list[str] = []
+        self.lines: list[str] = []
+
+    def build(self) -> Kernel:
+        stores = [self._store(root) for root in self.cluster.roots]
+        return arrange(
+            Kernel(
+                extents=tuple(self.extents),
+                accesses=tuple(self.accesses),
+                exprs=tuple(self.exprs),
+                stores=tuple(stores),
+                parallel=tuple(sorted(self.cluster.parallel)),
+                vector_parallel=None,
+                block=None,  # type: ignore[arg-type]  # arranged below
+                labels=tuple(self.labels),
+                lines=tuple(dict.fromkeys(self.lines)),
+            )
+        )
+
+    # -- instances -----------------------------------------------------------------------------
+
+    def _store(self, root: Root) -> Store:
+        value = self._value((root.node, root.index))
+        target = root.target
+        place = cast(Place, self.place(target.node))
+        strides = contiguous_strides(target.shape)
+        # A root's map is offset to where it starts in its source; the target has its own corner.
+        index = tuple(
+            Affine(part.terms, 0).scaled(step, start)
+            for part, start, step in zip(root.index, target.start, target.step, strict=True)
+        )
+        return Store(self._access(place.buffer, root.node, flat(index, strides)), value)
+
+    def _access(self, buffer: int, node: Node, offset: Affine) -> int:
+        strides = [0] * len(self.extents)
+        for axis, coefficient in offset.terms:
+            strides[axis] = coefficient
+        access = Access(buffer, node.dtype, offset.offset, tuple(strides))
+        return self.accesses.setdefault(access, len(self.accesses))
+
+    def _value(self, wanted: Instance) -> int:
+        """Return the expression of an instance; its operands first, without recursion."""
+        stack = [wanted]
+        while stack:
+            instance = stack[-1]
+            if instance in self.position:
+                stack.pop()
+                continue
+            below = self._operands(instance)
+            missing = [i for i in below if i not in self.position]
+            if missing:
+                stack += reversed(missing)
+                continue
+            self.position[instance] = self._expression(instance, below)
+            stack.pop()
+        return self.position[wanted]
+
+    def _is_member(self, instance: Instance) -> bool:
+        node, index = instance
+        return index in self.cluster.members.get(node, ())
+
+    def _operands(self, instance: Instance) -> list[Instance]:
+        node, index = instance
+        member = self._is_member(instance)
+        if not member and (node.op.name in ("constant", "iota") or self.place(node) is not None):
+            return []
+        if node.op.name == "iota":
+            return []
+        if node.op.name in VIEWS:
+            return [(node.inputs[0], cast(Map, through(node, index, self.extents)))]
+        if node in self.cluster.reduced:
+            return [(node.inputs[0], self._reduced_map(node, index))]
+        return [(i, broadcast(index, i.shape)) for i in node.inputs]
+
+    def _reduced_map(self, node: Node, index: Map) -> Map:
+        over = iter(self.cluster.reduced[node])
+        axes = cast(tuple[int, ...], node.attrs["axis"])
+        keepdims = bool(node.attrs["keepdims"])
+        kept = iter(index)
+        below: list[Affine] = []
+        for position, extent in enumerate(node.inputs[0].shape):
+            if position not in axes:
+                below.append(next(kept))
+                continue
+            if keepdims:
+                next(kept)
+            below.append(Affine(()) if extent == 1 else Affine(((next(over), 1),)))
+        return tuple(below)
+
+    def _expression(self, instance: Instance, below: Sequence[Instance]) -> int:
+        node, index = instance
+        args = tuple(self.position[i] for i in below)
+        if node.op.name == "constant":
+            return self._const(node.attrs["value"], node.dtype)
+        if node.op.name == "iota":
+            return self._index(node, index)
+        if not args:
+            return self._load(node, index)
+        if node.op.name in VIEWS:
+            return args[0]
+        self._note(node)
+        if node in self.cluster.reduced:
+            return self._reduce(node, args[0])
+        return self._add(Apply(node.dtype, self._axes(args), node.op.name, args, node.attrs))
+
+    def _axes(self, args: Sequence[int]) -> frozenset[int]:
+        return frozenset[int]().union(*(self.exprs[a].axes for a in args))
+
+    def _add(self, expr: Expr) -> int:
+        self.exprs.append(expr)
+        return len(self.exprs) - 1
+
+    def _const(self, value: Any, dtype: np.dtype[Any]) -> int:
+        key = (dtype.str, repr(value))
+        if key not in self.consts:
+            self.consts[key] = self._add(Const(dtype, frozenset(), value))
+        return self.consts[key]
+
+    def _index(self, node: Node, index: Map) -> int:
+        part = index[cast(int, node.attrs["axis"])]
+        coefficients = [0] * len(self.extents)
+        for axis, coefficient in part.terms:
+            coefficients[axis] = coefficient
+        return self._add(Index(node.dtype, part.axes, part.offset, tuple(coefficients)))
+
+    def _load(self, node: Node, index: Map) -> int:
+        place = cast(Place, self.place(node))
+        offset = flat(index, place.strides)
+        return self._add(
+            Load(node.dtype, offset.axes, self._access(place.buffer, node, offset))
+        )
+
+    def _reduce(self, node: Node, arg: int) -> int:
+        over = self.cluster.reduced[node]
+        name = node.op.name
+        # Axes that the value does not vary with still count: summing a constant n times.
+        axes = self.exprs[arg].axes - set(over)
+        if over:
+            return self._add(Reduce(node.dtype, axes, name, arg, over))
+        if name.startswith("arg"):
+            return self._const(0, node.dtype)
+        if self.exprs[arg].dtype == node.dtype:
+            return arg
+        return self._add(Apply(node.dtype, axes, "cast", (arg,), {"dtype": node.dtype.str}))
+
+    def _note(self, node: Node) -> None:
+        self.labels.append(node.op.name)
+        if node.loc is not None:
+            self.lines.append(str(node.loc))
+
+
+def build(cluster: Cluster, place: Callable[[Node], Place | None]) -> Kernel:
+    """Return the kernel of ``cluster``."""
+    return KernelBuilder(cluster, place).build()
+

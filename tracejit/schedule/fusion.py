@@ -1,0 +1,542 @@
+"""Fusion: which nodes are computed in which kernel.
+
+Nodes are visited from the outputs up, so all readers of a node are placed before it is. A node
+joins the kernel of its readers where that saves memory traffic, and is *stored* otherwise. Every
+unit of work (a cluster that becomes a loop kernel, a contraction, an opaque op) gets the next
+number when it is created; a node may only join the highest-numbered of the units that read it.
+So every edge between units runs from a higher number to a lower one: no cycle can arise, no
+reachability query is needed, the cost is linear, and descending numbers are an execution order.
+
+A cluster has loop axes, of which the *parallel* ones are the axes that all its reductions and
+stores vary with: they become the outer loops, and everything else runs inside, row by row. That
+is how softmax is one kernel: its two reductions vary with the row, so the row is the outer loop.
+
+Movement nodes are never placed: reading through one reads its operand at another index map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import cast
+
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node
+from tracejit.ops.table import Shape
+from tracejit.schedule import native
+from tracejit.schedule.index import VIEWS, ZERO, Affine, Map, axis_index, broadcast, through
+
+# Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
+# the flop bounds weigh recomputation against a store and a load (about 8 flops a byte).
+MAX_VALUES = 320
+MAX_RECOMPUTE = 64
+MIN_PARALLEL = 16
+SMALL_WORK = 1 << 15
+
+
+@dataclass(eq=False, slots=True)
+class Target:
+    """Where a root is stored: ``start + step·i`` along each dimension of ``node``'s buffer.
+
+    ``shape`` is how the store sees the buffer: the node's own, or its operand's before a reshape.
+    """
+
+    node: Node
+    start: tuple[int, ...]
+    step: tuple[int, ...]
+    shape: Shape
+
+
+def whole(node: Node, shape: Shape) -> Target:
+    """Return the target that fills ``node``'s buffer, seen as ``shape``."""
+    return Target(node, (0,) * len(shape), (1,) * len(shape), shape)
+
+
+@dataclass(eq=False, slots=True)
+class Root:
+    """A stored value: ``node`` read at ``index`` over the cluster's root axes, into ``target``."""
+
+    node: Node
+    index: Map
+    target: Target
+
+
+@dataclass(eq=False, slots=True)
+class Cluster:
+    """Nodes computed by one loop kernel. ``members`` holds the index maps each is computed at."""
+
+    number: int
+    extents: list[int]
+    parallel: frozenset[int]
+    roots: list[Root]
+    members: dict[Node, list[Map]] = field(default_factory=dict[Node, list[Map]])
+    reduced: dict[Node, tuple[int, ...]] = field(default_factory=dict[Node, tuple[int, ...]])
+    values: int = 0
+    recompute: int = 0
+
+    @property
+    def work(self) -> int:
+        return prod(self.extents)
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """A node that is its own step: a contraction or an opaque op."""
+
+    number: int
+    node: Node
+
+
+@dataclass(slots=True)
+class Demand:
+    """Who wants a node: ``stored`` in memory before unit ``before``; read by clusters at maps."""
+
+    stored: bool = False
+    before: int = -1
+    readers: dict[Cluster, list[Map]] = field(default_factory=dict[Cluster, list[Map]])
+
+    def read(self, cluster: Cluster, index: Map) -> None:
+        maps = self.readers.setdefault(cluster, [])
+        if index not in maps:
+            maps.append(index)
+
+
+@dataclass(slots=True)
+class Fusion:
+    """The result: units in execution order, and the nodes that are in memory.
+
+    ``stored[node]`` is the node whose buffer holds it: itself, or the operand of a reshape that
+    is only another view of the same contiguous memory.
+    """
+
+    units: list[Cluster | Unit]
+    stored: dict[Node, Node]
+
+
+class Fuser:
+    """One run of the algorithm over a canonical graph of primitives."""
+
+    def __init__(self, graph: Graph, lowers: native.Lowers, strided: frozenset[Node]):
+        self.graph = graph
+        self.strided = strided
+        self.lowers = lowers
+        self.statistics = _statistics(graph)
+        self.demands: dict[Node, Demand] = {}
+        self.units: list[Cluster | Unit] = []
+        self.stored: dict[Node, Node] = {}
+
+    def run(self) -> Fusion:
+        for output in self.graph.outputs:
+            self._demand(output).stored = True
+        for node in reversed(self.graph.nodes):
+            self._place(node, self._demand(node))
+        return Fusion(self.units[::-1], self.stored)
+
+    # -- demands -------------------------------------------------------------------------------
+
+    def _demand(self, node: Node) -> Demand:
+        found = self.demands.get(node)
+        if found is None:
+            found = self.demands[node] = Demand()
+        return found
+
+    def _want_stored(self, node: Node, before: int) -> None:
+        demand = self._demand(node)
+        demand.stored = True
+        demand.before = max(demand.before, before)
+
+    def _want_strided(self, node: Node, before: int) -> None:
+        """Ask for ``node`` in memory, where a strided view of stored memory will do."""
+        extents = node.shape
+        index: Map | None = tuple(axis_index(i) for i in range(len(extents)))
+        while node.op.name in VIEWS and not self._demand(node).stored:
+            index = through(node, index, extents)
+            if index is None:
+                break
+            node = node.inputs[0]
+        self._want_stored(node, before)
+
+    # -- placement -----------------------------------------------------------------------------
+
+    def _place(self, node: Node, demand: Demand) -> None:
+        name = node.op.name
+        if name in ("input", "data") or (name == "constant" and demand.stored):
+            self.stored[node] = node
+        elif name == "constant":
+            return
+        elif name in VIEWS and not node.dtype.hasobject:
+            self._place_view(node, demand)
+        elif name == "iota" and not demand.stored:
+            return
+        elif name == "iota" or native.is_elementwise(node, self.lowers):
+            self._place_elementwise(node, demand)
+        elif native.is_reduction(node):
+            self._place_reduction(node, demand)
+        elif name in native.PIECEWISE and native.has_native_dtypes(node):
+            self._place_pieces(node)
+        else:
+            self._place_unit(node)
+
+    def _place_unit(self, node: Node) -> None:
+        unit = Unit(len(self.units), node)
+        self.units.append(unit)
+        self.stored[node] = node
+        for operand in node.inputs:
+            self._want_strided(operand, unit.number)
+
+    def _place_view(self, node: Node, demand: Demand) -> None:
+        composed = [
+            (cluster, through(node, index, cluster.extents))
+            for cluster, maps in demand.readers.items()
+            for index in maps
+        ]
+        if not demand.stored and all(index is not None for _, index in composed):
+            below = self._demand(node.inputs[0])
+            for cluster, index in composed:
+                below.read(cluster, cast(Map, index))
+            return
+        before = max([demand.before, *(c.number for c in demand.readers)])
+        operand = node.inputs[0]
+        if node.op.name == "reshape" and operand not in self.strided:
+            # The same contiguous memory under another shape.
+            self._want_stored(operand, before)
+            self.stored[node] = operand
+        elif node.dtype not in native.NATIVE_DTYPES:
+            self._place_unit(node)
+        elif node.op.name == "reshape":
+            self.stored[node] = node
+            rank = len(operand.shape)
+            target = whole(node, operand.shape)
+            cluster = self._cluster_into(operand, operand.shape, (0,) * rank, target)
+            self._demand(operand).read(cluster, cluster.roots[0].index)
+        else:
+            cluster = self._new_cluster(node)
+            below = through(node, cluster.roots[0].index, cluster.extents)
+            self._demand(operand).read(cluster, cast(Map, below))
+            cluster.members[node] = [cluster.roots[0].index]
+
+    def _place_elementwise(self, node: Node, demand: Demand) -> None:
+        homes = self._homes(node, demand)
+        if homes is None:
+            homes = [self._new_cluster(node)]
+        for cluster in homes:
+            maps = demand.readers.get(cluster) or [cluster.roots[0].index]
+            cluster.members[node] = maps
+            cluster.values += len(maps)
+            for index in maps:
+                for operand in node.inputs:
+                    self._demand(operand).read(cluster, broadcast(index, operand.shape))
+
+    def _homes(self, node: Node, demand: Demand) -> list[Cluster] | None:
+        """Return the clusters that compute ``node`` inline, or None for a kernel of its own."""
+        readers = demand.readers
+        if not readers:
+            return None
+        last = max(readers, key=lambda c: c.number)
+        alone = len(readers) == 1 and not demand.stored
+        if alone or self._recomputing_is_cheaper(node, demand):
+            fits = all(self._check_inline(node, maps, c) for c, maps in readers.items())
+            return list(readers) if fits else None
+        if last.number < demand.before or not self._check_inline(node, readers[last], last):
+            return None
+        if not _covers(node, readers[last], last):
+            return None
+        self._store_in(node, last, readers[last][0])
+        return [last]
+
+    def _recomputing_is_cheaper(self, node: Node, demand: Demand) -> bool:
+        """Whether every reader should compute ``node`` again rather than load it."""
+        if demand.stored or len(demand.readers) > 8 or native.cost(node) > 16:
+            return False
+        operands = [i for i in dict.fromkeys(node.inputs) if i.size > 1]
+        if 2 * sum(i.nbytes for i in operands) <= node.nbytes:
+            return True
+        return native.cost(node) <= 4 and len(operands) <= 1
+
+    def _check_inline(self, node: Node, maps: list[Map], cluster: Cluster) -> bool:
+        """Whether computing ``node`` at ``maps`` inside ``cluster`` stays within the bounds."""
+        if cluster.values + len(maps) > MAX_VALUES:
+            return False
+        flops = native.cost(node)
+        extra = (len(maps) - 1) * flops
+        if node not in self.statistics:
+            extra += sum((_repeats(index, cluster) - 1) * flops for index in maps)
+        if extra and cluster.recompute + extra > MAX_RECOMPUTE:
+            return False
+        cluster.recompute += extra
+        return True
+
+    def _place_reduction(self, node: Node, demand: Demand) -> None:
+        cluster = self._reduction_home(node, demand)
+        if cluster is None:
+            cluster = self._new_cluster(node)
+            index = cluster.roots[0].index
+        else:
+            index = demand.readers[cluster][0]
+        operand = node.inputs[0]
+        below, over = _reduction_map(node, index, cluster)
+        cluster.members[node] = [index]
+        cluster.reduced[node] = over
+        cluster.parallel &= _axes(index)
+        cluster.values += 2
+        self._demand(operand).read(cluster, below)
+
+    def _reduction_home(self, node: Node, demand: Demand) -> Cluster | None:
+        """Return the cluster that computes the reduction ``node`` for its readers, if one may."""
+        if not demand.readers:
+            return None
+        last = max(demand.readers, key=lambda c: c.number)
+        maps = demand.readers[last]
+        stored = demand.stored or len(demand.readers) > 1
+        if last.number < demand.before or len(maps) != 1 or last.values > MAX_VALUES:
+            return None
+        index = maps[0]
+        if not _is_plain(index) or not _full_range(node, index, last):
+            return None
+        rows = last.parallel & _axes(index)
+        if rows != last.parallel and not _worth_rows(node, rows, last):
+            return None
+        if stored:
+            if not _covers(node, maps, last):
+                return None
+            self._store_in(node, last, index)
+        return last
+
+    # -- clusters ------------------------------------------------------------------------------
+
+    def _new_cluster(self, node: Node) -> Cluster:
+        """Start a kernel that stores ``node``."""
+        self.stored[node] = node
+        start = (0,) * len(node.shape)
+        return self._cluster_into(node, node.shape, start, whole(node, node.shape))
+
+    def _cluster_into(
+        self, node: Node, shape: Shape, start: Sequence[int], target: Target
+    ) -> Cluster:
+        """Start a kernel that stores ``node[start : start + shape]`` into ``target``."""
+        index: list[Affine] = []
+        extents: list[int] = []
+        for extent, first in zip(shape, start, strict=True):
+            if extent == 1:
+                index.append(Affine((), first))
+            else:
+                index.append(Affine(((len(extents), 1),), first))
+                extents.append(extent)
+        root = Root(node, tuple(index), target)
+        cluster = Cluster(len(self.units), extents, frozenset(range(len(extents))), [root])
+        self.units.append(cluster)
+        return cluster
+
+    def _store_in(self, node: Node, cluster: Cluster, index: Map) -> None:
+        """Let ``cluster``, which computes ``node`` anyway, store it too."""
+        cluster.roots.append(Root(node, index, whole(node, node.shape)))
+        self.stored[node] = node
+
+    # -- pieces --------------------------------------------------------------------------------
+
+    def _place_pieces(self, node: Node) -> None:
+        """Store each part of a concat, pad or slice update straight into its region."""
+        self.stored[node] = node
+        if 0 in node.shape:
+            return
+        for piece, shape, start, target in reversed(pieces(node)):
+            if 0 in shape:
+                continue
+            cluster = self._cluster_into(piece, shape, start, target)
+            self._demand(piece).read(cluster, cluster.roots[0].index)
+
+
+Piece = tuple[Node, Shape, tuple[int, ...], Target]
+
+
+def pieces(node: Node) -> list[Piece]:
+    """Return (source, shape, start in source, target) of each region that makes up ``node``.
+
+    In execution order: a later piece may overwrite an earlier one.
+    """
+    match node.op.name:
+        case "concat":
+            return _concat_pieces(node)
+        case "pad":
+            return _pad_pieces(node)
+        case _:
+            return _update_pieces(node)
+
+
+def _concat_pieces(node: Node) -> list[Piece]:
+    axis = cast(int, node.attrs["axis"])
+    rank = len(node.shape)
+    result: list[Piece] = []
+    position = 0
+    for source in node.inputs:
+        start = tuple(position if i == axis else 0 for i in range(rank))
+        result.append((source, source.shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape)))
+        position += source.shape[axis]
+    return result
+
+
+def _pad_pieces(node: Node) -> list[Piece]:
+    source, value = node.inputs
+    low = cast(tuple[int, ...], node.attrs["low"])
+    rank = len(node.shape)
+    target = Target(node, low, (1,) * rank, node.shape)
+    result: list[Piece] = [
+        (value, shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape))
+        for start, shape in _around(node.shape, low, source.shape)
+    ]
+    return [*result, (source, source.shape, (0,) * rank, target)]
+
+
+def _update_pieces(node: Node) -> list[Piece]:
+    source, value = node.inputs
+    start, size, step = (
+        cast(tuple[int, ...], node.attrs[name]) for name in ("start", "size", "step")
+    )
+    rank = len(node.shape)
+    region = (value, value.shape, (0,) * rank, Target(node, start, step, node.shape))
+    if all(s == 1 for s in step):
+        kept = _around(node.shape, start, size)
+    else:
+        kept = [((0,) * rank, node.shape)]
+    copies: list[Piece] = [
+        (source, shape, first, Target(node, first, (1,) * rank, node.shape)) for first, shape in kept
+    ]
+    return [*copies, region]
+
+
+def _around(
+    shape: Shape, start: tuple[int, ...], size: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], Shape]]:
+    """Return disjoint boxes (start, shape) that cover ``shape`` outside one inner box."""
+    if 0 in size:
+        return [((0,) * len(shape), shape)]
+    boxes: list[tuple[tuple[int, ...], Shape]] = []
+    first, extent = [0] * len(shape), list(shape)
+    for axis, (begin, length) in enumerate(zip(start, size, strict=True)):
+        for low, high in ((0, begin), (begin + length, shape[axis])):
+            if low < high:
+                corner, box = first.copy(), extent.copy()
+                corner[axis], box[axis] = low, high - low
+                boxes.append((tuple(corner), tuple(box)))
+        first[axis], extent[axis] = begin, length
+    return boxes
+
+
+def _statistics(graph: Graph) -> set[Node]:
+    """Return the nodes computed from a reduction without growing again: means, norms, scales.
+
+    Where one is broadcast back, its reduction makes its axes the outer loops, so it is computed
+    once for each of its elements, whatever the loops look like before the reduction has joined.
+    """
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if native.is_reduction(node) or any(i in found and i.size == node.size for i in node.inputs):
+            found.add(node)
+    return found
+
+
+# -- properties of maps ----------------------------------------------------------------------------
+
+
+def _axes(index: Map) -> frozenset[int]:
+    return frozenset(axis for part in index for axis, _ in part.terms)
+
+
+def _is_plain(index: Map) -> bool:
+    """Whether every dimension is one distinct axis, or fixed at 0."""
+    seen: list[int] = []
+    for part in index:
+        if part.offset or len(part.terms) > 1 or any(c != 1 for _, c in part.terms):
+            return False
+        seen += [axis for axis, _ in part.terms]
+    return len(seen) == len(set(seen))
+
+
+def _full_range(node: Node, index: Map, cluster: Cluster) -> bool:
+    """Whether the plain map ``index`` visits every element of ``node``."""
+    return all(
+        n == (cluster.extents[part.terms[0][0]] if part.terms else 1)
+        for n, part in zip(node.shape, index, strict=True)
+    )
+
+
+def _covers(node: Node, maps: list[Map], cluster: Cluster) -> bool:
+    """Whether ``cluster`` can store ``node`` where it computes it: each element once."""
+    if len(maps) != 1 or not _is_plain(maps[0]) or not _full_range(node, maps[0], cluster):
+        return False
+    return _axes(maps[0]) >= cluster.parallel
+
+
+def _repeats(index: Map, cluster: Cluster) -> int:
+    """How often a value at ``index`` is computed again by loops that it does not vary with."""
+    axes = _axes(index)
+    order = sorted(range(len(cluster.extents)), key=lambda a: (a not in cluster.parallel, a))
+    domain = set().union(*(_axes(r.index) for r in cluster.roots)) | axes
+    repeats, pending = 1, 1
+    for axis in order:
+        if axis in axes:
+            repeats *= pending
+            pending = 1
+        elif axis in domain:
+            pending *= cluster.extents[axis]
+    return repeats
+
+
+def _worth_rows(node: Node, rows: frozenset[int], cluster: Cluster) -> bool:
+    """Whether shrinking the parallel axes to ``rows`` leaves enough parallel work."""
+    if node.inputs[0].size <= SMALL_WORK and cluster.work <= SMALL_WORK:
+        return True
+    return prod(cluster.extents[a] for a in rows) >= MIN_PARALLEL
+
+
+def _reduction_map(node: Node, index: Map, cluster: Cluster) -> tuple[Map, tuple[int, ...]]:
+    """Return the map into the operand of reduction ``node``, and the axes it reduces over.
+
+    A reduction's loop variable is bound, so any axis that the result does not vary with can
+    serve: one of the right extent is reused, which lets later loops share values and passes.
+    """
+    operand = node.inputs[0]
+    axes = cast(tuple[int, ...], node.attrs["axis"])
+    keepdims = bool(node.attrs["keepdims"])
+    kept = iter(index)
+    outer = _axes(index)
+    taken: list[int] = []
+    below: list[Affine] = []
+    for position, extent in enumerate(operand.shape):
+        if position not in axes:
+            below.append(next(kept))
+            continue
+        if keepdims:
+            next(kept)
+        if extent == 1:
+            below.append(ZERO)
+            continue
+        axis = _bound_axis(cluster, extent, outer, taken, position - len(operand.shape))
+        taken.append(axis)
+        below.append(axis_index(axis))
+    return tuple(below), tuple(taken)
+
+
+def _bound_axis(
+    cluster: Cluster, extent: int, outer: frozenset[int], taken: list[int], from_end: int
+) -> int:
+    """Return an axis of ``extent`` for a bound variable, an existing one where possible."""
+    free = [
+        a
+        for a, n in enumerate(cluster.extents)
+        if n == extent and a not in outer and a not in taken
+    ]
+    if free:
+        root = cluster.roots[0].index
+        same = [a for a in free if -from_end <= len(root) and root[from_end].axes == {a}]
+        return (same or free)[0]
+    cluster.extents.append(extent)
+    return len(cluster.extents) - 1
+
+
+def fuse(
+    graph: Graph, lowers: native.Lowers, strided: frozenset[Node] = frozenset()
+) -> Fusion:
+    """Decide the kernels of a canonical graph; ``strided`` inputs are not C-contiguous."""
+    return Fuser(graph, lowers, strided).run()

@@ -1,0 +1,141 @@
+"""Index maps: where an element of a node comes from, as affine functions of loop axes.
+
+An ``Affine`` is ``offset + Σ coefficient·axis``. A map is one affine per dimension of a node.
+Movement ops compose maps instead of moving data: reading ``x[::-1].T`` at a map is reading ``x``
+at another one. Only a reshape that merges dimensions of a value that is not stored contiguously
+cannot be composed; then ``through`` returns None and the value is materialised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+from tracejit.graph.node import Node
+from tracejit.ops.table import Shape
+
+Terms = tuple[tuple[int, int], ...]
+
+
+class Affine(NamedTuple):
+    """``offset + Σ coefficient·axis``; ``terms`` holds (axis, coefficient), sorted, non-zero."""
+
+    terms: Terms
+    offset: int = 0
+
+    @property
+    def axes(self) -> frozenset[int]:
+        return frozenset(axis for axis, _ in self.terms)
+
+    def scaled(self, factor: int, offset: int = 0) -> Affine:
+        """Return ``offset + factor·self``."""
+        if factor == 0:
+            return Affine((), offset)
+        return Affine(
+            tuple((axis, c * factor) for axis, c in self.terms), self.offset * factor + offset
+        )
+
+
+ZERO = Affine(())
+Map = tuple[Affine, ...]
+
+
+def axis_index(axis: int) -> Affine:
+    return Affine(((axis, 1),))
+
+
+def total(parts: Sequence[Affine]) -> Affine:
+    """Return the sum of affine functions."""
+    terms: dict[int, int] = {}
+    offset = 0
+    for part in parts:
+        offset += part.offset
+        for axis, coefficient in part.terms:
+            terms[axis] = terms.get(axis, 0) + coefficient
+    return Affine(tuple(sorted((a, c) for a, c in terms.items() if c)), offset)
+
+
+def contiguous_strides(shape: Shape) -> tuple[int, ...]:
+    """Return C-order strides in elements."""
+    strides: list[int] = []
+    step = 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(extent, 1)
+    return tuple(reversed(strides))
+
+
+def flat(index: Map, strides: Sequence[int]) -> Affine:
+    """Return the element offset of ``index`` in memory with ``strides``."""
+    return total([part.scaled(stride) for part, stride in zip(index, strides, strict=True)])
+
+
+def broadcast(index: Map, shape: Shape) -> Map:
+    """Return the map into an operand of ``shape`` that broadcasts to the indexed result."""
+    tail = index[len(index) - len(shape) :]
+    return tuple(ZERO if n == 1 else part for part, n in zip(tail, shape, strict=True))
+
+
+def unflatten(offset: Affine, shape: Shape, extents: Sequence[int]) -> Map | None:
+    """Split a flat C-order offset into one affine per dimension of ``shape``.
+
+    Possible where every term moves inside one dimension only: a term goes to the dimension whose
+    stride divides its coefficient, and the ranges of a dimension's terms must add up to less
+    than its extent. ``extents[axis]`` is the trip count of a loop axis.
+    """
+    parts: list[Affine] = []
+    rest = dict(offset.terms)
+    constant = offset.offset
+    for extent, stride in zip(shape, contiguous_strides(shape), strict=True):
+        if extent == 1:
+            parts.append(ZERO)
+            continue
+        mine: list[tuple[int, int]] = []
+        for axis, coefficient in list(rest.items()):
+            if coefficient % stride == 0 and abs(coefficient) < stride * extent:
+                mine.append((axis, coefficient // stride))
+                del rest[axis]
+        start, constant = divmod(constant, stride)
+        low = start + sum(min(0, c * (extents[a] - 1)) for a, c in mine)
+        high = start + sum(max(0, c * (extents[a] - 1)) for a, c in mine)
+        if low < 0 or high >= extent:
+            return None
+        parts.append(Affine(tuple(sorted(mine)), start))
+    return tuple(parts) if not rest and constant == 0 else None
+
+
+def through(node: Node, index: Map, extents: Sequence[int]) -> Map | None:
+    """Return the map into the operand of movement node ``node`` read at ``index``."""
+    operand = node.inputs[0]
+    match node.op.name:
+        case "permute":
+            axes = cast(tuple[int, ...], node.attrs["axes"])
+            result: list[Affine] = [ZERO] * len(axes)
+            for position, axis in enumerate(axes):
+                result[axis] = index[position]
+            return tuple(result)
+        case "broadcast_to":
+            return broadcast(index, operand.shape)
+        case "slice":
+            starts = cast(tuple[int, ...], node.attrs["start"])
+            steps = cast(tuple[int, ...], node.attrs["step"])
+            return tuple(
+                part.scaled(step, start)
+                for part, start, step in zip(index, starts, steps, strict=True)
+            )
+        case "reshape":
+            return reshaped(node.shape, operand.shape, index, extents)
+        case _:
+            return None
+
+
+def reshaped(outer: Shape, inner: Shape, index: Map, extents: Sequence[int]) -> Map | None:
+    """Return the map into ``inner`` for a reshape to ``outer`` read at ``index``."""
+    kept = [part for part, n in zip(index, outer, strict=True) if n != 1]
+    if [n for n in outer if n != 1] == [n for n in inner if n != 1]:
+        parts = iter(kept)
+        return tuple(ZERO if n == 1 else next(parts) for n in inner)
+    return unflatten(flat(index, contiguous_strides(outer)), inner, extents)
+
+
+VIEWS = frozenset({"permute", "broadcast_to", "slice", "reshape"})

@@ -1,0 +1,189 @@
+"""The kernel: a loop nest over expressions, between buffers.
+
+Grammar (``docs/ir.md`` has it in full)::
+
+    kernel  ::= axis* access* expr* store*
+    expr    ::= Load access | Const value | Index coefficients
+              | Apply op expr* | Reduce op expr axes
+    store   ::= access ← expr
+
+Expressions are a flat list in dependency order, and refer to each other by position. ``axes`` of
+an expression are the loop axes it varies with. Sizes and strides are run-time arguments: the
+structural ``key`` of a kernel holds only which strides are zero or one, so one compiled kernel
+serves every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tracejit.ops.table import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Memory seen by a kernel: ``buffer[offset + Σ stride·axis]``, in elements of ``dtype``."""
+
+    buffer: int
+    dtype: DType
+    offset: int
+    strides: tuple[int, ...]  # one per kernel axis
+
+    def classes(self) -> str:
+        """Return the stride class per axis: 0 absent, 1 unit, s run-time."""
+        return "".join("0" if s == 0 else "1" if s == 1 else "s" for s in self.strides)
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """One value of the kernel's body; ``axes`` are the axes it varies with."""
+
+    dtype: DType
+    axes: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Expr):
+    access: int
+
+
+@dataclass(frozen=True, slots=True)
+class Const(Expr):
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Index(Expr):
+    """``offset + Σ coefficient·axis`` as a number."""
+
+    offset: int
+    coefficients: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Apply(Expr):
+    op: str
+    args: tuple[int, ...]
+    attrs: Mapping[str, Hashable]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce(Expr):
+    """``op`` over ``over`` (outer axis first) of ``arg``."""
+
+    op: str
+    arg: int
+    over: tuple[int, ...]
+
+
+def operands(expr: Expr) -> tuple[int, ...]:
+    """Return the positions of the expressions that ``expr`` reads."""
+    match expr:
+        case Apply(args=args):
+            return args
+        case Reduce(arg=arg):
+            return (arg,)
+        case _:
+            return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    access: int
+    value: int
+
+
+@dataclass(slots=True)
+class Nest:
+    """Loops over ``axes`` (outer first) around a block; the innermost may be a vector loop.
+
+    ``reduces`` are the accumulators that the nest computes, ``stores`` the stores in its body.
+    """
+
+    axes: tuple[int, ...]
+    vector: int | None
+    reduces: tuple[int, ...]
+    stores: tuple[int, ...]
+    body: Block
+
+
+@dataclass(slots=True)
+class Block:
+    """Inner nests in order; scalar values between them are placed by need."""
+
+    nests: list[Nest] = field(default_factory=list["Nest"])
+    stores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel as scheduled. ``parallel`` are the axes of the outer loops, outermost first.
+
+    ``vector_parallel`` is the parallel axis that runs in vector lanes, if one does; otherwise the
+    inner nests choose their own. ``extents`` are this schedule's sizes. ``labels`` names the fused
+    ops for people; ``lines`` are their source lines.
+    """
+
+    extents: tuple[int, ...]
+    accesses: tuple[Access, ...]
+    exprs: tuple[Expr, ...]
+    stores: tuple[Store, ...]
+    parallel: tuple[int, ...]
+    vector_parallel: int | None
+    block: Block
+    labels: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """The structure that decides the code: equal keys, equal code."""
+        parts = [f"axes {len(self.extents)} parallel {self.parallel} {self.vector_parallel}"]
+        parts += [f"{a.dtype.str}:{a.classes()}" for a in self.accesses]
+        for e in self.exprs:
+            match e:
+                case Load():
+                    parts.append(f"load {e.access}")
+                case Const():
+                    parts.append(f"const {e.dtype.str} {e.value!r}")
+                case Index():
+                    parts.append(f"index {e.dtype.str} {''.join('0' if c == 0 else 's' for c in e.coefficients)}")
+                case Apply():
+                    attrs = f" {sorted(e.attrs.items())}" if e.attrs else ""
+                    parts.append(f"{e.op} {e.dtype.str} {e.args}{attrs}")
+                case Reduce():
+                    parts.append(f"reduce {e.op} {e.dtype.str} {e.arg} {e.over}")
+                case _:
+                    parts.append(repr(e))
+        parts += [f"store {s.access} {s.value}" for s in self.stores]
+        parts.append(_describe(self.block))
+        return "\n".join(parts)
+
+    @property
+    def trip_count(self) -> int:
+        """Iterations of the outermost parallel loop: what ``begin`` and ``end`` count."""
+        return self.extents[self.parallel[0]] if self.parallel else 1
+
+    @property
+    def ops(self) -> int:
+        """How many graph ops the kernel computes."""
+        return len(self.labels)
+
+    def sizes(self) -> list[int]:
+        """Return the run-time integers: extents, strides by access, index coefficients."""
+        values = list(self.extents)
+        for access in self.accesses:
+            values += access.strides
+        for expr in self.exprs:
+            if isinstance(expr, Index):
+                values += (expr.offset, *expr.coefficients)
+        return values
+
+
+def _describe(block: Block) -> str:
+    inner = " ".join(
+        f"({n.axes} v{n.vector} r{n.reduces} s{n.stores} {_describe(n.body)})" for n in block.nests
+    )
+    return f"{{{inner} s{block.stores}}}"

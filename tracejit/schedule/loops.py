@@ -1,0 +1,281 @@
+"""The loop nest of a kernel: axes merged, the vector axis chosen, loops placed.
+
+The expressions say what is computed; this file says in which loops. Inside the parallel loops,
+each reduction and each store that varies with more axes gets a nest. Nests over the same axes
+whose inputs are ready at the same time share one. A nest's body is a block again, so a reduction
+inside a reduction (nearest centroid: a distance inside an argmin) nests to any depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tracejit.schedule.kernel import (
+    Access,
+    Block,
+    Expr,
+    Index,
+    Kernel,
+    Load,
+    Nest,
+    Reduce,
+    operands,
+)
+
+
+def arrange(kernel: Kernel) -> Kernel:
+    """Return ``kernel`` with merged axes, an order of loops, a vector axis and a loop tree."""
+    kernel = _merge_axes(kernel)
+    vector = vector_axis(kernel, range(len(kernel.extents)), range(len(kernel.accesses)))
+    inside = vector is not None and vector in kernel.parallel
+    outer = [a for a in kernel.parallel if a != vector or not inside]
+    parallel = (*outer, vector) if inside and vector is not None else tuple(outer)
+    kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
+    tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
+    return replace(kernel, block=tree)
+
+
+# -- merging axes ----------------------------------------------------------------------------------
+
+
+def _merge_axes(kernel: Kernel) -> Kernel:
+    """Merge axes that every access walks as one: (rows, columns) of contiguous data → elements."""
+    pair = _mergeable(kernel)
+    while pair is not None:
+        kernel = _merged(kernel, *pair)
+        pair = _mergeable(kernel)
+    return _without_idle_axes(kernel)
+
+
+def _mergeable(kernel: Kernel) -> tuple[int, int] | None:
+    """Return axes (outer, inner) that can become one."""
+    count = len(kernel.extents)
+    for outer in range(count):
+        for inner in range(count):
+            if outer != inner and _check_merge(kernel, outer, inner):
+                return outer, inner
+    return None
+
+
+def _check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
+    extent = kernel.extents[inner]
+    if (outer in kernel.parallel) != (inner in kernel.parallel):
+        return False
+    if not any(a.strides[inner] for a in kernel.accesses):
+        return False
+    if any(a.strides[outer] != a.strides[inner] * extent for a in kernel.accesses):
+        return False
+    for expr in kernel.exprs:
+        match expr:
+            case Index(coefficients=c):
+                if c[outer] != c[inner] * extent:
+                    return False
+            case Reduce(over=over):
+                if (outer in over) != (inner in over):
+                    return False
+                if outer in over and over.index(inner) != over.index(outer) + 1:
+                    return False
+            case _:
+                pass
+    return True
+
+
+def _merged(kernel: Kernel, outer: int, inner: int) -> Kernel:
+    extents = list(kernel.extents)
+    extents[inner] *= extents[outer]
+    return _drop(replace(kernel, extents=tuple(extents)), outer)
+
+
+def _without_idle_axes(kernel: Kernel) -> Kernel:
+    """Drop axes that nothing varies with and nothing reduces over."""
+    used: set[int] = set(kernel.parallel)
+    for access in kernel.accesses:
+        used |= {i for i, s in enumerate(access.strides) if s}
+    for expr in kernel.exprs:
+        used |= expr.axes | (set(expr.over) if isinstance(expr, Reduce) else set())
+    for axis in reversed(range(len(kernel.extents))):
+        if axis not in used:
+            kernel = _drop(kernel, axis)
+    return kernel
+
+
+def _drop(kernel: Kernel, gone: int) -> Kernel:
+    """Remove one axis and renumber the rest."""
+
+    def number(axis: int) -> int:
+        return axis - (axis > gone)
+
+    def without(values: tuple[int, ...]) -> tuple[int, ...]:
+        return values[:gone] + values[gone + 1 :]
+
+    def expression(expr: Expr) -> Expr:
+        axes = frozenset(number(a) for a in expr.axes if a != gone)
+        if isinstance(expr, Reduce):
+            over = tuple(number(a) for a in expr.over if a != gone)
+            return replace(expr, axes=axes, over=over)
+        if isinstance(expr, Index):
+            return replace(expr, axes=axes, coefficients=without(expr.coefficients))
+        return replace(expr, axes=axes)
+
+    return replace(
+        kernel,
+        extents=without(kernel.extents),
+        accesses=tuple(replace(a, strides=without(a.strides)) for a in kernel.accesses),
+        exprs=tuple(expression(e) for e in kernel.exprs),
+        parallel=tuple(number(a) for a in kernel.parallel if a != gone),
+    )
+
+
+# -- the vector axis -------------------------------------------------------------------------------
+
+
+def vector_axis(kernel: Kernel, axes: Iterable[int], accesses: Iterable[int]) -> int | None:
+    """Return the axis of ``axes`` along which most accesses are contiguous, if any is worth it."""
+    best: tuple[int, int, int] | None = None
+    accesses = tuple(accesses)
+    for axis in axes:
+        score = sum(_score(kernel.accesses[i], axis) for i in accesses)
+        stored = sum(_score(kernel.accesses[s.access], axis) for s in kernel.stores)
+        candidate = (score + stored, min(kernel.extents[axis], 64), axis)
+        best = candidate if best is None else max(best, candidate)
+    return None if best is None else best[2]
+
+
+def _score(access: Access, axis: int) -> int:
+    """Contiguous is good, broadcast is free, strided costs a gather."""
+    stride = access.strides[axis]
+    return 2 if stride == 1 else 0 if stride == 0 else -1
+
+
+# -- the loop tree ---------------------------------------------------------------------------------
+
+
+class _Tree:
+    """Places reductions and stores in nests; see the module's text."""
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+        self.exprs = kernel.exprs
+
+    def block(
+        self,
+        bound: frozenset[int],
+        stores: Iterable[int],
+        wanted: tuple[int, ...],
+        done: frozenset[int] = frozenset(),
+    ) -> Block:
+        """Return the block that performs ``stores`` and computes ``wanted``.
+
+        The axes ``bound`` are fixed by loops around it, the reductions ``done`` are computed.
+        """
+        stores = tuple(stores)
+        values = [self.kernel.stores[i].value for i in stores]
+        needed = self._needed([*values, *wanted], done)
+        level = self._levels(needed, bound, done)
+        pending = [p for p in needed if isinstance(self.exprs[p], Reduce) and p not in done]
+        ready = [p for p in pending if self.exprs[p].axes <= bound]
+        inner = [p for p in pending if p not in ready]
+        groups: dict[tuple[int, tuple[int, ...]], tuple[list[int], list[int]]] = {}
+        for position in ready:
+            key = (level[position] - 1, self._over(position))
+            groups.setdefault(key, ([], []))[0].append(position)
+        here: list[int] = []
+        for number in stores:
+            axes = self._loops_for(number, bound, inner)
+            if axes:
+                key = (level[self.kernel.stores[number].value], axes)
+                groups.setdefault(key, ([], []))[1].append(number)
+            else:
+                here.append(number)
+        done |= set(ready)
+        nests = [
+            self._nest(bound, axes, tuple(reduces), tuple(inside), done)
+            for (_, axes), (reduces, inside) in sorted(groups.items(), key=lambda g: g[0][0])
+        ]
+        return Block(nests, tuple(here))
+
+    def _loops_for(
+        self, number: int, bound: frozenset[int], pending: list[int]
+    ) -> tuple[int, ...]:
+        """Return the axes of the next loops around a store.
+
+        Where its value needs a reduction that varies with only some of them, those come first, so
+        that the reduction runs once for each and not once for every element.
+        """
+        store = self.kernel.stores[number]
+        strides = self.kernel.accesses[store.access].strides
+        extra = tuple(a for a, s in enumerate(strides) if s and a not in bound)
+        below = set(self._needed([store.value], frozenset()))
+        partial = [
+            needs
+            for p in pending
+            if p in below and (needs := self.exprs[p].axes & set(extra)) and needs < set(extra)
+        ]
+        if partial:
+            first = min(partial, key=len)
+            return tuple(a for a in extra if a in first)
+        return extra
+
+    def _over(self, position: int) -> tuple[int, ...]:
+        expr = self.exprs[position]
+        return expr.over if isinstance(expr, Reduce) else ()
+
+    def _nest(
+        self,
+        bound: frozenset[int],
+        axes: tuple[int, ...],
+        reduces: tuple[int, ...],
+        stores: tuple[int, ...],
+        done: frozenset[int],
+    ) -> Nest:
+        arguments = tuple(operands(self.exprs[r])[0] for r in reduces)
+        body = self.block(bound | set(axes), stores, arguments, done - set(reduces))
+        vector = None
+        if self.kernel.vector_parallel is None and not body.nests:
+            touched = self._touched([*arguments, *(self.kernel.stores[s].value for s in stores)])
+            touched |= {self.kernel.stores[s].access for s in stores}
+            vector = vector_axis(self.kernel, axes, touched)
+        if vector is not None and not any(self._is_positional(r) for r in reduces):
+            axes = (*(a for a in axes if a != vector), vector)
+        elif vector is not None and vector != axes[-1]:
+            vector = axes[-1]
+        return Nest(axes, vector, reduces, stores, body)
+
+    def _is_positional(self, position: int) -> bool:
+        """Whether a reduction's result depends on the order of its axes."""
+        expr = self.exprs[position]
+        return isinstance(expr, Reduce) and expr.op.startswith("arg")
+
+    def _needed(self, roots: list[int], done: frozenset[int]) -> list[int]:
+        seen = set(roots)
+        stack = list(roots)
+        while stack:
+            position = stack.pop()
+            if position in done:
+                continue
+            for below in operands(self.exprs[position]):
+                if below not in seen:
+                    seen.add(below)
+                    stack.append(below)
+        return sorted(seen)
+
+    def _touched(self, roots: list[int]) -> set[int]:
+        needed = self._needed(roots, frozenset())
+        return {e.access for e in (self.exprs[p] for p in needed) if isinstance(e, Load)}
+
+    def _levels(
+        self, needed: list[int], bound: frozenset[int], done: frozenset[int]
+    ) -> dict[int, int]:
+        """Return how many nests of this block must have run before each expression is ready."""
+        level: dict[int, int] = {}
+        for position in needed:
+            expr = self.exprs[position]
+            if position in done:
+                level[position] = 0
+                continue
+            depth = max((level[b] for b in operands(expr)), default=0)
+            if isinstance(expr, Reduce) and expr.axes <= bound:
+                depth += 1
+            level[position] = depth
+        return level

@@ -1,0 +1,64 @@
+"""What has a native kernel. The scheduler asks here; everything else runs as an opaque node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tracejit.graph.node import Node
+from tracejit.ops.table import DType, Fact, Family
+
+NATIVE_DTYPES = frozenset(
+    np.dtype(name)
+    for name in (
+        "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64".split()
+    )
+)
+
+NATIVE_REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all", "argmax", "argmin"})
+PIECEWISE = frozenset({"concat", "pad", "update_slice"})
+
+
+# Says whether code generation has an elementwise op over given operand dtypes.
+Lowers = Callable[[str, Sequence[DType]], bool]
+
+
+def has_native_dtypes(node: Node) -> bool:
+    return node.dtype in NATIVE_DTYPES and all(i.dtype in NATIVE_DTYPES for i in node.inputs)
+
+
+def is_elementwise(node: Node, lowers: Lowers) -> bool:
+    if node.op.family is not Family.ELEMENTWISE or not has_native_dtypes(node):
+        return False
+    return lowers(node.op.name, [i.dtype for i in node.inputs])
+
+
+def is_reduction(node: Node) -> bool:
+    if node.op.name not in NATIVE_REDUCTIONS or not has_native_dtypes(node):
+        return False
+    operand = node.inputs[0]
+    # Positions are kept in 32-bit lanes.
+    return not node.op.name.startswith("arg") or operand.size < 2**31
+
+
+def is_contraction(node: Node) -> bool:
+    return node.op.name == "matmul" and node.dtype in _GEMM_DTYPES
+
+
+_GEMM_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float64", "int32", "int64"))
+
+# Rough flops per element, for the cost model; EXPENSIVE rows count twenty.
+_COSTS: dict[str, int] = {
+    "divide": 4, "sqrt": 4, "floor_divide": 8, "remainder": 8, "reciprocal": 4, "fmod": 8,
+}  # fmt: skip
+
+
+def cost(node: Node) -> int:
+    """Return the flops per element of one op."""
+    if node.op.has(Fact.EXPENSIVE):
+        return 20
+    if node.op.family is Family.REDUCTION:
+        return 2
+    return _COSTS.get(node.op.name, 1)
+

@@ -1,0 +1,252 @@
+"""The schedule: kernels in execution order, and where every buffer lives.
+
+``make_schedule`` is the second half of compilation on one screen: fuse, build the kernels, plan
+the arena. Its result holds no code; the engine asks code generation for each distinct kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node
+from tracejit.ops.table import Array, Shape
+from tracejit.schedule import native
+from tracejit.schedule.arena import Life, Plan, plan
+from tracejit.schedule.build import Place, build
+from tracejit.schedule.fusion import Cluster, Fusion, Unit, fuse
+from tracejit.schedule.index import (
+    Affine,
+    axis_index,
+    contiguous_strides,
+    flat,
+    through,
+)
+from tracejit.schedule.kernel import Kernel
+
+Layout = tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A piece of memory. ``kind``: input, data, output, temp (in the arena), or opaque.
+
+    ``number`` counts within the kind for inputs; ``offset`` is the place in the arena.
+    """
+
+    kind: str
+    dtype: np.dtype[Any]
+    shape: Shape
+    node: Node
+    number: int = 0
+    offset: int = 0
+    value: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class View(NamedTuple):
+    """A strided view of a buffer, in elements."""
+
+    buffer: int
+    offset: int
+    strides: tuple[int, ...]
+    shape: Shape
+    dtype: np.dtype[Any]
+
+
+class KernelStep(NamedTuple):
+    """Run a loop kernel."""
+
+    kernel: Kernel
+
+
+class ContractionStep(NamedTuple):
+    """Run a matrix kernel: ``result = left ⊙ right``."""
+
+    node: Node
+    left: View
+    right: View
+    result: View
+
+
+class OpaqueStep(NamedTuple):
+    """Run an op through its NumPy reference."""
+
+    node: Node
+    operands: tuple[View, ...]
+    buffer: int
+
+
+Step = KernelStep | ContractionStep | OpaqueStep
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps in execution order, buffers, and where each output is found."""
+
+    graph: Graph
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[View, ...]
+    arena: Plan
+    intermediates: int
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The loop kernels, one per step, in order."""
+        return [s.kernel for s in self.steps if isinstance(s, KernelStep)]
+
+    def __repr__(self) -> str:
+        kinds = [type(s).__name__.removesuffix("Step").lower() for s in self.steps]
+        return f"<schedule of {len(self.steps)} steps: {', '.join(kinds)}; arena {self.arena.nbytes} B>"
+
+
+class _Scheduler:
+    """Turns a fusion into a schedule."""
+
+    def __init__(self, graph: Graph, layouts: Sequence[Layout], lowers: native.Lowers):
+        self.graph = graph
+        self.layouts: dict[Node, tuple[int, ...]] = {}
+        for node in graph.nodes:
+            if node.op.name == "input":
+                layout = layouts[cast(int, node.attrs["index"])]
+                if layout is not None:
+                    self.layouts[node] = layout
+        self.fusion: Fusion = fuse(graph, lowers, frozenset(self.layouts))
+        self.buffers: list[Buffer] = []
+        self.number: dict[Node, int] = {}
+        self.wanted = {self._base(o) for o in graph.outputs}
+
+    def run(self) -> Schedule:
+        for node in self.graph.nodes:
+            if self.fusion.stored.get(node) is node:
+                self._add_buffer(node)
+        steps = [self._step(unit) for unit in self.fusion.units]
+        outputs = tuple(self._view(node) for node in self.graph.outputs)
+        temporaries = [i for i, b in enumerate(self.buffers) if b.kind == "temp"]
+        lives = self._lives(steps, temporaries)
+        arena = plan(lives)
+        for number, offset in zip(temporaries, arena.offsets, strict=True):
+            old = self.buffers[number]
+            self.buffers[number] = Buffer(
+                old.kind, old.dtype, old.shape, old.node, old.number, offset, old.value
+            )
+        everything = sum(
+            n.nbytes
+            for n in self.graph.nodes
+            if n.op.name not in ("input", "data", "constant") and n not in self.graph.outputs
+        )
+        return Schedule(
+            self.graph, tuple(self.buffers), tuple(steps), outputs, arena, everything
+        )
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def _base(self, node: Node) -> Node:
+        """Return the node whose buffer holds ``node``."""
+        while self.fusion.stored[node] is not node:
+            node = self.fusion.stored[node]
+        return node
+
+    def _add_buffer(self, node: Node) -> None:
+        name = node.op.name
+        value = None
+        number = 0
+        if name == "input":
+            kind, number = "input", cast(int, node.attrs["index"])
+        elif name == "data":
+            kind, value = "data", node.value
+        elif name == "constant":
+            kind, value = "data", np.asarray(node.attrs["value"], node.dtype)
+        elif self._is_opaque(node):
+            kind = "opaque"
+        else:
+            kind = "output" if node in self.wanted else "temp"
+        self.number[node] = len(self.buffers)
+        self.buffers.append(Buffer(kind, node.dtype, node.shape, node, number, 0, value))
+
+    def _is_opaque(self, node: Node) -> bool:
+        units = self.__dict__.setdefault(
+            "_units", {u.node for u in self.fusion.units if isinstance(u, Unit)}
+        )
+        return node in units and not native.is_contraction(node)
+
+    def place(self, node: Node) -> Place | None:
+        """Return where ``node`` is stored, or None where it is only computed in kernels."""
+        if node not in self.fusion.stored:
+            return None
+        base = self._base(node)
+        strides = self._strides(node if node is not base else base)
+        return Place(self.number[base], strides)
+
+    def _strides(self, node: Node) -> tuple[int, ...]:
+        if node in self.layouts:
+            return self.layouts[node]
+        if node.op.name == "data" and node.value is not None:
+            itemsize = max(node.dtype.itemsize, 1)
+            return tuple(s // itemsize for s in node.value.strides)
+        return contiguous_strides(node.shape)
+
+    def _view(self, node: Node) -> View:
+        """Return ``node`` as a strided view of stored memory."""
+        shape, dtype = node.shape, node.dtype
+        index = tuple(axis_index(i) for i in range(len(shape)))
+        while (place := self.place(node)) is None:
+            below = through(node, index, shape)
+            assert below is not None
+            index, node = below, node.inputs[0]
+        offset: Affine = flat(index, place.strides)
+        strides = [0] * len(shape)
+        for axis, coefficient in offset.terms:
+            strides[axis] = coefficient
+        return View(place.buffer, offset.offset, tuple(strides), shape, dtype)
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _step(self, unit: Cluster | Unit) -> Step:
+        if isinstance(unit, Cluster):
+            return KernelStep(build(unit, self.place))
+        node = unit.node
+        views = tuple(self._view(i) for i in node.inputs)
+        if native.is_contraction(node):
+            return ContractionStep(node, views[0], views[1], self._view(node))
+        return OpaqueStep(node, views, self.number[node])
+
+    def _lives(self, steps: Sequence[Step], temporaries: Sequence[int]) -> list[Life]:
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for time, step in enumerate(steps):
+            for number in touched(step):
+                first.setdefault(number, time)
+                last[number] = time
+        return [
+            Life(self.buffers[n].nbytes, first.get(n, 0), last.get(n, 0)) for n in temporaries
+        ]
+
+
+def touched(step: Step) -> set[int]:
+    """Return the buffers that a step reads or writes."""
+    match step:
+        case KernelStep(kernel):
+            return {a.buffer for a in kernel.accesses}
+        case ContractionStep(_, left, right, result):
+            return {left.buffer, right.buffer, result.buffer}
+        case OpaqueStep(_, views, buffer):
+            return {v.buffer for v in views} | {buffer}
+
+
+def make_schedule(graph: Graph, layouts: Sequence[Layout], lowers: native.Lowers) -> Schedule:
+    """Schedule a canonical graph of primitives.
+
+    ``layouts[i]`` is None where input ``i`` is C-contiguous, else its strides in elements;
+    ``lowers`` says which elementwise ops code generation has.
+    """
+    return _Scheduler(graph, layouts, lowers).run()
