@@ -359,7 +359,7 @@ def _einsum(emit: Any, *operands: Any, subscripts: str) -> Any:
     """Sum what one operand alone has, then contract the pair whose result is smallest, in turn."""
     parsed = parse_einsum(subscripts, tuple(o.shape for o in operands))
     extent = parsed.extent
-    terms = [
+    terms: list[tuple[Any, str]] = [
         _single(emit, x, labels, extent)
         for x, labels in zip(operands, parsed.operands, strict=True)
     ]
@@ -378,7 +378,7 @@ def _einsum(emit: Any, *operands: Any, subscripts: str) -> Any:
         pairs = [(i, j) for j in range(len(terms)) for i in range(j)]
         i, j = min(pairs, key=cost)
         merged = _pair(emit, terms[i], terms[j], needed((i, j)), extent)
-        terms = [t for k, t in enumerate(terms) if k not in (i, j)] + [merged]
+        terms = [*(t for k, t in enumerate(terms) if k not in (i, j)), merged]
     result, labels = terms[0]
     return _arrange(emit, result, labels, parsed.output)
 

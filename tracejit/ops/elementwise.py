@@ -208,7 +208,10 @@ ufunc(
 
 
 def _part(function: np.ufunc, output: int) -> Callable[[Array], Array]:
-    return lambda x: function(x)[output]
+    def reference(x: Array) -> Array:
+        return function(x)[output]
+
+    return reference
 
 
 def _modf_integer(emit: Any, x: Any) -> Any:
@@ -435,7 +438,7 @@ def _nan_to_num_decompose(
 ) -> Any:
     if x.dtype.kind == "c":
         real, imag = emit.real(x), emit.imag(x)
-        settings = {"nan": nan, "posinf": posinf, "neginf": neginf}
+        settings: dict[str, Any] = {"nan": nan, "posinf": posinf, "neginf": neginf}
         return emit.complex(
             _nan_to_num_decompose(emit, real, **settings),
             _nan_to_num_decompose(emit, imag, **settings),

@@ -23,8 +23,10 @@ from tracejit.ops.table import (
     Op,
     Shape,
     ShapeRule,
+    accumulator,
     check_axes,
     check_dtype,
+    common_types,
     row,
     same_types,
     without,
@@ -100,16 +102,28 @@ def _broadcast_shape(x: Aval, *, shape: Shape) -> Shape:
     return shape
 
 
+def _reshape(x: Array, *, shape: Shape) -> Array:
+    return x.reshape(shape)
+
+
+def _permute(x: Array, *, axes: Ints) -> Array:
+    return x.transpose(axes)
+
+
+def _broadcast(x: Array, *, shape: Shape) -> Array:
+    return np.broadcast_to(x, shape)
+
+
 movement(
-    "reshape", lambda x, *, shape: x.reshape(shape), _reshape_shape,
+    "reshape", _reshape, _reshape_shape,
     doc="The same elements in C order under another shape.",
 )  # fmt: skip
 movement(
-    "permute", lambda x, *, axes: x.transpose(axes), _permute_shape,
+    "permute", _permute, _permute_shape,
     doc="Axes in another order: result axis i is operand axis axes[i].",
 )  # fmt: skip
 movement(
-    "broadcast_to", lambda x, *, shape: np.broadcast_to(x, shape), _broadcast_shape,
+    "broadcast_to", _broadcast, _broadcast_shape,
     doc="Repeated along new leading axes and axes of size 1.",
 )  # fmt: skip
 
@@ -120,9 +134,8 @@ def region(start: Ints, size: Ints, step: Ints) -> tuple[slice, ...]:
     """Return Python slices for start + i·step, 0 ≤ i < size, for every axis."""
     result: list[slice] = []
     for first, count, by in zip(start, size, step, strict=True):
-        stop: int | None = first + count * by
-        if by < 0 and stop is not None and stop < 0:
-            stop = None  # a negative stop would count from the end
+        end = first + count * by
+        stop = None if by < 0 and end < 0 else end  # a negative stop would count from the end
         result.append(slice(first, stop, by) if count else slice(0, 0))
     return tuple(result)
 
@@ -154,6 +167,10 @@ def _update_shape(x: Aval, v: Aval, *, start: Ints, size: Ints, step: Ints) -> S
     return x.shape
 
 
+def _slice(x: Array, *, start: Ints, size: Ints, step: Ints) -> Array:
+    return x[region(start, size, step)]
+
+
 def _update(x: Array, v: Array, *, start: Ints, size: Ints, step: Ints) -> Array:
     result = x.copy()
     result[region(start, size, step)] = v
@@ -174,7 +191,7 @@ def first_types(name: str) -> Callable[[tuple[Any, ...]], tuple[tuple[DType, ...
 
 movement(
     "slice",
-    lambda x, *, start, size, step: x[region(start, size, step)],
+    _slice,
     _slice_shape,
     doc="out[i] = x[start + i·step], 0 ≤ i < size, on every axis; steps may be negative.",
 )
@@ -361,24 +378,44 @@ def _stack(emit: Any, *operands: Any, axis: int) -> Any:
     return emit.concat(*[emit.reshape(o, shape=grown) for o in operands], axis=axis)
 
 
+def _flip_reference(x: Array, *, axis: Ints) -> Array:
+    return np.flip(x, axis)
+
+
+def _roll_reference(x: Array, *, shift: Ints, axis: Ints) -> Array:
+    return np.roll(x, shift, axis)
+
+
+def _tile_reference(x: Array, *, reps: Ints) -> Array:
+    return np.tile(x, reps)
+
+
+def _repeat_reference(x: Array, *, repeats: int, axis: int) -> Array:
+    return np.repeat(x, repeats, axis)
+
+
+def _stack_reference(*operands: Array, axis: int) -> Array:
+    return np.stack(operands, axis=axis)
+
+
 movement(
-    "flip", lambda x, *, axis: np.flip(x, axis), _flip_shape,
+    "flip", _flip_reference, _flip_shape,
     facts=Fact.INVOLUTION, decompose=_flip, doc="Reversed along axes.",
 )  # fmt: skip
 movement(
-    "roll", lambda x, *, shift, axis: np.roll(x, shift, axis), _roll_shape,
+    "roll", _roll_reference, _roll_shape,
     decompose=_roll, doc="Rotated along axes; what leaves at the end enters at the start.",
 )  # fmt: skip
 movement(
-    "tile", lambda x, *, reps: np.tile(x, reps), _tile_shape,
+    "tile", _tile_reference, _tile_shape,
     decompose=_tile, doc="Copies side by side; reps has at least x's rank.",
 )  # fmt: skip
 movement(
-    "repeat", lambda x, *, repeats, axis: np.repeat(x, repeats, axis), _repeat_shape,
+    "repeat", _repeat_reference, _repeat_shape,
     decompose=_repeat, doc="Each element repeated along an axis.",
 )  # fmt: skip
 movement(
-    "stack", lambda *xs, axis: np.stack(xs, axis=axis), _stack_shape, arity=None,
+    "stack", _stack_reference, _stack_shape, arity=None,
     decompose=_stack, doc="Joined along a new axis.",
 )  # fmt: skip
 
@@ -417,7 +454,7 @@ def diagonal_length(rows: int, columns: int, offset: int) -> int:
 
 def _diagonal_shape(x: Aval, *, offset: int = 0) -> Shape:
     _matrix_shape("diagonal")(x)
-    return (*x.shape[:-2], diagonal_length(*x.shape[-2:], offset))
+    return (*x.shape[:-2], diagonal_length(x.shape[-2], x.shape[-1], offset))
 
 
 def _diagonal_reference(x: Array, *, offset: int = 0) -> Array:
@@ -431,14 +468,6 @@ def _diagonal(emit: Any, x: Any, *, offset: int = 0) -> Any:
     start = offset if offset >= 0 else -offset * columns
     # In C order the next element of the diagonal is one row and one column on.
     return cut(emit, flat, len(lead), start if length else 0, length, columns + 1)
-
-
-def _trace_types(dtypes: tuple[Any, ...]) -> tuple[tuple[DType, ...], DType]:
-    from tracejit.ops.table import OPS
-
-    rule = OPS["sum"].types
-    assert rule is not None
-    return rule(dtypes)
 
 
 def _trace(emit: Any, x: Any, *, offset: int = 0) -> Any:
@@ -456,7 +485,7 @@ def _diag_shape(x: Aval, *, k: int = 0) -> Shape:
 def _diag_reference(x: Array, *, k: int = 0) -> Array:
     n = x.shape[-1] + abs(k)
     result = np.zeros((*x.shape[:-1], n, n), x.dtype)
-    index = np.arange(x.shape[-1])
+    index = np.arange(x.shape[-1], dtype=np.int64)
     result[..., index + max(-k, 0), index + max(k, 0)] = x
     return result
 
@@ -472,12 +501,28 @@ def _diag(emit: Any, x: Any, *, k: int = 0) -> Any:
     return emit.where(_band(emit, n, n, k, "equal"), column, zero)
 
 
+def _tril_reference(x: Array, *, k: int = 0) -> Array:
+    return np.tril(x, k)
+
+
+def _triu_reference(x: Array, *, k: int = 0) -> Array:
+    return np.triu(x, k)
+
+
+def _trace_reference(x: Array, *, offset: int = 0) -> Array:
+    return np.asarray(np.trace(x, offset, -2, -1))
+
+
+def _trace_shape(x: Aval, *, offset: int = 0) -> Shape:
+    return _diagonal_shape(x, offset=offset)[:-1]
+
+
 movement(
-    "tril", lambda x, *, k=0: np.tril(x, k), _matrix_shape("tril"),
+    "tril", _tril_reference, _matrix_shape("tril"),
     decompose=_triangle("less_equal"), doc="Zero above the k-th diagonal.",
 )  # fmt: skip
 movement(
-    "triu", lambda x, *, k=0: np.triu(x, k), _matrix_shape("triu"),
+    "triu", _triu_reference, _matrix_shape("triu"),
     decompose=_triangle("greater_equal"), doc="Zero below the k-th diagonal.",
 )  # fmt: skip
 movement(
@@ -491,10 +536,10 @@ movement(
 row(
     "trace",
     Family.COMPOSITE,
-    lambda x, *, offset=0: np.asarray(np.trace(x, offset, -2, -1)),
+    _trace_reference,
     arity=1,
-    types=_trace_types,
-    shape=lambda x, *, offset=0: _diagonal_shape(x, offset=offset)[:-1],
+    types=common_types("trace", result=accumulator),
+    shape=_trace_shape,
     decompose=_trace,
     doc="The sum of a diagonal of the last two axes.",
 )

@@ -269,7 +269,7 @@ def _norm_reference(x: Array, *, axis: Axes, keepdims: bool, ord: float = 2) -> 
 
 
 def _norm(emit: Any, x: Any, *, axis: Axes, keepdims: bool, ord: float = 2) -> Any:
-    how = {"axis": axis, "keepdims": keepdims}
+    how: dict[str, Any] = {"axis": axis, "keepdims": keepdims}
     if ord == 2:
         return emit.sqrt(emit.sum(_squared_magnitude(emit, x), **how))
     if ord == 0:
