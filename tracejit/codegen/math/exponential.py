@@ -153,21 +153,22 @@ def exp(b: Builder, x: Value) -> Value:
     return scale_by_sign(b, exp_reduced(b, reduced), reduced.n, reduced.low_bits, x)
 
 
+def exp2_reduced(b: Builder, r: Value) -> Value:
+    """Return 2^r for |r| <= 1/2."""
+    coefficients = pick(r, f32=_EXP2_F32, f64=_EXP2_F64)
+    if not _careful(b, r):
+        return horner(b, r, (1.0, *coefficients))
+    first, *others = coefficients
+    whole = fast_two_sum(b, like(1.0, r), b.mul(r, like(first, r)))
+    return b.add(whole.hi, b.fma(b.mul(r, r), horner(b, r, others), whole.lo))
+
+
 @register("exp2", inline=True)
 def exp2(b: Builder, x: Value) -> Value:
     """2^x; exact for integers."""
     x = at_least(b, at_most(b, x, pick(x, f32=129.0, f64=1025.0)), pick(x, f32=-151.0, f64=-1076.0))
     n, low_bits = nearest(b, x, 1.0, bias=2 * format_of(x).bias)
-    r = b.sub(x, n)
-    coefficients = pick(x, f32=_EXP2_F32, f64=_EXP2_F64)
-    if _careful(b, x):
-        first, *others = coefficients
-        whole = fast_two_sum(b, like(1.0, x), b.mul(r, like(first, x)))
-        small = b.mul(b.mul(r, r), horner(b, r, others))
-        p = b.add(whole.hi, b.add(whole.lo, small))
-    else:
-        p = horner(b, r, (1.0, *coefficients))
-    return scale_by_sign(b, p, n, low_bits, x)
+    return scale_by_sign(b, exp2_reduced(b, b.sub(x, n)), n, low_bits, x)
 
 
 def expm1_pair(b: Builder, x: Value) -> Pair:

@@ -1,4 +1,4 @@
-"""log, log2, log10, log1p.
+"""log, log2, log10, log1p, logaddexp, logaddexp2, softplus.
 
 x = 2^e (1 + f) with 1 + f in [√½, √2). Floats take a polynomial in f. Doubles take the series of
 2 atanh(s) with s = f / (2 + f), in the form f - (f²/2 - s (f²/2 + R(s²))) whose rounding errors
@@ -29,7 +29,7 @@ from tracejit.codegen.math.common import (
     to_bits,
     two_sum,
 )
-from tracejit.codegen.math.exponential import LN2_F32, LN2_F64
+from tracejit.codegen.math.exponential import LN2_F32, LN2_F64, LOG2_E, exp, exp2
 from tracejit.codegen.math.registry import register
 
 SQRT_HALF = 0.7071067811865476
@@ -215,3 +215,32 @@ def log1p(b: Builder, x: Value) -> Value:
         )
 
     return rare(b, "log1p.special", not_normal(b, u), y, [x], lambda b, a: body(b, tuple(a)))
+
+
+@register("softplus")
+def softplus(b: Builder, x: Value) -> Value:
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|)."""
+    zero = like(0.0, x)
+    largest = b.select(b.compare("lt", x, zero), zero, x)
+    return b.add(largest, log1p(b, exp(b, b.neg(b.abs(x)))))
+
+
+def _larger_and_gap(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """Return (max(x, y), -|x - y|); the gap of equal infinities is 0, with a NaN it is NaN."""
+    gap = b.neg(b.abs(b.sub(x, y)))
+    gap = b.select(b.compare("eq", x, y), like(0.0, x), gap)
+    return b.select(b.compare("gt", x, y), x, y), gap
+
+
+@register("logaddexp", arity=2)
+def logaddexp(b: Builder, x: Value, y: Value) -> Value:
+    """log(e^x + e^y). Where the two terms cancel near 0 the error is absolute, as NumPy's."""
+    largest, gap = _larger_and_gap(b, x, y)
+    return b.add(largest, log1p(b, exp(b, gap)))
+
+
+@register("logaddexp2", arity=2)
+def logaddexp2(b: Builder, x: Value, y: Value) -> Value:
+    """log2(2^x + 2^y); the error near 0 as for ``logaddexp``."""
+    largest, gap = _larger_and_gap(b, x, y)
+    return b.fma(log1p(b, exp2(b, gap)), like(LOG2_E, x), largest)
