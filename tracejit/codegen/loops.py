@@ -100,6 +100,8 @@ class KernelEmitter:
         self.strides: list[list[Value]] = []
         self.index_terms: dict[int, list[Value]] = {}
         self.roots: list[Value] = []
+        # Values that the nest being written loads from scratch instead of computing.
+        self.reused: dict[int, int] = {}
 
     # -- choices -------------------------------------------------------------------------------
 
@@ -258,7 +260,7 @@ class KernelEmitter:
         blocked: set[int] = set()
         for position in self._needed(scope, roots):
             expr = self.exprs[position]
-            below = operands(expr)
+            below = self._below(position)
             if (
                 isinstance(expr, Reduce)
                 or not expr.axes <= bound
@@ -277,12 +279,16 @@ class KernelEmitter:
             if position in seen:
                 continue
             seen.add(position)
-            stack += [p for p in operands(self.exprs[position]) if scope.find(p) is None]
+            stack += [p for p in self._below(position) if scope.find(p) is None]
         return sorted(seen)
+
+    def _below(self, position: int) -> tuple[int, ...]:
+        return () if position in self.reused else operands(self.exprs[position])
 
     def _nest(self, nest: Nest, scope: Scope) -> None:
         """Write the loops of ``nest`` and bind its reductions in ``scope``."""
         sums = [_Accumulator(self, r, nest, scope) for r in nest.reduces]
+        self.reused = {s.value: s.access for s in nest.reuses} or self.reused
         outer, last = nest.axes[:-1], nest.axes[-1]
 
         def descend(axes: tuple[int, ...], inside: Scope, carried: Values) -> Values:
@@ -298,6 +304,8 @@ class KernelEmitter:
         for accumulator in sums:
             mine, carried = carried[: accumulator.width], carried[accumulator.width :]
             scope.values[accumulator.position] = accumulator.finish(mine)
+        if nest.reuses:
+            self.reused = {}
 
     def _last_loop(
         self, nest: Nest, axis: int, sums: list[_Accumulator], scope: Scope, carried: Values
@@ -342,6 +350,8 @@ class KernelEmitter:
             inner = self._enter(scope, {axis: index}, vector)
             wanted = [operands(self.exprs[a.position])[0] for a in sums]
             self._block(nest.body, inner, wanted)
+            for kept in nest.saves:
+                self._store(kept.access, self._value(inner, kept.value), inner)
             following: Values = []
             for a in sums:
                 following += a.update(inner, state[: a.block_width])
@@ -363,6 +373,8 @@ class KernelEmitter:
         return scope.vector is not None and scope.vector.axis in expr.axes
 
     def _compute(self, position: int, expr: Expr, scope: Scope) -> Values:
+        if position in self.reused:
+            expr = Load(expr.dtype, expr.axes, self.reused[position])
         match expr:
             case Const():
                 return [const(expr.value, register_type(expr.dtype))]

@@ -22,7 +22,7 @@ from tracejit.runtime import cpu
 from tracejit.runtime.code import obtain
 from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.interpreter import run_graph
-from tracejit.schedule.kernel import Kernel
+from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.schedule import (
     ContractionStep,
     KernelStep,
@@ -68,14 +68,19 @@ def _native_call(
     step: KernelStep | ContractionStep, schedule: Schedule, target: Target, level: int
 ) -> NativeCall:
     if isinstance(step, KernelStep):
-        return _kernel_call(step.kernel, target, level)
+        return _kernel_call(step.kernel, schedule, target, level)
     return _contraction_call(step, schedule, target, level)
 
 
-def _kernel_call(kernel: Kernel, target: Target, level: int) -> NativeCall:
+def _kernel_call(kernel: Kernel, schedule: Schedule, target: Target, level: int) -> NativeCall:
     code = obtain(kernel.key, lambda: emit_kernel(kernel, target), ENTRY, target, level)
-    pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses]
-    return NativeCall(code, pointers, kernel.sizes(), kernel.trip_count)
+    # The workspace follows the arena; its base is the entry after the last buffer's.
+    workspace = len(schedule.buffers)
+    pointers = [
+        (workspace if a.buffer == SCRATCH else a.buffer, a.offset * a.dtype.itemsize)
+        for a in kernel.accesses
+    ]
+    return NativeCall(code, pointers, kernel.sizes(), kernel.trip_count, kernel.scratch)
 
 
 def _contraction_call(
@@ -94,7 +99,6 @@ def _contraction_call(
     itemsize = step.node.dtype.itemsize
     views = (step.right, step.left) if arguments.swapped else (step.left, step.right)
     pointers = [(v.buffer, v.offset * itemsize) for v in (*views, step.result)]
-    # The workspace follows the arena; its base is the entry after the last buffer's.
     pointers.append((len(schedule.buffers), 0))
     return NativeCall(
         code,

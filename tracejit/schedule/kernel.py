@@ -23,6 +23,10 @@ from typing import Any
 from tracejit.ops.table import DType
 
 
+# The buffer number of a kernel's private scratch memory.
+SCRATCH = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Memory seen by a kernel: ``buffer[offset + Σ stride·axis]``, in elements of ``dtype``."""
@@ -101,6 +105,8 @@ class Nest:
     """Loops over ``axes`` (outer first) around a block; the innermost may be a vector loop.
 
     ``reduces`` are the accumulators that the nest computes, ``stores`` the stores in its body.
+    ``saves`` keeps values of the row in scratch memory; ``reuses`` maps values that an earlier
+    nest saved to where they are loaded from.
     """
 
     axes: tuple[int, ...]
@@ -108,6 +114,8 @@ class Nest:
     reduces: tuple[int, ...]
     stores: tuple[int, ...]
     body: Block
+    saves: tuple[Store, ...] = ()
+    reuses: tuple[Store, ...] = ()
 
 
 @dataclass(slots=True)
@@ -134,6 +142,7 @@ class Kernel:
     parallel: tuple[int, ...]
     vector_parallel: int | None
     block: Block
+    scratch: int = 0
     labels: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -184,6 +193,12 @@ class Kernel:
 
 def _describe(block: Block) -> str:
     inner = " ".join(
-        f"({n.axes} v{n.vector} r{n.reduces} s{n.stores} {_describe(n.body)})" for n in block.nests
+        f"({n.axes} v{n.vector} r{n.reduces} s{n.stores} {_kept(n.saves)}{_kept(n.reuses)}"
+        f" {_describe(n.body)})"
+        for n in block.nests
     )
     return f"{{{inner} s{block.stores}}}"
+
+
+def _kept(stores: tuple[Store, ...]) -> str:
+    return str([(s.access, s.value) for s in stores])

@@ -22,6 +22,7 @@ from tracejit.schedule.kernel import (
     Reduce,
     operands,
 )
+from tracejit.schedule.spill import spill
 
 
 def arrange(kernel: Kernel) -> Kernel:
@@ -33,7 +34,7 @@ def arrange(kernel: Kernel) -> Kernel:
     parallel = (*outer, vector) if inside and vector is not None else tuple(outer)
     kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
-    return replace(kernel, block=tree)
+    return spill(replace(kernel, block=tree))
 
 
 # -- merging axes ----------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from tracejit.schedule.index import (
     flat,
     through,
 )
-from tracejit.schedule.kernel import Kernel
+from tracejit.schedule.kernel import SCRATCH, Kernel
 
 Layout = tuple[int, ...] | None
 
@@ -121,6 +121,7 @@ class _Scheduler:
                 if layout is not None:
                     self.layouts[node] = layout
         self.fusion: Fusion = fuse(graph, lowers, frozenset(self.layouts))
+        self.units = {u.node for u in self.fusion.units if isinstance(u, Unit)}
         self.buffers: list[Buffer] = []
         self.number: dict[Node, int] = {}
         self.wanted = {self._base(o) for o in graph.outputs}
@@ -174,10 +175,7 @@ class _Scheduler:
         self.buffers.append(Buffer(kind, node.dtype, node.shape, node, number, 0, value))
 
     def _is_opaque(self, node: Node) -> bool:
-        units = self.__dict__.setdefault(
-            "_units", {u.node for u in self.fusion.units if isinstance(u, Unit)}
-        )
-        return node in units and not native.is_contraction(node)
+        return node in self.units and not native.is_contraction(node)
 
     def place(self, node: Node) -> Place | None:
         """Return where ``node`` is stored, or None where it is only computed in kernels."""
@@ -236,7 +234,7 @@ def touched(step: Step) -> set[int]:
     """Return the buffers that a step reads or writes."""
     match step:
         case KernelStep(kernel):
-            return {a.buffer for a in kernel.accesses}
+            return {a.buffer for a in kernel.accesses if a.buffer != SCRATCH}
         case ContractionStep(_, left, right, result):
             return {left.buffer, right.buffer, result.buffer}
         case OpaqueStep(_, views, buffer):
