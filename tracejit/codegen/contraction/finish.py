@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
-from tracejit.codegen.contraction.blocking import RegisterBlock
+from tracejit.codegen.contraction.blocking import RegisterBlock, register_block
 from tracejit.codegen.contraction.spec import GemmSpec, Place
 
 
@@ -35,11 +35,12 @@ _PARAMETERS: list[tuple[str, Type]] = [
 ]  # fmt: skip
 
 
-def emit_finish(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
+def emit_finish(module: Module, name: str, spec: GemmSpec) -> None:
     """Define ``void name(_Finish…)``: C = epilogue(tile), or C + tile after the first k block.
 
     The tile's rows are ``unit.columns`` apart. Only the last k block applies the epilogue.
     """
+    unit = register_block(module.target, spec.dtype)
     b = module.define(
         name, VOID, _PARAMETERS, linkage="internal", attributes="nounwind noinline"
     )

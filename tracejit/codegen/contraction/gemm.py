@@ -26,18 +26,11 @@ from tracejit.codegen.contraction.blocking import (
     register_block,
 )
 from tracejit.codegen.contraction.finish import emit_finish
+from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
+from tracejit.codegen.contraction.gemv import Axpys, Dots
 from tracejit.codegen.contraction.microkernel import MicroCall, MicroShape, emit_microkernel
 from tracejit.codegen.contraction.pack import Layout, emit_pack
-from tracejit.codegen.contraction.spec import (
-    A_POINTER,
-    B_POINTER,
-    C_POINTER,
-    WORK_POINTER,
-    GemmSpec,
-    Slot,
-)
-
-ZERO, ONE = const(0, I64), const(1, I64)
+from tracejit.codegen.contraction.spec import GemmSpec, Kind, Slot
 
 
 def emit_gemm(module: Module, name: str, spec: GemmSpec) -> None:
@@ -45,15 +38,20 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec) -> None:
 
     It computes tiles [begin, end) of C; ``spec.py`` documents ``ptrs`` and ``sizes``.
     """
-    unit = register_block(module.target, spec.dtype)
-    _emit_parts(module, name, spec, unit)
+    if spec.kind == "gemm":
+        _emit_parts(module, name, spec, register_block(module.target, spec.dtype))
+    else:
+        emit_finish(module, f"{name}.finish", spec)
     b = module.define(
         name,
         VOID,
         [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)],
         parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
     )
-    _Kernel(b, name, spec, unit).emit()
+    kernels: dict[Kind, type[_Panels | Axpys | Dots]] = {
+        "gemm": _Panels, "axpys": Axpys, "dots": Dots,
+    }  # fmt: skip
+    kernels[spec.kind](b, name, spec).emit()
     b.ret()
 
 
@@ -72,7 +70,7 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
         for rows in set(panel_heights(unit, spec.pack_a)) - {0}:
             shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth)
             emit_microkernel(module, _micro_name(name, rows, vectors), shape)
-    emit_finish(module, f"{name}.finish", spec, unit)
+    emit_finish(module, f"{name}.finish", spec)
     along_a: dict[str, Layout] = {"last": "depth", "first": "width", "any": "any"}
     along_b: dict[str, Layout] = {"last": "width", "first": "depth", "any": "any"}
     if spec.pack_a:
@@ -117,106 +115,36 @@ class _Block:
     batch: Value
 
 
-class _Kernel:
+class _Panels(Frame):
     """Writes the body of the kernel; every method writes one level of the loop nest."""
 
-    def __init__(self, b: Builder, name: str, spec: GemmSpec, unit: RegisterBlock):
-        self.b = b
-        self.name = name
-        self.spec = spec
-        self.unit = unit
-        self.type: Type = spec.type
-        self.heights = panel_heights(unit, spec.pack_a)
-        self.ptrs, self.sizes, self.begin, self.end = b.parameters
-        self._loaded = {slot: self._size(slot) for slot in Slot if slot is not Slot.BATCH}
-        for slot, one in (
-            (Slot.A_DEPTH, spec.a == "last"),
-            (Slot.A_ROW, spec.a == "first"),
-            (Slot.B_COLUMN, spec.b == "last"),
-            (Slot.B_DEPTH, spec.b == "first"),
-            (Slot.C_COLUMN, spec.c == "last"),
-        ):
-            if one:
-                self._loaded[slot] = ONE
-        self.work = self._pointer(WORK_POINTER)
-
-    # -- small helpers -------------------------------------------------------------------------
-
-    def _size(self, slot: int) -> Value:
-        return self.b.load(self.b.element(self.sizes, const(slot, I64), I64), I64)
-
-    def _pointer(self, index: int) -> Value:
-        return self.b.load(self.b.element(self.ptrs, const(index, I64), PTR), PTR)
-
-    def _at(self, base: Value, *terms: tuple[Value, Slot]) -> Value:
-        """Return ``base`` advanced by the sum of index · stride."""
-        for index, slot in terms:
-            base = self.b.element(base, self.b.mul(index, self._loaded[slot]), self.type)
-        return base
-
-    def _call(self, function: str, *arguments: Value) -> None:
-        spelled = ", ".join(f"{a.type} {a.text}" for a in arguments)
-        self.b.effect(f"call void @{self.name}.{function}({spelled})")
-
-    def _minimum(self, x: Value, y: Value) -> Value:
-        return self.b.intrinsic("smin", I64, x, y)
-
-    # -- the loop nest, from the outside in ----------------------------------------------------
+    def __init__(self, b: Builder, name: str, spec: GemmSpec):
+        super().__init__(b, name, spec)
+        self.heights = panel_heights(self.unit, spec.pack_a)
 
     def emit(self) -> None:
-        """Cut [begin, end) into runs: row tiles of one column tile of one batch element."""
-        b, height = self.b, self._loaded[Slot.TILES_M]
-        first = b.div(self.begin, height, signed=False)
-        stop = b.div(b.add(self.end, b.sub(height, ONE)), height, signed=False)
-
-        def run(index: Value, _: list[Value]) -> list[Value]:
-            base = b.mul(index, height)
-            low = b.intrinsic("smax", I64, b.sub(self.begin, base), ZERO)
-            high = self._minimum(b.sub(self.end, base), height)
-            batch = b.div(index, self._loaded[Slot.TILES_N], signed=False)
-            tile = b.sub(index, b.mul(batch, self._loaded[Slot.TILES_N]))
-            self._run(batch, tile, low, high)
-            return []
-
-        b.loop(first, stop, 1, [], run)
-
-    def _batch_element(self, batch: Value) -> list[Value]:
-        """Return the addresses of A, B and C of one batch element."""
-        b = self.b
-        bases = [self._pointer(i) for i in (A_POINTER, B_POINTER, C_POINTER)]
-        rest = batch
-        for axis in reversed(range(self.spec.batch_axes)):
-            slot = Slot.BATCH + 4 * axis
-            index = rest
-            if axis:
-                extent = self._size(slot)
-                rest = b.div(rest, extent, signed=False)
-                index = b.sub(index, b.mul(rest, extent))
-            for i in range(3):
-                step = b.mul(index, self._size(slot + 1 + i))
-                bases[i] = b.element(bases[i], step, self.type)
-        return bases
+        self.each_run(self._run)
 
     def _run(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
-        b, get = self.b, self._loaded
-        a_base, b_base, c_base = self._batch_element(batch)
+        b, get = self.b, self.loaded
+        a_base, b_base, c_base = self.batch_element(batch)
         column = b.mul(tile, get[Slot.TILE_N])
-        columns = self._minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
+        columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
         top = b.mul(low, get[Slot.TILE_M])
-        bottom = self._minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
+        bottom = self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
         work_b = b.element(self.work, get[Slot.WORK_B], self.type)
 
         def k_block(index: Value, _: list[Value]) -> list[Value]:
             k = b.mul(index, get[Slot.BLOCK_K])
-            depth = self._minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
-            b_block = self._at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
+            depth = self.minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
+            b_block = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
             b_read = self._pack_b(b_block, work_b, columns, depth)
 
             def row_tile(row: Value, _: list[Value]) -> list[Value]:
-                rows = self._minimum(b.sub(bottom, row), get[Slot.TILE_M])
-                a_block = self._at(a_base, (row, Slot.A_ROW), (k, Slot.A_DEPTH))
+                rows = self.minimum(b.sub(bottom, row), get[Slot.TILE_M])
+                a_block = self.at(a_base, (row, Slot.A_ROW), (k, Slot.A_DEPTH))
                 a_read, a_row, a_depth = self._pack_a(a_block, rows, depth)
-                c_block = self._at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
+                c_block = self.at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
                 first = b.compare("eq", index, ZERO)
                 last = b.compare("eq", b.add(index, ONE), get[Slot.BLOCKS_K])
                 self._block(
@@ -234,23 +162,23 @@ class _Kernel:
 
     def _pack_b(self, source: Value, work: Value, columns: Value, depth: Value) -> Value:
         """Pack the block of B, or only its columns beyond whole vectors; return where to read."""
-        b, get = self.b, self._loaded
+        b, get = self.b, self.loaded
         strides = (get[Slot.B_COLUMN], get[Slot.B_DEPTH])
         if self.spec.pack_b:
-            self._call("pack_b", work, source, *strides, columns, depth)
+            self.call("pack_b", work, source, *strides, columns, depth)
             return work
         whole = b.and_(columns, const(-self.unit.lanes, I64))
-        edge = self._at(source, (whole, Slot.B_COLUMN))
-        self._call("pack_b", work, edge, *strides, b.sub(columns, whole), depth)
+        edge = self.at(source, (whole, Slot.B_COLUMN))
+        self.call("pack_b", work, edge, *strides, b.sub(columns, whole), depth)
         return source
 
     def _pack_a(self, source: Value, rows: Value, depth: Value) -> tuple[Value, Value, Value]:
         """Pack the block of A; return where to read it, its row stride and its depth stride."""
-        get = self._loaded
+        get = self.loaded
         if not self.spec.pack_a:
             return source, get[Slot.A_ROW], get[Slot.A_DEPTH]
         work = self.b.element(self.work, get[Slot.WORK_A], self.type)
-        self._call("pack_a", work, source, get[Slot.A_ROW], get[Slot.A_DEPTH], rows, depth)
+        self.call("pack_a", work, source, get[Slot.A_ROW], get[Slot.A_DEPTH], rows, depth)
         return work, ONE, const(self.unit.rows, I64)
 
     def _block(self, block: _Block) -> None:
@@ -265,7 +193,7 @@ class _Kernel:
         width, lanes = const(unit.columns, I64), const(unit.lanes, I64)
 
         def panel(j: Value, _: list[Value]) -> list[Value]:
-            left = self._minimum(b.sub(block.columns, j), width)
+            left = self.minimum(b.sub(block.columns, j), width)
             source = b.element(block.b, b.mul(j, block.depth), self.type)
 
             def wide() -> list[Value]:
@@ -284,18 +212,18 @@ class _Kernel:
     def _direct_columns(self, block: _Block) -> None:
         """Wide panels, then panels of one vector, then the copied rest."""
         b, unit = self.b, self.unit
-        stride, lanes = self._loaded[Slot.B_DEPTH], const(unit.lanes, I64)
+        stride, lanes = self.loaded[Slot.B_DEPTH], const(unit.lanes, I64)
         whole = b.sub(block.columns, b.rem(block.columns, const(unit.columns, I64), signed=False))
 
         def wide(j: Value, _: list[Value]) -> list[Value]:
-            source = self._at(block.b, (j, Slot.B_COLUMN))
+            source = self.at(block.b, (j, Slot.B_COLUMN))
             self._row_panels(block, j, const(unit.columns, I64), source, stride, unit.vectors)
             return []
 
         def narrow(j: Value, _: list[Value]) -> list[Value]:
-            left = self._minimum(b.sub(block.columns, j), lanes)
+            left = self.minimum(b.sub(block.columns, j), lanes)
             full = b.compare("eq", left, lanes)
-            source = b.select(full, self._at(block.b, (j, Slot.B_COLUMN)), block.edge)
+            source = b.select(full, self.at(block.b, (j, Slot.B_COLUMN)), block.edge)
             self._row_panels(block, j, left, source, b.select(full, stride, lanes), 1)
             return []
 
@@ -314,10 +242,10 @@ class _Kernel:
                 a = b.element(block.a, b.mul(i, block.depth), self.type)
             else:
                 a = b.element(block.a, b.mul(i, block.a_row), self.type)
-            c = self._at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
+            c = self.at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
             call = MicroCall(
                 a, block.a_row, block.a_depth, source, b_depth,
-                c, self._loaded[Slot.C_ROW], block.depth, b.not_(block.first),
+                c, self.loaded[Slot.C_ROW], block.depth, b.not_(block.first),
             )  # fmt: skip
             self._one_panel(block, call, i, j, rows, columns, vectors)
             return rows
@@ -328,7 +256,7 @@ class _Kernel:
         """Return the height of the next panel, of ``left`` rows that remain."""
         b, height = self.b, const(self.unit.rows, I64)
         if self.spec.pack_a:
-            return self._minimum(left, height)
+            return self.minimum(left, height)
         table = b.module.table(f"{self.name}.heights", self.heights, I64)
         near = b.intrinsic("umin", I64, left, const(len(self.heights) - 1, I64))
         listed = b.load(b.element(table, near, I64), I64)
@@ -361,8 +289,8 @@ class _Kernel:
         )
 
         def finish() -> list[Value]:
-            self._call(
-                "finish", self.work, call.c, call.c_row, self._loaded[Slot.C_COLUMN],
+            self.call(
+                "finish", self.work, call.c, call.c_row, self.loaded[Slot.C_COLUMN],
                 rows, columns, block.first, block.last,
                 b.add(block.row, i), b.add(block.column, j), block.batch, self.ptrs, self.sizes,
             )  # fmt: skip
