@@ -12,10 +12,12 @@ from tracejit.codegen.math import exponential as _exponential
 from tracejit.codegen.math import hyperbolic as _hyperbolic
 from tracejit.codegen.math import logarithm as _logarithm
 from tracejit.codegen.math import power as _power
+from tracejit.codegen.math import roots as _roots
+from tracejit.codegen.math import special as _special
 from tracejit.codegen.math import trigonometric as _trigonometric
 from tracejit.codegen.math.registry import FUNCTIONS, MathFunction, call
 
 __all__ = ["FUNCTIONS", "MathFunction", "call"]
 
 # Importing a file registers its functions.
-_FILES = (_exponential, _logarithm, _hyperbolic, _power, _trigonometric)
+_FILES = (_exponential, _logarithm, _hyperbolic, _power, _trigonometric, _special, _roots)
