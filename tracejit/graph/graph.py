@@ -71,15 +71,23 @@ class Graph:
         ``rule(node, operands)`` gets each node with its rewritten operands and returns the
         replacement, or None for the same op on the rewritten operands.
         """
+        # `image` holds changed nodes only: most passes change few, and a dict lookup that fails
+        # is cheaper than rebuilding the tuple of operands.
         image: dict[Node, Node] = {}
         for node in self.nodes:
-            operands = tuple(image[i] for i in node.inputs)
+            operands = node.inputs
+            if image and any(i in image for i in operands):
+                operands = tuple([image.get(i, i) for i in operands])
             replacement = rule(node, operands)
             if replacement is None:
-                same = operands == node.inputs
-                replacement = node if same else make(node.op, operands, node.attrs, node.loc)
-            image[node] = replacement
-        return Graph(self.inputs, [image[o] for o in self.outputs])
+                if operands is node.inputs:
+                    continue
+                replacement = make(node.op, operands, node.attrs, node.loc)
+            if replacement is not node:
+                image[node] = replacement
+        if not image:
+            return self
+        return Graph(self.inputs, [image.get(o, o) for o in self.outputs])
 
     def __repr__(self) -> str:
         return f"<graph {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"

@@ -95,7 +95,7 @@ class Op:
         return f"<op {self.name}>"
 
     def has(self, fact: Fact) -> bool:
-        return bool(self.facts & fact)
+        return self.facts.value & fact.value != 0  # Flag's own & builds an object
 
 
 OPS: dict[str, Op] = {}

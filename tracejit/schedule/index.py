@@ -73,6 +73,8 @@ def flat(index: Map, strides: Sequence[int]) -> Affine:
 def broadcast(index: Map, shape: Shape) -> Map:
     """Return the map into an operand of ``shape`` that broadcasts to the indexed result."""
     tail = index[len(index) - len(shape) :]
+    if 1 not in shape:
+        return tail
     return tuple(ZERO if n == 1 else part for part, n in zip(tail, shape, strict=True))
 
 
