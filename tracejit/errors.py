@@ -79,6 +79,10 @@ class ValueArgumentError(UserError, ValueError):
     """An argument has the right type and a value that is not allowed."""
 
 
+class RangeError(UserError, OverflowError):
+    """A Python integer does not fit the dtype it is combined with."""
+
+
 class TraceError(UserError, TypeError):
     """Python asked for the value of a traced tensor, or used a tracer after its trace ended."""
 

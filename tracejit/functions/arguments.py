@@ -1,0 +1,99 @@
+"""Reading arguments: dtypes, shapes, axes, and the PyTorch spellings ``dim`` and ``keepdim``."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tracejit.errors import ArgumentError, DTypeError, ShapeError, UserError
+from tracejit.ops.table import DType, Shape, check_dtype, normalise_axis
+from tracejit.tensor import Tensor
+from tracejit.tracing import user_location
+
+Axis = int | Sequence[int] | None
+
+
+def fail(kind: type[UserError], message: str, hint: str | None = None) -> UserError:
+    """Return the error with the user's line."""
+    return kind(message, hint=hint, loc=user_location())
+
+
+def as_dtype(dtype: Any) -> DType:
+    """Return the dtype that ``dtype`` names; ``DTypeError`` unless tensors can have it."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        hint = "use a name such as 'float32', tj.float32, or a NumPy dtype"
+        raise fail(DTypeError, f"{dtype!r} is not a dtype", hint) from None
+    try:
+        check_dtype("a tensor", found)
+    except DTypeError as error:
+        error.loc = user_location()
+        raise
+    return found if found.isnative else found.newbyteorder("=")
+
+
+def as_index(value: Any, what: str) -> int:
+    """Return a whole number; ``ArgumentError`` for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, Tensor):
+            raise  # its own error says more
+        text = f"{what} must be a whole number, not {type(value).__name__}"
+        raise fail(ArgumentError, text) from None
+
+
+def as_shape(shape: Any, what: str = "a shape") -> Shape:
+    """Return a shape from an int or a sequence of ints; negative sizes are a ``ShapeError``."""
+    if isinstance(shape, (int, np.integer)):
+        shape = (shape,)
+    try:
+        sizes = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        text = f"{what} must be an int or a sequence of ints, not {shape!r}"
+        raise fail(ArgumentError, text) from None
+    if any(n < 0 for n in sizes):
+        raise fail(ShapeError, f"negative size in shape {sizes}")
+    return sizes
+
+
+def varargs(values: tuple[Any, ...]) -> Any:
+    """Return the sequence of ``f(2, 3)`` and of ``f((2, 3))``."""
+    return values[0] if len(values) == 1 and not isinstance(values[0], int) else values
+
+
+def alias(value: Any, other: Any, name: str, other_name: str, default: Any = None) -> Any:
+    """Return the argument that was given, under its array-API name or its PyTorch one."""
+    if other is None:
+        return value
+    if value is not default and value != default:
+        raise fail(ArgumentError, f"{name} and {other_name} are the same argument; give one")
+    return other
+
+
+def one_axis(name: str, axis: Any, rank: int) -> int:
+    """Return an axis counted from the front; ``AxisError`` where it is out of range."""
+    number = as_index(axis, "an axis")
+    if -rank <= number < rank:
+        return number % rank
+    try:
+        return normalise_axis(name, number, (0,) * rank)
+    except UserError as error:
+        error.loc = user_location()
+        raise
+
+
+def some_axes(name: str, axis: Axis, rank: int) -> tuple[int, ...]:
+    """Return axes counted from the front, in the order given; None means all."""
+    if axis is None:
+        return tuple(range(rank))
+    if isinstance(axis, (list, tuple)):
+        axes = tuple(one_axis(name, a, rank) for a in axis)
+        if len(set(axes)) != len(axes):
+            raise fail(ShapeError, f"{name}: an axis occurs twice in {tuple(axis)}")
+        return axes
+    return (one_axis(name, axis, rank),)

@@ -1,0 +1,303 @@
+"""Picking elements by computed positions: take, gather, scatter, nonzero, tables.
+
+Functions whose result's shape depends on data (``nonzero``, ``unique``, …) evaluate their operand,
+so inside a trace they are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tracejit.errors import ArgumentError, DTypeError, ShapeError, ValueArgumentError
+from tracejit.functions.arguments import as_index, fail, one_axis
+from tracejit.functions.creation import asarray, zeros_like
+from tracejit.functions.elementwise import as_condition
+from tracejit.functions.indexing import checked_index, getitem
+from tracejit.functions.movement import cut, ravel
+from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, value_of, write
+
+_FIXED = "only functions whose result has a known shape can be traced; do this outside"
+
+
+def take(
+    x: Any, indices: Any, /, axis: int | None = None, *, mode: str = "raise", dim: int | None = None
+) -> Tensor:
+    """Return slices of ``x`` along an axis (of the flattened ``x`` without one).
+
+    ``mode`` is what happens to indices out of range: "raise", "wrap" or "clip".
+    """
+    value = lift(x)
+    chosen = axis if dim is None else dim
+    if chosen is None:
+        value, chosen = ravel(value), 0
+    place = one_axis("take", chosen, value.ndim)
+    extent = value.shape[place]
+    if mode == "raise":
+        index = checked_index(indices, place, extent)
+    elif mode == "wrap":
+        index = record("remainder", (lift(indices), extent))
+    elif mode == "clip":
+        index = record("clip", (lift(indices), 0, extent - 1))
+    else:
+        raise fail(ValueArgumentError, f"take: mode {mode!r} is not 'raise', 'wrap' or 'clip'")
+    return record("take", (value, index), axis=place)
+
+
+def index_select(x: Any, dim: int, index: Any, /) -> Tensor:
+    """Return slices of ``x`` along ``dim``."""
+    return take(x, index, dim)
+
+
+def take_along_axis(x: Any, indices: Any, /, axis: int | None = -1, *, dim: int | None = None) -> Tensor:
+    """Return out[…, i, …] = x[…, indices[…, i, …], …] along an axis; others broadcast."""
+    value, index = lift(x), lift(indices)
+    chosen = axis if dim is None else dim
+    if chosen is None:
+        value, chosen = ravel(value), 0
+    place = one_axis("take_along_axis", chosen, value.ndim)
+    return record(
+        "take_along_axis", (value, checked_index(index, place, value.shape[place])), axis=place
+    )
+
+
+take_along_dim = take_along_axis
+
+
+def gather(x: Any, dim: int, index: Any, /) -> Tensor:
+    """Return PyTorch's ``gather``: the other axes of ``index`` may be shorter than those of ``x``."""
+    value, where = lift(x), lift(index)
+    place = one_axis("gather", dim, value.ndim)
+    if where.ndim != value.ndim:
+        raise fail(ShapeError, f"gather: an index of shape {where.shape} for {value.shape}")
+    for axis, size in enumerate(where.shape):
+        if axis != place and size != value.shape[axis]:
+            value = cut(value, axis, 0, size)
+    return take_along_axis(value, where, place)
+
+
+def put_along_axis(x: Tensor, indices: Any, values: Any, /, axis: int | None = -1) -> None:
+    """Write ``values`` to ``x`` in place at indices along an axis."""
+    target = ravel(x) if axis is None else x
+    place = one_axis("put_along_axis", 0 if axis is None else axis, target.ndim)
+    result = _put(target, place, indices, values)
+    write(target, result.node, result.traced_in)
+
+
+def _put(x: Tensor, axis: int, indices: Any, values: Any) -> Tensor:
+    index = checked_index(indices, axis, x.shape[axis])
+    return record("put_along_axis", (x, index, lift(values, x.dtype)), axis=axis)
+
+
+def scatter(x: Any, dim: int, index: Any, src: Any, /) -> Tensor:
+    """Return ``x`` with ``src`` written at indices along ``dim``; other axes must agree."""
+    value = lift(x)
+    return _put(value, one_axis("scatter", dim, value.ndim), index, src)
+
+
+def index_add(x: Any, dim: int, index: Any, source: Any, /) -> Tensor:
+    """Return ``x`` with the slices of ``source`` added at ``index`` along ``dim``."""
+    value = lift(x)
+    place = one_axis("index_add", dim, value.ndim)
+    where = checked_index(index, place, value.shape[place])
+    return record("advanced_add", (value, lift(source, value.dtype), where), axes=(place,))
+
+
+def masked_fill(x: Any, mask: Any, value: Any, /) -> Tensor:
+    """Return ``x`` with ``value`` where the mask holds."""
+    source = lift(x)
+    return record("where", (as_condition(mask), lift(value, source.dtype), source))
+
+
+def masked_select(x: Any, mask: Any, /) -> Tensor:
+    """Return the elements under the mask; its number depends on data."""
+    value, chosen = lift(x), as_condition(mask)
+    both = SPECIAL["broadcast_arrays"](value, chosen)
+    return getitem(both[0], both[1])
+
+
+def compress(condition: Any, x: Any, /, axis: int | None = None) -> Tensor:
+    """Return the slices of ``x`` where a 1-d condition holds."""
+    value = ravel(x) if axis is None else lift(x)
+    chosen = value_of(as_condition(condition), "compress()", _FIXED)
+    return take(value, np.flatnonzero(chosen), 0 if axis is None else axis)
+
+
+extract = compress
+
+
+def choose(index: Any, choices: Sequence[Any], /) -> Tensor:
+    """Return at each place the element of the choice that ``index`` names there."""
+    stacked = SPECIAL["stack"](SPECIAL["broadcast_arrays"](*choices))
+    where = lift(index)
+    grown = apply("reshape", (where,), shape=(1, *where.shape))
+    return SPECIAL["squeeze"](take_along_axis(stacked, grown, 0), 0)
+
+
+def select(conditions: Sequence[Any], choices: Sequence[Any], default: Any = 0, /) -> Tensor:
+    """Return the first choice whose condition holds, else ``default``."""
+    if len(conditions) != len(choices):
+        text = f"select: {len(conditions)} conditions for {len(choices)} choices"
+        raise fail(ValueArgumentError, text)
+    result: Any = default
+    for condition, choice in reversed(list(zip(conditions, choices, strict=True))):
+        result = record("where", (as_condition(condition), choice, result))
+    return lift(result)
+
+
+# -- shapes that depend on data --------------------------------------------------------------------
+
+
+def _known(x: Any, name: str) -> Any:
+    return value_of(lift(x), f"{name}()", _FIXED)
+
+
+def nonzero(x: Any, /, *, as_tuple: bool = True) -> Any:
+    """Return the indices of the elements that are not zero, one tensor for each axis."""
+    found = np.nonzero(np.atleast_1d(_known(x, "nonzero")))
+    return tuple(asarray(i) for i in found) if as_tuple else asarray(np.stack(found, -1))
+
+
+def argwhere(x: Any, /) -> Tensor:
+    """Return the indices of the elements that are not zero as rows."""
+    return asarray(np.argwhere(_known(x, "argwhere")), copy=False)
+
+
+def flatnonzero(x: Any, /) -> Tensor:
+    """Return the flat indices of the elements that are not zero."""
+    return asarray(np.flatnonzero(_known(x, "flatnonzero")), copy=False)
+
+
+class Unique(NamedTuple):
+    """The array-API result of ``unique_all``."""
+
+    values: Tensor
+    indices: Tensor
+    inverse_indices: Tensor
+    counts: Tensor
+
+
+class UniqueCounts(NamedTuple):
+    values: Tensor
+    counts: Tensor
+
+
+class UniqueInverse(NamedTuple):
+    values: Tensor
+    inverse_indices: Tensor
+
+
+def unique(
+    x: Any, /, return_index: bool = False, return_inverse: bool = False,
+    return_counts: bool = False, axis: int | None = None,
+) -> Any:  # fmt: skip
+    """Return the sorted distinct elements, as ``numpy.unique``."""
+    found: Any = np.unique(_known(x, "unique"), return_index, return_inverse, return_counts, axis)
+    return tuple(asarray(f) for f in found) if isinstance(found, tuple) else asarray(found)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def unique_values(x: Any, /) -> Tensor:
+    """Return the distinct elements; each NaN counts."""
+    return asarray(np.unique(_known(x, "unique_values"), equal_nan=False))
+
+
+def unique_all(x: Any, /) -> Unique:
+    """Return distinct elements, first positions, inverse and counts."""
+    found = np.unique_all(_known(x, "unique_all"))
+    return Unique(*(asarray(f) for f in found))
+
+
+def unique_counts(x: Any, /) -> UniqueCounts:
+    """Return distinct elements and counts."""
+    return UniqueCounts(*(asarray(f) for f in np.unique_counts(_known(x, "unique_counts"))))
+
+
+def unique_inverse(x: Any, /) -> UniqueInverse:
+    """Return distinct elements and the positions that rebuild ``x``."""
+    return UniqueInverse(*(asarray(f) for f in np.unique_inverse(_known(x, "unique_inverse"))))
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Tensor:
+    """Return how often each of 0, 1, … occurs, or the sum of its weights.
+
+    The length is ``minlength`` or one more than the largest value, which needs the values.
+    """
+    value = lift(x)
+    if value.ndim != 1 or value.dtype.kind not in "biu":
+        text = f"bincount takes integers on one axis, got {value.dtype}{list(value.shape)}"
+        raise fail(ShapeError if value.ndim != 1 else DTypeError, text)
+    if value.traced_in is None:
+        found = value_of(value, "bincount()")
+        if found.size and int(found.min()) < 0:
+            raise fail(ValueArgumentError, "bincount: a value is negative")
+        length = max(int(found.max()) + 1 if found.size else 0, minlength)
+    elif minlength:
+        length = minlength
+    else:
+        raise fail(ArgumentError, "bincount of a traced tensor needs minlength", _FIXED)
+    if weights is None:
+        return record("bincount", (cast(value, np.int64),), length=length)
+    weight = cast(lift(weights), np.float64)
+    start = asarray(np.zeros(length))
+    return record("advanced_add", (start, weight, value), axes=(0,))
+
+
+def one_hot(x: Any, num_classes: int, /, dtype: Any = None) -> Tensor:
+    """Return 1 at the index along a new last axis, else 0."""
+    table = record("one_hot", (x,), depth=as_index(num_classes, "num_classes"))
+    return table if dtype is None else cast(table, dtype)
+
+
+def searchsorted(
+    table: Any, values: Any, /, side: str = "left", sorter: Any = None, *, right: bool = False
+) -> Tensor:
+    """Return where to insert values into a sorted 1-d table."""
+    ordered = lift(table) if sorter is None else take(table, sorter)
+    return record("searchsorted", (ordered, values), side="right" if right else side)
+
+
+def digitize(x: Any, bins: Any, /, right: bool = False) -> Tensor:
+    """Return the number of the bin each element falls in; ``bins`` must rise."""
+    return searchsorted(bins, x, "left" if right else "right")
+
+
+bucketize = digitize
+
+
+def isin(x: Any, test: Any, /, *, invert: bool = False) -> Tensor:
+    """Return for each element whether it occurs in ``test``."""
+    value = lift(x)
+    elements = ravel(test)
+    if elements.size == 0:
+        found = zeros_like(value, dtype=bool)
+    else:
+        wide = apply("reshape", (value,), shape=(*value.shape, 1))
+        same = record("equal", (wide, elements))
+        found = record("any", (same,), axis=(value.ndim,), keepdims=False)
+    return record("logical_not", (found,)) if invert else found
+
+
+def histogram(x: Any, /, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
+    """Return counts and bin edges, as ``numpy.histogram``; needs the values."""
+    counts, edges = np.histogram(
+        _known(x, "histogram"), _host(bins), range, density, _host(weights)
+    )
+    return asarray(counts), asarray(edges)
+
+
+def _host(value: Any) -> Any:
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def interp(x: Any, xp: Any, fp: Any, /) -> Tensor:
+    """Return the linear interpolation at ``x`` of values ``fp`` at rising points ``xp``."""
+    return record("interp", (x, xp, fp))
+
+
+SPECIAL["nonzero"] = nonzero
+SPECIAL["take"] = take

@@ -1,0 +1,330 @@
+"""The methods of ``Tensor``, under NumPy's, the array API's and PyTorch's names.
+
+Most methods are the functions of this package with the tensor as first argument. Where NumPy and
+PyTorch mean different things by one name, NumPy's meaning holds: ``repeat`` repeats elements,
+``sort`` sorts in place (with ``dim=`` it returns PyTorch's pair), ``std`` divides by n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tracejit.errors import ArgumentError
+from tracejit.functions import (
+    creation,
+    elementwise,
+    gather,
+    indexing,
+    linalg,
+    movement,
+    nn,
+    ordering,
+    reductions,
+)
+from tracejit.functions.arguments import as_dtype, fail
+from tracejit.tensor import Tensor, cast, record, store, view, wrap
+
+# One name a method; "name=function" where they differ.
+_METHODS: dict[Any, str] = {
+    creation: "tril triu zeros_like ones_like",
+    elementwise: """
+        abs absolute add angle acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin
+        asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor cbrt ceil clamp clip
+        conj conjugate copysign cos cosh deg2rad digamma div divide divmod eq erf erfc exp exp2
+        expm1 floor floor_divide fmax fmin fmod ge greater greater_equal gt hypot isclose isfinite
+        isinf isnan isreal le lerp less less_equal lgamma log log10 log1p log2 logaddexp logical_and
+        logical_not logical_or logical_xor lt maximum minimum mul multiply nan_to_num ne neg
+        negative not_equal positive pow power rad2deg reciprocal remainder round rsqrt sgn sigmoid
+        sign signbit sin sinc sinh sqrt square sub subtract tan tanh true_divide trunc
+        """,
+    reductions: """
+        all allclose amax amin any argmax argmin count_nonzero equal=array_equal logsumexp max mean
+        median min nanmean nansum prod ptp quantile std sum var
+        """,
+    movement: """
+        broadcast_to chunk diag diagonal expand flatten flip fliplr flipud movedim=moveaxis
+        moveaxis pad permute ravel repeat repeat_interleave reshape roll rot90 split squeeze swapaxes
+        swapdims=swapaxes tile trace transpose unbind unflatten unsqueeze view=reshape_view adjoint
+        """,
+    linalg: "bmm dot inner matmul mm mv norm outer vdot",
+    gather: """
+        argwhere choose compress gather index_add index_select isin masked_fill masked_select nonzero
+        searchsorted scatter take take_along_dim unique
+        """,
+    ordering: """
+        argpartition argsort cummax cummin cumprod cumsum diff kthvalue logcumsumexp topk
+        """,
+    nn: """
+        relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign softmax log_softmax
+        hardtanh logit
+        """,
+}
+
+
+def _attach() -> None:
+    for module, text in _METHODS.items():
+        for entry in text.split():
+            name, _, function = entry.partition("=")
+            setattr(Tensor, name, getattr(module, function or name))
+
+
+def _method(function: Callable[..., Any], *names: str) -> None:
+    for name in names or (function.__name__,):
+        setattr(Tensor, name, function)
+
+
+# -- copies and conversions ------------------------------------------------------------------------
+
+
+def astype(
+    self: Tensor, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True,
+    copy: bool = True,
+) -> Tensor:  # fmt: skip
+    """Return the tensor in ``dtype``, by C casts; a new tensor unless ``copy=False``."""
+    wanted = as_dtype(dtype)
+    if not np.can_cast(self.dtype, wanted, casting):  # pyright: ignore[reportArgumentType]
+        text = f"cannot cast {self.dtype} to {wanted} under casting={casting!r}"
+        raise fail(ArgumentError, text)
+    return creation.asarray(self, wanted, copy=copy)
+
+
+def copy(self: Tensor, order: str = "C") -> Tensor:
+    """Return a tensor of this value that shares nothing with this one."""
+    return wrap(self.node, self.traced_in)
+
+
+def detach(self: Tensor) -> Tensor:
+    """Return a view of the whole tensor, as PyTorch's ``detach``."""
+    return view(self, ())
+
+
+def contiguous(self: Tensor) -> Tensor:
+    """Return the tensor, or a copy of a view."""
+    return self if self.base is None else wrap(self.node, self.traced_in)
+
+
+def is_contiguous(self: Tensor) -> bool:
+    """Return whether the tensor is no view."""
+    return self.base is None
+
+
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
+    """Return the tensor in a dtype and on a device: ``x.to("float32")``, ``x.to("cpu")``."""
+    for value in args:
+        if isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "mps", "gpu"):
+            device = value
+        elif isinstance(value, Tensor):
+            dtype = value.dtype
+        else:
+            dtype = value
+    creation.check_device(device)
+    return creation.asarray(self, dtype, copy=copy)
+
+
+def _conversion(name: str, dtype: str) -> None:
+    def convert(self: Tensor) -> Tensor:
+        return cast(self, dtype)
+
+    convert.__name__ = convert.__qualname__ = name
+    convert.__doc__ = f"Return the tensor as {dtype}."
+    setattr(Tensor, name, convert)
+
+
+for _name, _dtype in {
+    "float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32",
+    "short": "int16", "char": "int8", "byte": "uint8", "bool": "bool", "cfloat": "complex64",
+    "cdouble": "complex128",
+}.items():  # fmt: skip
+    _conversion(_name, _dtype)
+
+
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """Return the tensor in the dtype of another."""
+    return cast(self, other.dtype)
+
+
+def cpu(self: Tensor) -> Tensor:
+    """Return the tensor itself: tensors live on the CPU."""
+    return self
+
+
+def tobytes(self: Tensor, order: Any = "C") -> bytes:
+    """Return the elements as bytes."""
+    return self.numpy().tobytes(order)
+
+
+def numel(self: Tensor) -> int:
+    """Return the number of elements."""
+    return self.size
+
+
+def dim(self: Tensor) -> int:
+    """Return the number of axes."""
+    return self.ndim
+
+
+def is_floating_point(self: Tensor) -> bool:
+    """Return whether the elements are real floats."""
+    return self.dtype.kind == "f"
+
+
+def is_complex(self: Tensor) -> bool:
+    """Return whether the elements are complex."""
+    return self.dtype.kind == "c"
+
+
+def expand_as(self: Tensor, other: Tensor) -> Tensor:
+    """Return the tensor expanded to the shape of another."""
+    return movement.broadcast_to(self, other.shape)
+
+
+def view_as(self: Tensor, other: Tensor) -> Tensor:
+    """Return the tensor reshaped to the shape of another."""
+    return movement.reshape(self, other.shape)
+
+
+def t(self: Tensor) -> Tensor:
+    """Return the transpose of a matrix; vectors stay."""
+    return movement.permute(self)
+
+
+# -- in place --------------------------------------------------------------------------------------
+
+
+def sort(
+    self: Tensor, axis: int = -1, kind: Any = None, order: Any = None, *, stable: Any = None,
+    dim: int | None = None, descending: bool = False,
+) -> Any:  # fmt: skip
+    """Sort in place, as NumPy's method. With PyTorch's ``dim``: return (values, indices)."""
+    if dim is not None:
+        return ordering.sort(self, dim=dim, descending=descending)
+    store(self, ordering.sort(self, axis, descending=descending))
+    return None
+
+
+def fill(self: Tensor, value: Any) -> Tensor:
+    """Set every element, in place."""
+    indexing.setitem(self, ..., value)
+    return self
+
+
+def zero(self: Tensor) -> Tensor:
+    """Set every element to zero, in place."""
+    return fill(self, 0)
+
+
+def copy_from(self: Tensor, source: Any) -> Tensor:
+    """Set the elements to those of ``source``, which broadcasts, in place."""
+    indexing.setitem(self, ..., source)
+    return self
+
+
+def put_along_axis(self: Tensor, indices: Any, values: Any, axis: int = -1) -> None:
+    """Write values at indices along an axis, in place."""
+    gather.put_along_axis(self, indices, values, axis)
+
+
+def itemset(self: Tensor, *args: Any) -> None:
+    """Set one element, in place."""
+    indexing.setitem(self, args[:-1], args[-1])
+
+
+_IN_PLACE = {
+    "add_": "add", "sub_": "subtract", "mul_": "multiply", "div_": "divide", "pow_": "power",
+    "neg_": "negative", "exp_": "exp", "log_": "log", "sqrt_": "sqrt", "abs_": "absolute",
+    "relu_": "relu", "sigmoid_": "sigmoid", "tanh_": "tanh", "floor_": "floor", "ceil_": "ceil",
+    "reciprocal_": "reciprocal", "square_": "square",
+}  # fmt: skip
+
+
+def _in_place(name: str, row: str) -> None:
+    def change(self: Tensor, *others: Any) -> Tensor:
+        result = record(row, (self, *others))
+        store(self, movement.broadcast_to(result, self.shape))
+        return self
+
+    change.__name__ = change.__qualname__ = name
+    change.__doc__ = f"``{row}`` in place, as PyTorch's ``{name}``."
+    setattr(Tensor, name, change)
+
+
+for _name, _row in _IN_PLACE.items():
+    _in_place(_name, _row)
+
+
+def clamp_in_place(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Limit the elements to [min, max], in place."""
+    store(self, elementwise.clip(self, min, max))
+    return self
+
+
+def masked_fill_in_place(self: Tensor, mask: Any, value: Any) -> Tensor:
+    """Set the elements under a mask, in place."""
+    store(self, gather.masked_fill(self, mask, value))
+    return self
+
+
+# -- attributes that move elements -----------------------------------------------------------------
+
+
+def _transposed(self: Tensor) -> Tensor:
+    """The tensor with all axes reversed, as NumPy's ``T``."""
+    return movement.permute(self)
+
+
+def _matrix_transposed(self: Tensor) -> Tensor:
+    """The tensor with its last two axes swapped."""
+    return movement.matrix_transpose(self)
+
+
+def _adjoint(self: Tensor) -> Tensor:
+    """The conjugate with the last two axes swapped."""
+    return movement.adjoint(self)
+
+
+def _real(self: Tensor) -> Tensor:
+    """The real parts."""
+    return self if self.dtype.kind != "c" else record("real", (self,))
+
+
+def _imag(self: Tensor) -> Tensor:
+    """The imaginary parts."""
+    return record("imag", (self,))
+
+
+def _flat(self: Tensor) -> Tensor:
+    """The elements on one axis: a view where possible."""
+    return movement.ravel(self)
+
+
+for _name, _getter in {
+    "T": _transposed, "mT": _matrix_transposed, "H": _adjoint, "mH": _adjoint, "real": _real,
+    "imag": _imag, "flat": _flat,
+}.items():  # fmt: skip
+    setattr(Tensor, _name, property(_getter))
+
+_attach()
+for _function in (
+    astype, copy, detach, contiguous, is_contiguous, to, type_as, cpu, tobytes, numel, dim,
+    is_floating_point, is_complex, expand_as, view_as, t, sort, fill, put_along_axis, itemset,
+):  # fmt: skip
+    _method(_function)
+_method(copy, "clone")
+_method(fill, "fill_")
+_method(zero, "zero_")
+_method(copy_from, "copy_")
+_method(clamp_in_place, "clamp_", "clip_")
+_method(masked_fill_in_place, "masked_fill_")
+_method(indexing.getitem, "__getitem__")
+_method(indexing.setitem, "__setitem__")
+
+
+def _round(self: Tensor, digits: int | None = None) -> Tensor:
+    return elementwise.round(self, digits or 0)
+
+
+_method(_round, "__round__")
+

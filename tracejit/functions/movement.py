@@ -1,0 +1,647 @@
+"""Rearranging elements. What NumPy returns as a view is a view here: writes go through.
+
+Views: reshape (where NumPy need not copy), permute and its relatives, flip, split, squeeze,
+expand, diagonal, broadcast_to (read-only). ``flatten``, ``concat``, ``roll``, ``tile`` … copy.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
+from tracejit.functions.arguments import (
+    Axis,
+    alias,
+    as_dtype,
+    as_index,
+    as_shape,
+    fail,
+    one_axis,
+    some_axes,
+    varargs,
+)
+from tracejit.functions.strides import reshapes_in_place
+from tracejit.ops.movement import diagonal_length, resolve_shape
+from tracejit.ops.table import Shape, broadcast_shapes
+from tracejit.tensor import SPECIAL, Step, Tensor, apply, cast, lift, record, view
+from tracejit.tracing import user_location
+
+
+def _reshaped(x: Tensor, shape: Shape) -> Tensor:
+    return view(x, (("reshape", {"shape": shape}),))
+
+
+# -- shape -----------------------------------------------------------------------------------------
+
+
+def reshape(x: Any, /, *shape: Any, order: str = "C", copy: bool | None = None) -> Tensor:
+    """Return the elements of ``x`` in C order under a new shape; one size may be −1.
+
+    A view where NumPy's is one. ``order="F"`` reads and writes in Fortran order, as a copy.
+    """
+    value = lift(x)
+    wanted = varargs(shape)
+    if isinstance(wanted, (int, np.integer)):
+        wanted = (wanted,)
+    try:
+        sizes = tuple(as_index(n, "a size") for n in wanted)
+        new = resolve_shape(value.size, sizes, value.shape)
+    except ShapeError as error:
+        error.loc = user_location()
+        raise
+    if order == "F":
+        turned = permute(apply("reshape", (permute(value),), shape=new[::-1]))
+        return SPECIAL["asarray"](turned, copy=True)
+    if order not in ("C", "A"):
+        raise fail(ValueArgumentError, f"order is 'C' or 'F', not {order!r}")
+    if copy or (copy is None and not reshapes_in_place(value, new)):
+        return apply("reshape", (value,), shape=new)
+    return _reshaped(value, new)
+
+
+def reshape_view(x: Any, /, *shape: Any) -> Tensor:
+    """Return ``x.view(*shape)`` of PyTorch: a reshape that must not copy."""
+    if len(shape) == 1 and not isinstance(shape[0], (int, list, tuple)):
+        raise fail(
+            ArgumentError,
+            "view() takes sizes, not a dtype",
+            "x.astype(dtype) converts; the bits of a tensor have no other view",
+        )
+    return reshape(x, *shape)
+
+
+def ravel(x: Any, /, order: str = "C") -> Tensor:
+    """Return ``x`` with one axis; a view where possible."""
+    return reshape(x, -1, order=order)
+
+
+def flatten(x: Any, /, start_dim: Any = 0, end_dim: int = -1, *, order: str = "C") -> Tensor:
+    """Return a copy with axes ``start_dim`` … ``end_dim`` merged into one (all by default)."""
+    value = lift(x)
+    if isinstance(start_dim, str):
+        start_dim, order = 0, start_dim
+    if value.ndim == 0 or order == "F":
+        return SPECIAL["asarray"](reshape(value, -1, order=order), copy=True)
+    first = one_axis("flatten", start_dim, value.ndim)
+    last = one_axis("flatten", end_dim, value.ndim)
+    if first > last:
+        raise fail(ValueArgumentError, f"flatten: start_dim {first} comes after end_dim {last}")
+    merged = math.prod(value.shape[first : last + 1])
+    shape = (*value.shape[:first], merged, *value.shape[last + 1 :])
+    return apply("reshape", (value,), shape=shape)
+
+
+def unflatten(x: Any, dim: int, sizes: Any, /) -> Tensor:
+    """Return ``x`` with one axis split into ``sizes``."""
+    value = lift(x)
+    axis = one_axis("unflatten", dim, value.ndim)
+    inner = resolve_shape(value.shape[axis], tuple(sizes), value.shape)
+    return reshape(value, (*value.shape[:axis], *inner, *value.shape[axis + 1 :]))
+
+
+def squeeze(x: Any, /, axis: Any = None, *, dim: Axis = None) -> Tensor:
+    """Return ``x`` without its axes of size 1, or without the given ones, which must have it."""
+    value = lift(x)
+    chosen = alias(axis, dim, "axis", "dim")
+    if chosen is None:
+        gone = {i for i, n in enumerate(value.shape) if n == 1}
+    else:
+        gone = builtins.set(some_axes("squeeze", chosen, value.ndim))
+        wide = [i for i in gone if value.shape[i] != 1]
+        if wide and dim is None:
+            raise fail(
+                ShapeError, f"squeeze: axis {wide[0]} of shape {value.shape} has a size other than 1"
+            )
+        gone -= builtins.set(wide)  # PyTorch leaves these axes alone
+    return _reshaped(value, tuple(n for i, n in enumerate(value.shape) if i not in gone))
+
+
+def expand_dims(x: Any, /, axis: Any = 0, *, dim: int | None = None) -> Tensor:
+    """Return ``x`` with new axes of size 1, at ``axis`` of the result."""
+    value = lift(x)
+    chosen = axis if dim is None else dim
+    count = len(chosen) if isinstance(chosen, (list, tuple)) else 1
+    places = some_axes("expand_dims", chosen, value.ndim + count)
+    sizes = iter(value.shape)
+    shape = tuple(1 if i in places else next(sizes) for i in range(value.ndim + count))
+    return _reshaped(value, shape)
+
+
+unsqueeze = expand_dims
+
+
+def atleast_1d(*arrays: Any) -> Any:
+    """Return the arrays with at least one axis."""
+    return _at_least(arrays, lambda s: s if s else (1,))
+
+
+def atleast_2d(*arrays: Any) -> Any:
+    """Return the arrays with at least two axes, new ones in front."""
+    return _at_least(arrays, lambda s: (1,) * (2 - len(s)) + s)
+
+
+def atleast_3d(*arrays: Any) -> Any:
+    """Return the arrays with at least three axes, as ``numpy.atleast_3d`` places them."""
+    return _at_least(
+        arrays, lambda s: s if len(s) > 2 else ((1, *s, 1) if len(s) == 1 else (s or (1, 1)) + (1,))
+    )
+
+
+def _at_least(arrays: tuple[Any, ...], shape_of: Any) -> Any:
+    values = [lift(a) for a in arrays]
+    grown = [v if shape_of(v.shape) == v.shape else _reshaped(v, shape_of(v.shape)) for v in values]
+    return grown[0] if len(grown) == 1 else tuple(grown)
+
+
+# -- order of axes ---------------------------------------------------------------------------------
+
+
+def permute(x: Any, /, *axes: Any, dims: Any = None) -> Tensor:
+    """Return ``x`` with its axes in the given order; reversed if none is given."""
+    value = lift(x)
+    order = varargs(axes) if axes else dims
+    if order is None:
+        order = range(value.ndim - 1, -1, -1)
+    elif isinstance(order, int):
+        order = (order,)
+    chosen = some_axes("permute", tuple(order), value.ndim)
+    return view(value, (("permute", {"axes": chosen}),))
+
+
+permute_dims = permute
+
+
+def transpose(x: Any, /, *axes: Any, dim0: int | None = None, dim1: int | None = None) -> Tensor:
+    """Return ``x`` with permuted axes; reversed if none is given.
+
+    Two integers for more than two axes are PyTorch's ``transpose(dim0, dim1)``, a swap; NumPy
+    would refuse them. For two axes both meanings agree, except for ``transpose(0, 1)``, which
+    NumPy leaves alone and PyTorch swaps: NumPy's holds.
+    """
+    value = lift(x)
+    if dim0 is not None and dim1 is not None:
+        return swapaxes(value, dim0, dim1)
+    if len(axes) == 2 and value.ndim > 2:
+        return swapaxes(value, *axes)
+    if len(axes) == 1 and axes[0] is None:
+        axes = ()
+    return permute(value, *axes)
+
+
+def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
+    """Return ``x`` with two axes swapped."""
+    value = lift(x)
+    order = list(range(value.ndim))
+    first, second = (one_axis("swapaxes", a, value.ndim) for a in (axis1, axis2))
+    order[first], order[second] = second, first
+    return view(value, (("permute", {"axes": tuple(order)}),))
+
+
+def moveaxis(x: Any, source: Any, destination: Any, /) -> Tensor:
+    """Return ``x`` with axes moved to new places; the others keep their order."""
+    value = lift(x)
+    sources = some_axes("moveaxis", source, value.ndim)
+    targets = some_axes("moveaxis", destination, value.ndim)
+    if len(sources) != len(targets):
+        raise fail(ShapeError, f"moveaxis: {len(sources)} axes to {len(targets)} places")
+    order = [i for i in range(value.ndim) if i not in sources]
+    for target, moved in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, moved)
+    return view(value, (("permute", {"axes": tuple(order)}),))
+
+
+def rollaxis(x: Any, axis: int, start: int = 0, /) -> Tensor:
+    """Return ``x`` with ``axis`` moved before the place ``start``."""
+    value = lift(x)
+    source = one_axis("rollaxis", axis, value.ndim)
+    target = start + value.ndim if start < 0 else start
+    return moveaxis(value, source, target - 1 if target > source else target)
+
+
+def matrix_transpose(x: Any, /) -> Tensor:
+    """Return ``x`` with its last two axes swapped."""
+    value = lift(x)
+    if value.ndim < 2:
+        raise fail(ShapeError, f"matrix_transpose needs two axes; the shape is {value.shape}")
+    return swapaxes(value, -2, -1)
+
+
+def adjoint(x: Any, /) -> Tensor:
+    """Return the conjugate of ``x`` with its last two axes swapped."""
+    return record("conjugate", (matrix_transpose(x),))
+
+
+def flip(x: Any, /, axis: Axis = None, *, dims: Axis = None) -> Tensor:
+    """Return ``x`` reversed along axes, all by default."""
+    value = lift(x)
+    axes = some_axes("flip", alias(axis, dims, "axis", "dims"), value.ndim)
+    start = tuple(builtins.max(n - 1, 0) if i in axes else 0 for i, n in enumerate(value.shape))
+    step = tuple(-1 if i in axes else 1 for i in range(value.ndim))
+    return view(value, (("slice", {"start": start, "size": value.shape, "step": step}),))
+
+
+def flipud(x: Any, /) -> Tensor:
+    """Return ``x`` reversed along its first axis."""
+    return flip(x, 0)
+
+
+def fliplr(x: Any, /) -> Tensor:
+    """Return ``x`` reversed along its second axis."""
+    return flip(x, 1)
+
+
+def rot90(x: Any, /, k: int = 1, axes: Sequence[int] = (0, 1)) -> Tensor:
+    """Return ``x`` turned by k · 90° in the plane of two axes."""
+    value = lift(x)
+    first, second = some_axes("rot90", tuple(axes), value.ndim)
+    turns = k % 4
+    if turns == 0:
+        return view(value, ())
+    if turns == 2:
+        return flip(value, (first, second))
+    swapped = swapaxes(flip(value, second) if turns == 1 else value, first, second)
+    return swapped if turns == 1 else flip(swapped, second)
+
+
+# -- broadcasting ----------------------------------------------------------------------------------
+
+
+def broadcast_to(x: Any, shape: Any, /) -> Tensor:
+    """Return ``x`` repeated to ``shape``; a read-only view."""
+    value, sizes = lift(x), as_shape(shape)
+    return view(value, (("broadcast_to", {"shape": sizes}),) if sizes != value.shape else ())
+
+
+def expand(x: Any, /, *shape: Any) -> Tensor:
+    """Return PyTorch's ``expand``: like ``broadcast_to``, −1 keeps a size."""
+    value = lift(x)
+    wanted = varargs(shape)
+    sizes = [as_index(n, "a size") for n in ([wanted] if isinstance(wanted, int) else wanted)]
+    lead = len(sizes) - value.ndim
+    for position, size in enumerate(sizes):
+        if size == -1:
+            if position < lead:
+                raise fail(ShapeError, f"expand: -1 for a new axis in {tuple(sizes)}")
+            sizes[position] = value.shape[position - lead]
+    return broadcast_to(value, tuple(sizes))
+
+
+def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
+    """Return the arrays broadcast against each other."""
+    values = [lift(a) for a in arrays]
+    if not values:
+        return ()
+    shape = shape_of_broadcast(*[v.shape for v in values])
+    return tuple(broadcast_to(v, shape) for v in values)
+
+
+broadcast_tensors = broadcast_arrays
+
+
+def shape_of_broadcast(*shapes: Shape) -> Shape:
+    """Return the shape that ``shapes`` broadcast to."""
+    try:
+        return broadcast_shapes("broadcast", [as_shape(s) for s in shapes]) if shapes else ()
+    except ShapeError as error:
+        error.loc = user_location()
+        raise
+
+
+# -- joining and splitting -------------------------------------------------------------------------
+
+
+def concat(arrays: Any, /, axis: int | None = 0, *, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """Return the arrays joined along an axis; flattened first with ``axis=None``."""
+    chosen = axis if dim is None else dim
+    values = [lift(a) for a in _sequence("concat", arrays)]
+    if chosen is None:
+        values, chosen = [apply("reshape", (v,), shape=(v.size,)) for v in values], 0
+    if builtins.any(v.ndim == 0 for v in values):
+        raise fail(ShapeError, "concat: a 0-d value has no axis to join along", "use stack")
+    joined = record("concat", values, axis=one_axis("concat", chosen, values[0].ndim))
+    return joined if dtype is None else cast(joined, as_dtype(dtype))
+
+
+concatenate = cat = concat
+
+
+def _sequence(name: str, arrays: Any) -> list[Any]:
+    if isinstance(arrays, Tensor) and arrays.ndim == 0:
+        raise fail(ArgumentError, f"{name} takes a sequence of arrays")
+    listed = list(arrays)
+    if not listed:
+        raise fail(ValueArgumentError, f"{name}: nothing to join", "give at least one array")
+    return listed
+
+
+def stack(arrays: Any, /, axis: int = 0, *, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """Return arrays of equal shape joined along a new axis."""
+    values = [lift(a) for a in _sequence("stack", arrays)]
+    place = one_axis("stack", axis if dim is None else dim, values[0].ndim + 1)
+    joined = record("stack", values, axis=place)
+    return joined if dtype is None else cast(joined, as_dtype(dtype))
+
+
+def hstack(arrays: Any, /) -> Tensor:
+    """Return the arrays joined along the second axis, 1-d ones along the first."""
+    values = [atleast_1d(a) for a in _sequence("hstack", arrays)]
+    return concat(values, 0 if values[0].ndim == 1 else 1)
+
+
+def vstack(arrays: Any, /) -> Tensor:
+    """Return the arrays joined along the first axis, 1-d ones as rows."""
+    return concat([atleast_2d(a) for a in _sequence("vstack", arrays)], 0)
+
+
+def dstack(arrays: Any, /) -> Tensor:
+    """Return the arrays joined along the third axis."""
+    return concat([atleast_3d(a) for a in _sequence("dstack", arrays)], 2)
+
+
+def column_stack(arrays: Any, /) -> Tensor:
+    """Return 1-d arrays as columns, joined with the others along the second axis."""
+    values = [lift(a) for a in _sequence("column_stack", arrays)]
+    columns = [reshape(v, -1, 1) if v.ndim < 2 else v for v in values]
+    return concat(columns, 1)
+
+
+def block(arrays: Any, /) -> Tensor:
+    """Return nested lists of blocks joined: the innermost along the last axis, and so on out."""
+
+    def depth(part: Any) -> int:
+        return 1 + builtins.max(depth(p) for p in part) if isinstance(part, list) else 0  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+    def join(part: Any, level: int, rank: int) -> Tensor:
+        if not isinstance(part, list):
+            value = lift(part)
+            return reshape(value, (1,) * (rank - value.ndim) + value.shape)
+        return concat([join(p, level - 1, rank) for p in part], rank - level)  # pyright: ignore[reportUnknownVariableType]
+
+    def leaves(part: Any) -> list[Any]:
+        return [v for p in part for v in leaves(p)] if isinstance(part, list) else [part]  # pyright: ignore[reportUnknownVariableType]
+
+    levels = depth(arrays)
+    rank = builtins.max(levels, *(lift(v).ndim for v in leaves(arrays)))
+    return join(arrays, levels, rank)
+
+
+def cut(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    """Return the view x[start:stop] along one axis."""
+    rank = x.ndim
+    attrs = {
+        "start": tuple(start if i == axis else 0 for i in range(rank)),
+        "size": tuple(stop - start if i == axis else n for i, n in enumerate(x.shape)),
+        "step": (1,) * rank,
+    }
+    return view(x, (("slice", attrs),))
+
+
+def _at(x: Tensor, axis: int, bounds: Sequence[int]) -> list[Tensor]:
+    extent = x.shape[axis]
+    edges = [0, *(slice(None, b).indices(extent)[1] for b in bounds), extent]
+    return [
+        cut(x, axis, first, builtins.max(first, last))
+        for first, last in zip(edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def array_split(x: Any, parts: Any, /, axis: int = 0) -> list[Tensor]:
+    """Return ``parts`` pieces of nearly equal size, or the pieces between given positions."""
+    value = lift(x)
+    place = one_axis("array_split", axis, value.ndim)
+    if not isinstance(parts, int):
+        return _at(value, place, [as_index(p, "a position") for p in parts])
+    if parts < 1:
+        raise fail(ValueArgumentError, f"array_split: {parts} parts")
+    small, more = builtins.divmod(value.shape[place], parts)
+    bounds = [i * small + builtins.min(i, more) for i in range(1, parts)]
+    return _at(value, place, bounds)
+
+
+def split(x: Any, parts: Any, /, axis: int = 0, *, dim: int | None = None) -> list[Tensor]:
+    """Return ``parts`` equal pieces, or the pieces between given positions, as ``numpy.split``.
+
+    With PyTorch's ``dim``, ``parts`` is the size of a piece, or the list of all sizes.
+    """
+    value = lift(x)
+    if dim is None:
+        place = one_axis("split", axis, value.ndim)
+        if isinstance(parts, int) and (parts < 1 or value.shape[place] % parts):
+            raise fail(
+                ShapeError,
+                f"split: axis {place} of shape {value.shape} has no {parts} equal parts",
+                "array_split allows unequal ones",
+            )
+        return array_split(value, parts, place)
+    place = one_axis("split", dim, value.ndim)
+    extent = value.shape[place]
+    if isinstance(parts, int):
+        if parts < 1:
+            raise fail(ValueArgumentError, f"split: pieces of size {parts}")
+        return _at(value, place, range(parts, extent, parts))
+    sizes = [as_index(n, "a size") for n in parts]
+    if sum(sizes) != extent:
+        raise fail(ShapeError, f"split: sizes {sizes} for axis {place} of shape {value.shape}")
+    return _at(value, place, [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)])
+
+
+def chunk(x: Any, chunks: int, /, dim: int = 0) -> list[Tensor]:
+    """Return at most ``chunks`` pieces of equal size, the last one may be smaller."""
+    value = lift(x)
+    place = one_axis("chunk", dim, value.ndim)
+    size = -(-value.shape[place] // as_index(chunks, "chunks")) or 1
+    return split(value, size, dim=place)
+
+
+def hsplit(x: Any, parts: Any, /) -> list[Tensor]:
+    """Return pieces along the second axis (the first of a 1-d array)."""
+    value = lift(x)
+    return split(value, parts, 0 if value.ndim == 1 else 1)
+
+
+def vsplit(x: Any, parts: Any, /) -> list[Tensor]:
+    """Return pieces along the first axis."""
+    return split(x, parts, 0)
+
+
+def dsplit(x: Any, parts: Any, /) -> list[Tensor]:
+    """Return pieces along the third axis."""
+    return split(x, parts, 2)
+
+
+def unstack(x: Any, /, axis: int = 0, *, dim: int | None = None) -> tuple[Tensor, ...]:
+    """Return the slices along an axis, without it."""
+    value = lift(x)
+    place = one_axis("unstack", axis if dim is None else dim, value.ndim)
+    return tuple(
+        squeeze(cut(value, place, i, i + 1), place) for i in range(value.shape[place])
+    )
+
+
+unbind = unstack
+
+# -- repeating, rolling, padding -------------------------------------------------------------------
+
+
+def roll(x: Any, shift: Any, /, axis: Axis = None, *, dims: Axis = None) -> Tensor:
+    """Return ``x`` rotated along axes; over the flattened elements without an axis."""
+    value = lift(x)
+    chosen = alias(axis, dims, "axis", "dims")
+    if chosen is None:
+        if isinstance(shift, (list, tuple)):
+            raise fail(ArgumentError, "roll: several shifts need as many axes")
+        flat = apply("reshape", (value,), shape=(value.size,))
+        rolled = apply("roll", (flat,), shift=(as_index(shift, "a shift"),), axis=(0,))
+        return apply("reshape", (rolled,), shape=value.shape)
+    axes = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
+    shifts = list(shift) if isinstance(shift, (list, tuple)) else [shift]
+    if len(shifts) == 1:
+        shifts *= len(axes)
+    elif len(axes) == 1:
+        axes *= len(shifts)
+    if len(shifts) != len(axes):
+        raise fail(ShapeError, f"roll: {len(shifts)} shifts for {len(axes)} axes")
+    places = tuple(one_axis("roll", a, value.ndim) for a in axes)
+    return apply("roll", (value,), shift=tuple(as_index(s, "a shift") for s in shifts), axis=places)
+
+
+def tile(x: Any, reps: Any, /, *more: int) -> Tensor:
+    """Return copies of ``x`` side by side; ``reps`` counts them along each axis."""
+    value = lift(x)
+    counts = as_shape((reps, *more) if more else reps, "reps")
+    counts = (1,) * (value.ndim - len(counts)) + counts
+    return apply("tile", (value,), reps=counts)
+
+
+def repeat(
+    x: Any, repeats: Any, /, axis: int | None = None, *, dim: int | None = None
+) -> Tensor:
+    """Return ``x`` with each element repeated (NumPy's meaning; PyTorch's is ``tile``)."""
+    value = lift(x)
+    chosen = alias(axis, dim, "axis", "dim")
+    if chosen is None:
+        value, chosen = ravel(value), 0
+    place = one_axis("repeat", chosen, value.ndim)
+    if isinstance(repeats, (int, np.integer)):
+        return apply("repeat", (value,), repeats=int(repeats), axis=place)
+    counts = np.asarray(repeats)
+    if counts.size == 1:
+        return apply("repeat", (value,), repeats=int(counts.reshape(())), axis=place)
+    try:
+        positions = np.repeat(np.arange(value.shape[place]), counts)
+    except ValueError as error:
+        raise fail(ShapeError, f"repeat: {error}") from None
+    return SPECIAL["take"](value, positions, place)
+
+
+repeat_interleave = repeat
+
+
+def pad(
+    x: Any, pad_width: Any, /, mode: str = "constant", *, constant_values: Any = 0
+) -> Tensor:
+    """Return ``x`` extended at its ends, as ``numpy.pad`` (one value for all constants)."""
+    value = lift(x)
+    try:
+        widths = np.broadcast_to(np.asarray(pad_width), (value.ndim, 2))
+    except ValueError:
+        text = f"pad: widths {pad_width!r} for shape {value.shape}"
+        raise fail(ShapeError, text, "give (before, after) for every axis") from None
+    if widths.size and widths.dtype.kind not in "iu":
+        raise fail(ArgumentError, "pad: widths must be whole numbers")
+    low = tuple(int(n) for n in widths[:, 0])
+    high = tuple(int(n) for n in widths[:, 1])
+    if mode != "constant":
+        return record("pad_mode", (value,), low=low, high=high, mode=mode)
+    fill = lift(constant_values, value.dtype)
+    return apply("pad", (value, fill), low=low, high=high)
+
+
+# -- diagonals -------------------------------------------------------------------------------------
+
+
+def diagonal(
+    x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1,
+    *, dim1: int | None = None, dim2: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Return a diagonal of two axes, as the last axis; a view."""
+    value = lift(x)
+    first = one_axis("diagonal", axis1 if dim1 is None else dim1, value.ndim)
+    second = one_axis("diagonal", axis2 if dim2 is None else dim2, value.ndim)
+    if first == second:
+        raise fail(ShapeError, "diagonal: the two axes are the same")
+    lead = [i for i in range(value.ndim) if i not in (first, second)]
+    order = (*lead, first, second)
+    rows, columns = value.shape[first], value.shape[second]
+    lead_shape = tuple(value.shape[i] for i in lead)
+    length = diagonal_length(rows, columns, offset)
+    start = (offset if offset >= 0 else -offset * columns) if length else 0
+    rank = len(lead)
+    cut_out = {
+        "start": (0,) * rank + (start,),
+        "size": (*lead_shape, length),
+        "step": (1,) * rank + (columns + 1,),
+    }
+    steps: tuple[Step, ...] = (
+        ("permute", {"axes": order}),
+        ("reshape", {"shape": (*lead_shape, rows * columns)}),
+        ("slice", cut_out),
+    )
+    return view(value, steps)
+
+
+def diag(x: Any, /, k: int = 0, *, diagonal: int | None = None) -> Tensor:
+    """Return a copy of a matrix's diagonal, or the matrix with a vector on its diagonal."""
+    value = lift(x)
+    offset = k if diagonal is None else diagonal
+    if value.ndim == 1:
+        return apply("diag", (value,), k=offset)
+    if value.ndim != 2:
+        raise fail(ShapeError, f"diag takes one or two axes; the shape is {value.shape}")
+    return apply("diagonal", (value,), offset=offset)
+
+
+def diagflat(x: Any, /, k: int = 0) -> Tensor:
+    """Return the matrix with the flattened elements of ``x`` on a diagonal."""
+    return diag(ravel(x), k)
+
+
+def diag_embed(x: Any, /, offset: int = 0) -> Tensor:
+    """Return matrices with the last axis of ``x`` on a diagonal."""
+    return record("diag", (x,), k=offset)
+
+
+def trace(
+    x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None
+) -> Tensor:
+    """Return the sum of a diagonal; integers in 64 bits."""
+    value = moveaxis(x, (axis1, axis2), (-2, -1))
+    if dtype is not None:
+        value = cast(value, as_dtype(dtype))
+    return record("trace", (value,), offset=offset)
+
+
+def append(x: Any, values: Any, /, axis: int | None = None) -> Tensor:
+    """Return ``x`` with ``values`` joined at the end; both flattened without an axis."""
+    return concat([x, values], axis)
+
+
+def trim_zeros(x: Any, /, trim: str = "fb") -> Tensor:
+    """Return a 1-d ``x`` without leading and trailing zeros; needs the values."""
+    value = lift(x)
+    kept = np.flatnonzero(value.numpy())
+    if not kept.size:
+        return cut(value, 0, 0, 0)
+    first = int(kept[0]) if "f" in trim else 0
+    last = int(kept[-1]) + 1 if "b" in trim else value.shape[0]
+    return cut(value, 0, first, last)
+
+
+SPECIAL["stack"] = stack
+SPECIAL["broadcast_arrays"] = broadcast_arrays
+SPECIAL["squeeze"] = squeeze

@@ -1,0 +1,295 @@
+"""Functions of neural networks, under PyTorch's names.
+
+``axis`` and PyTorch's ``dim`` mean the same. The definitions are the op rows'; float64 stays
+float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tracejit.errors import ShapeError, ValueArgumentError
+from tracejit.functions.arguments import Axis, as_dtype, as_shape, fail, one_axis, some_axes
+from tracejit.functions.creation import filled
+from tracejit.functions.elementwise import Binary, Unary, binary, unary
+from tracejit.functions.gather import take
+from tracejit.tensor import Tensor, apply, cast, lift, record
+
+relu: Unary = unary("relu")
+relu6: Unary = unary("relu6")
+selu: Unary = unary("selu")
+silu: Unary = unary("silu")
+swish = silu
+mish: Unary = unary("mish")
+softplus: Unary = unary("softplus")
+softsign: Unary = unary("softsign")
+logsigmoid: Unary = unary("log_sigmoid", "logsigmoid")
+log_sigmoid = logsigmoid
+tanhshrink: Unary = unary("tanhshrink")
+hardsigmoid: Unary = unary("hardsigmoid")
+hardswish: Unary = unary("hardswish")
+logit: Unary = unary("logit")
+ndtr: Unary = unary("ndtr")
+prelu: Binary = binary("prelu")
+xlogy: Binary = binary("xlogy")
+squared_difference: Binary = binary("squared_difference")
+
+
+def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
+    """Return x above zero, negative_slope · x below."""
+    return record("leaky_relu", (x,), slope=float(negative_slope))
+
+
+def elu(x: Any, /, alpha: float = 1.0) -> Tensor:
+    """Return x above zero, alpha · (eˣ − 1) below."""
+    return record("elu", (x,), alpha=float(alpha))
+
+
+def celu(x: Any, /, alpha: float = 1.0) -> Tensor:
+    """Return x above zero, alpha · (e^(x/alpha) − 1) below."""
+    return record("celu", (x,), alpha=float(alpha))
+
+
+def gelu(x: Any, /, approximate: str = "none") -> Tensor:
+    """Return x · Φ(x); ``approximate="tanh"`` for the other usual formula."""
+    return record("gelu", (x,), approximate=approximate)
+
+
+def hardtanh(x: Any, /, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """Return x clipped to [min_val, max_val]."""
+    return record("hardtanh", (x,), low=float(min_val), high=float(max_val))
+
+
+def threshold(x: Any, threshold: float, value: float, /) -> Tensor:
+    """Return x above the threshold, else ``value``."""
+    return record("threshold", (x,), threshold=float(threshold), value=float(value))
+
+
+def hardshrink(x: Any, /, lambd: float = 0.5) -> Tensor:
+    """Return 0 for |x| ≤ lambd, else x."""
+    return record("hardshrink", (x,), width=float(lambd))
+
+
+def softshrink(x: Any, /, lambd: float = 0.5) -> Tensor:
+    """Return x moved towards 0 by ``lambd``."""
+    return record("softshrink", (x,), width=float(lambd))
+
+
+# -- along an axis ---------------------------------------------------------------------------------
+
+
+def softmax(x: Any, /, axis: int = -1, *, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """Return eˣ / Σ eˣ along an axis."""
+    return _along("softmax", x, axis if dim is None else dim, dtype)
+
+
+def log_softmax(x: Any, /, axis: int = -1, *, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """Return the logarithm of the softmax, accurate where that underflows."""
+    return _along("log_softmax", x, axis if dim is None else dim, dtype)
+
+
+def _along(name: str, x: Any, axis: int, dtype: Any) -> Tensor:
+    value = lift(x) if dtype is None else cast(lift(x), as_dtype(dtype))
+    if value.ndim == 0:
+        value = apply("reshape", (value,), shape=(1,))
+        one_axis(name, axis, 1)
+        return apply("reshape", (record(name, (value,), axis=0),), shape=())
+    return record(name, (value,), axis=one_axis(name, axis, value.ndim))
+
+
+def softmin(x: Any, /, axis: int = -1, *, dim: int | None = None) -> Tensor:
+    """Return the softmax of −x."""
+    return softmax(record("negative", (x,)), axis, dim=dim)
+
+
+def normalize(x: Any, /, axis: Axis = 1, eps: float = 1e-12, *, dim: Axis = None) -> Tensor:
+    """Return x / max(|x|₂, eps) over an axis."""
+    value = lift(x)
+    axes = tuple(sorted(some_axes("normalize", axis if dim is None else dim, value.ndim)))
+    return record("normalize", (value,), axis=axes, eps=float(eps))
+
+
+def layer_norm(
+    x: Any,
+    normalized_shape: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *,
+    axis: Axis = None,
+) -> Tensor:
+    """Return (x − mean) / √(variance + eps) over the last axes, times weight plus bias.
+
+    ``normalized_shape`` are the sizes of these axes; without it, and without ``axis``, it is the
+    last axis alone.
+    """
+    value = lift(x)
+    axes = _normal_axes("layer_norm", value, normalized_shape, axis)
+    if weight is None and bias is None:
+        return record("standardize", (value,), axis=axes, eps=float(eps))
+    scale = filled((), 1, value.dtype) if weight is None else lift(weight)
+    shift = filled((), 0, scale.dtype) if bias is None else lift(bias)
+    return record("layer_norm", (value, scale, shift), axis=axes, eps=float(eps))
+
+
+def _normal_axes(name: str, x: Tensor, sizes: Any, axis: Axis) -> tuple[int, ...]:
+    if sizes is None:
+        return tuple(sorted(some_axes(name, -1 if axis is None else axis, x.ndim)))
+    shape = as_shape(sizes)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise fail(ShapeError, f"{name}: the last axes of {x.shape} are not {shape}")
+    return tuple(range(x.ndim - len(shape), x.ndim))
+
+
+def rms_norm(
+    x: Any, normalized_shape: Any = None, weight: Any = None, eps: float = 1e-6,
+    *, axis: Axis = None,
+) -> Tensor:  # fmt: skip
+    """Return x / √(mean x² + eps) over the last axes, times weight."""
+    value = lift(x)
+    axes = _normal_axes("rms_norm", value, normalized_shape, axis)
+    scale = filled((), 1, value.dtype) if weight is None else lift(weight)
+    return record("rms_norm", (value, scale), axis=axes, eps=float(eps))
+
+
+def batch_norm(
+    x: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Return x normalised for each channel (axis 1): by given statistics, or by its own.
+
+    With ``training`` the statistics are those of ``x``; running ones are not updated.
+    """
+    value = lift(x)
+    if value.ndim < 2:
+        raise fail(ShapeError, f"batch_norm needs a channel axis; the shape is {value.shape}")
+    shape = tuple(n if i == 1 else 1 for i, n in enumerate(value.shape))
+
+    def channel(part: Any, default: int) -> Tensor:
+        if part is None:
+            return filled((), default, value.dtype)
+        found = lift(part)
+        return apply("reshape", (found,), shape=shape) if found.ndim else found
+
+    if training:
+        axes = tuple(i for i in range(value.ndim) if i != 1)
+        mean = record("mean", (value,), axis=axes, keepdims=True)
+        variance = record("var", (value,), axis=axes, keepdims=True)
+    else:
+        mean, variance = channel(running_mean, 0), channel(running_var, 1)
+    operands = (value, mean, variance, channel(weight, 1), channel(bias, 0))
+    return record("batch_norm", operands, eps=float(eps))
+
+
+# -- losses ----------------------------------------------------------------------------------------
+
+
+def mse_loss(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
+    """Return (x − target)², averaged, summed, or with ``reduction="none"`` as it is."""
+    return record("mse_loss", (x, target), reduction=reduction)
+
+
+def l1_loss(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
+    """Return |x − target|."""
+    return record("l1_loss", (x, target), reduction=reduction)
+
+
+def huber_loss(x: Any, target: Any, /, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """Return ½d² for d = |x − target| ≤ delta, delta · (d − ½delta) beyond."""
+    return record("huber_loss", (x, target), reduction=reduction, delta=float(delta))
+
+
+def binary_cross_entropy_with_logits(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
+    """Return the binary cross entropy of sigmoid(x) against targets in [0, 1]."""
+    return record("bce_with_logits", (x, target), reduction=reduction)
+
+
+def kl_div(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
+    """Return target · (log target − x) for log-probabilities x."""
+    return record("kl_div", (x, target), reduction=reduction)
+
+
+def cross_entropy(x: Any, target: Any, /, reduction: str = "mean", *, axis: int | None = None) -> Tensor:
+    """Return −log softmax(x)[target] for class indices, or for probabilities of the shape of x.
+
+    Classes lie along ``axis``: 1 as in PyTorch, or the only one there is.
+    """
+    logits, wanted = lift(x), lift(target)
+    place = one_axis("cross_entropy", min(1, logits.ndim - 1) if axis is None else axis, logits.ndim)
+    if wanted.dtype.kind in "iu":
+        return record("cross_entropy", (logits, wanted), axis=place, reduction=reduction)
+    weighted = record("multiply", (wanted, log_softmax(logits, place)))
+    loss = record("negative", (record("sum", (weighted,), axis=(place,), keepdims=False),))
+    if reduction == "none":
+        return loss
+    if reduction not in ("mean", "sum"):
+        raise fail(ValueArgumentError, f"cross_entropy: reduction {reduction!r}")
+    return record(reduction, (loss,), axis=tuple(range(loss.ndim)), keepdims=False)
+
+
+def nll_loss(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
+    """Return −x[target] for log-probabilities x with classes along axis 1."""
+    logits, wanted = lift(x), lift(target)
+    place = min(1, logits.ndim - 1)
+    grown = apply(
+        "reshape", (wanted,), shape=(*wanted.shape[:place], 1, *wanted.shape[place:])
+    )
+    picked = record("take_along_axis", (logits, grown), axis=place)
+    loss = record("negative", (apply("reshape", (picked,), shape=wanted.shape),))
+    if reduction == "none":
+        return loss
+    if reduction not in ("mean", "sum"):
+        raise fail(ValueArgumentError, f"nll_loss: reduction {reduction!r}")
+    return record(reduction, (loss,), axis=tuple(range(loss.ndim)), keepdims=False)
+
+
+# -- products --------------------------------------------------------------------------------------
+
+
+def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
+    """Return x @ weightᵀ + bias."""
+    operands = (x, weight) if bias is None else (x, weight, bias)
+    return record("linear", operands)
+
+
+def scaled_dot_product_attention(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None,
+) -> Tensor:  # fmt: skip
+    """Return softmax(query keyᵀ · scale + mask) value; scale is 1/√E unless given."""
+    if dropout_p:
+        raise fail(ValueArgumentError, "attention: dropout is not part of inference", "dropout_p=0")
+    queries = lift(query)
+    factor = 1 / math.sqrt(queries.shape[-1]) if scale is None else float(scale)
+    operands = (queries, key, value) if attn_mask is None else (queries, key, value, attn_mask)
+    return record("attention", operands, scale=factor, causal=bool(is_causal))
+
+
+attention = scaled_dot_product_attention
+
+
+def cdist(x: Any, y: Any, /) -> Tensor:
+    """Return the Euclidean distances of all rows of ``x`` to all rows of ``y``."""
+    return record("cdist", (x, y))
+
+
+def cosine_similarity(x: Any, y: Any, /, eps: float = 1e-8) -> Tensor:
+    """Return Σ x·y / (|x| |y|) along the last axis."""
+    return record("cosine_similarity", (x, y), eps=float(eps))
+
+
+def embedding(indices: Any, weight: Any, /) -> Tensor:
+    """Return the rows of ``weight`` that ``indices`` name."""
+    return take(weight, indices, 0)
+
+
+def dropout(x: Any, /, p: float = 0.5, training: bool = False) -> Tensor:
+    """Return ``x``: dropout acts in training alone, where it needs ``tj.random``'s numbers."""
+    if training and p:
+        raise fail(
+            ValueArgumentError,
+            "dropout in training draws random numbers",
+            "multiply by a mask: x * (tj.random.rand(*x.shape) > p) / (1 - p)",
+        )
+    return lift(x)

@@ -1,0 +1,642 @@
+"""Tensor: the one traced value.
+
+A tensor is a handle on a node of the dataflow graph. Operations record nodes; nothing runs until
+Python asks for a value (``numpy()``, ``item``, ``bool``, ``print``, DLPack), and then the handle
+moves to a ``data`` leaf that holds the result. Outside a trace the leaves are data, inside they
+are placeholders, and asking a value of a tensor that depends on one raises ``TraceError``.
+
+Nodes never change, handles do: an in-place operator or an assignment moves the handle to a new
+node. A view (basic slice, reshape, transpose, …) is a handle with a base and the movement steps
+that lead to it: it reads through its base, and a write to it becomes a functional update of the
+base, so writes are seen through every view, as NumPy's are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from tracejit.errors import (
+    DTypeError,
+    OutOfMemory,
+    RangeError,
+    ShapeError,
+    TraceError,
+    UserError,
+    ValueArgumentError,
+)
+from tracejit.graph.graph import reachable
+from tracejit.graph.node import Node, constant, data, make
+from tracejit.operators import Operators
+from tracejit.ops import OPS, Family
+from tracejit.ops.table import Array, DType, Shape
+from tracejit.tracing import Trace, join, no_value, state, user_location
+
+Step = tuple[str, Mapping[str, Hashable]]
+"""One movement op on the way from a base to its view: the op's name and its attributes."""
+
+SPECIAL: dict[str, Callable[..., Tensor]] = {}
+"""Operators that are more than one elementwise row (``matmul``); ``functions`` fills it."""
+
+MAX_RANK = 64  # NumPy's own limit
+
+_WEAK: frozenset[type] = frozenset({int, float, complex})
+_BOOL = np.dtype(np.bool_)
+
+
+class View:
+    """How a view follows from its base: ``steps`` applied to ``base``, last read at ``seen``."""
+
+    __slots__ = ("base", "root", "seen", "steps")
+
+    def __init__(self, base: Tensor, steps: tuple[Step, ...]):
+        self.base = base
+        self.root: Tensor = base if base._view is None else base._view.root
+        self.steps = steps
+        self.seen: int = self.root._version
+
+
+class Tensor(Operators):
+    """An n-dimensional array of known dtype and shape whose value is computed on demand.
+
+    ``Tensor(value, dtype=None)`` copies what ``tj.asarray`` takes.
+    """
+
+    # _node: the current node (of a view: as of version ``_view.seen`` of its root).
+    # _trace: the trace whose arguments the value depends on. _birth: the trace that ran when the
+    # handle was made; a handle from outside must not be changed inside. _version: counts moves.
+    __slots__ = ("__weakref__", "_birth", "_node", "_trace", "_version", "_view")
+
+    weak: type | None = None
+    """The Python type this tensor promotes as, where it stands for a Python scalar (NEP 50)."""
+
+    _node: Node
+    _trace: Trace | None
+    _birth: Trace | None
+    _version: int
+    _view: View | None
+
+    def __init__(self, value: Any, dtype: Any = None):
+        made = lift(value, dtype, copy=True)
+        self._node, self._trace, self._birth = made.node, made.traced_in, state.trace
+        self._version, self._view = 0, None
+
+    if TYPE_CHECKING:  # functions/methods.py attaches the methods, under all their names
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, key: Any) -> Tensor: ...
+        def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    # -- what is known without a value
+
+    @property
+    def node(self) -> Node:
+        """The node of the current value."""
+        view = self._view
+        if view is not None and view.seen != view.root._version:
+            _refresh(self)
+        return self._node
+
+    @property
+    def traced_in(self) -> Trace | None:
+        """The trace whose arguments this value depends on; None where the value is known."""
+        return self._trace if self._view is None else self._view.root._trace
+
+    @property
+    def shape(self) -> Shape:
+        return self._node.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self._node.dtype
+
+    @property
+    def weak(self) -> type | None:
+        """The Python type it promotes as: of traced Python scalars only (NEP 50)."""
+        return None
+
+    @property
+    def ndim(self) -> int:
+        return len(self._node.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._node.size
+
+    @property
+    def itemsize(self) -> int:
+        return self._node.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self._node.nbytes
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    @property
+    def base(self) -> Tensor | None:
+        """The tensor this one is a view of, as NumPy's ``base``."""
+        return None if self._view is None else self._view.root
+
+    def __len__(self) -> int:
+        if not self._node.shape:
+            raise _error(TraceError, "len() of a 0-d tensor")
+        return self._node.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self._node.shape:
+            raise _error(TraceError, "iteration over a 0-d tensor")
+        return (self[i] for i in range(self._node.shape[0]))
+
+    # -- values
+
+    def numpy(self, *, copy: bool = False) -> Array:
+        """Return the value as an ndarray: read-only, or the caller's own with ``copy=True``."""
+        array = value_of(self, "numpy()")
+        if copy:
+            return array.copy()
+        array = array.view()
+        array.flags.writeable = False
+        return array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = value_of(self, "np.asarray()")
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise _error(
+                    ValueArgumentError, f"a tensor of {array.dtype} as {np.dtype(dtype)} is a copy"
+                )
+            return array.astype(dtype)
+        return self.numpy(copy=bool(copy))
+
+    def item(self, *index: int) -> Any:
+        """Return the only element, or the one at ``index``, as a Python scalar."""
+        array = value_of(self, "item()", _WHERE)
+        if not index and array.size != 1:
+            raise _error(
+                ValueArgumentError,
+                f"item() needs one element; the shape is {self.shape}",
+                hint="index first, or use tolist()",
+            )
+        return array.item(*index)
+
+    def tolist(self) -> Any:
+        """Return the value as nested lists of Python scalars."""
+        return value_of(self, "tolist()").tolist()
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise _error(
+                ValueArgumentError,
+                f"the truth value of a tensor of shape {self.shape} is ambiguous",
+                hint="use x.any() or x.all()",
+            )
+        return bool(value_of(self, "a Python condition (if, while, and, or, not)", _WHERE).item())
+
+    def _number(self, wanted: str) -> Any:
+        if self.size != 1:
+            raise _error(DTypeError, f"{wanted} needs one element; the shape is {self.shape}")
+        return value_of(self, wanted, "keep it a tensor, or return the value").item()
+
+    def __float__(self) -> float:
+        return float(self._number("float()"))
+
+    def __int__(self) -> int:
+        return int(self._number("int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._number("complex()"))
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu" or self.shape:
+            raise _error(DTypeError, f"{self.dtype}{list(self.shape)} is not an index")
+        hint = "sizes and slice bounds must be known; tj.take(x, i) takes a traced index"
+        return value_of(self, "a Python index", hint).item()
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(SPECIAL["any"](record("equal", (self, value))))
+
+    def __repr__(self) -> str:
+        if self.traced_in is not None:
+            return f"tensor(<traced in {self.traced_in.name}>, {self.dtype}{list(self.shape)})"
+        array = value_of(self, "repr()")
+        inside = np.array2string(array, separator=", ", prefix="tensor(")
+        if not array.size:
+            inside = f"[], shape={array.shape}"
+        # Types a reader would take the digits for need no name, as in NumPy's own repr.
+        plain = array.dtype in (np.dtype(np.float64), np.dtype(np.int64), _BOOL, np.dtype("c16"))
+        suffix = "" if plain and array.size else f", dtype={array.dtype}"
+        return f"tensor({inside}{suffix})"
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        if self.ndim == 0:
+            return format(value_of(self, "format()").item(), spec)
+        raise _error(
+            DTypeError,
+            f"a tensor of shape {self.shape} has no format {spec!r}",
+            hint="format x.numpy(), or one element",
+        )
+
+    # -- copies
+
+    def __copy__(self) -> Tensor:
+        return wrap(self.node, self.traced_in)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return wrap(self.node, self.traced_in)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (value_of(self, "pickling"),)
+
+    # -- operators
+
+    def _unary(self, name: str) -> Tensor:
+        return record(name, (self,))
+
+    def _binary(self, name: str, other: Any) -> Tensor:
+        if not _is_operand(other):
+            return NotImplemented
+        special = SPECIAL.get(name)
+        return special(self, other) if special else record(name, (self, other))
+
+    def _reflected(self, name: str, other: Any) -> Tensor:
+        if not _is_operand(other):
+            return NotImplemented
+        special = SPECIAL.get(name)
+        return special(other, self) if special else record(name, (other, self))
+
+    def _inplace(self, name: str, other: Any) -> Tensor:
+        if not _is_operand(other):
+            return NotImplemented
+        result = self._binary(name, other)
+        if result.shape != self.shape:
+            raise _error(
+                ShapeError,
+                f"{name}: the result's shape {result.shape} is not the target's {self.shape}",
+                hint="an in-place operator cannot broadcast its left side",
+            )
+        store(self, result)
+        return self
+
+    # -- protocols
+
+    __array_priority__ = 1000  # before ndarray in mixed operators of old-style NumPy classes
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        from tracejit import protocols
+
+        return protocols.array_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> Any:
+        from tracejit import protocols
+
+        return protocols.array_function(function, args, kwargs)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        from tracejit import protocols
+
+        return protocols.array_namespace(api_version)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Export the value. Consumers of DLPack before 1.0 cannot mark it read-only: they get a copy."""
+        modern = max_version is not None and max_version[0] >= 1
+        if not modern:
+            return self.numpy(copy=True).__dlpack__(stream=stream)
+        exporter: Any = self.numpy(copy=bool(copy))
+        return exporter.__dlpack__(
+            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+        )
+
+
+_WHERE = "write tj.where(condition, a, b), or return the value and decide outside"
+_new = object.__new__
+
+
+def _error(kind: Callable[..., UserError], message: str, hint: str | None = None) -> UserError:
+    return kind(message, hint=hint, loc=user_location())
+
+
+def _unpickled(array: Array) -> Tensor:
+    return wrap(data(array))
+
+
+# -- making handles --------------------------------------------------------------------------------
+
+# The handles whose values are worth keeping once something that uses them is evaluated.
+_live: WeakValueDictionary[Node, Tensor] = WeakValueDictionary()
+_RECOMPUTED = (Family.LEAF, Family.MOVEMENT)
+
+
+def wrap(node: Node, trace: Trace | None = None) -> Tensor:
+    """Return a new handle on ``node``; ``trace`` is the one whose arguments it depends on."""
+    tensor: Tensor = _new(Tensor)
+    tensor._node = node
+    tensor._trace = trace
+    tensor._birth = state.trace
+    tensor._version = 0
+    tensor._view = None
+    if trace is None and node.op.family not in _RECOMPUTED:
+        _live[node] = tensor
+    return tensor
+
+
+def view(base: Tensor, steps: tuple[Step, ...]) -> Tensor:
+    """Return the view of ``base`` that movement ``steps`` (op name, attributes) lead to."""
+    try:
+        node = _walk(base.node, steps)
+    except UserError as error:
+        raise _placed(error) from None
+    tensor: Tensor = _new(Tensor)
+    tensor._node = node
+    tensor._trace = None
+    tensor._birth = state.trace
+    tensor._version = 0
+    tensor._view = View(base, steps)
+    return tensor
+
+
+def lift(value: Any, dtype: Any = None, *, copy: bool | None = None) -> Tensor:
+    """Return ``value`` (a tensor, an array, a scalar, nested lists of them) as a tensor."""
+    if isinstance(value, Tensor) and dtype is None and not copy:
+        return value
+    return SPECIAL["asarray"](value, dtype=dtype, copy=copy)
+
+
+def _is_operand(value: Any) -> bool:
+    """Return whether an operator takes ``value``: what it does not take is Python's to refuse."""
+    return isinstance(
+        value, (Tensor, int, float, complex, np.ndarray, np.generic, list, tuple)
+    ) or hasattr(value, "__array__")
+
+
+# -- recording -------------------------------------------------------------------------------------
+
+
+def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
+    """Record an elementwise op: promote (NEP 50), insert casts, broadcast.
+
+    Python ``int``, ``float`` and ``complex`` are weak: they take the dtype of the others. Raises
+    ``DTypeError``, ``ShapeError``, and ``RangeError`` for a Python integer the dtype cannot hold.
+    """
+    row = OPS[name]
+    trace: Trace | None = None
+    nodes: list[Any] = []
+    dtypes: list[Any] = []
+    for operand in operands:
+        kind = operand.__class__
+        if kind in _WEAK:
+            nodes.append(operand)
+            dtypes.append(kind)
+            continue
+        tensor: Tensor = operand if kind is Tensor else lift(operand)
+        if tensor._view is None:
+            source, node = tensor._trace, tensor._node
+        else:
+            source, node = tensor._view.root._trace, tensor.node
+        if source is not None and (source is not trace or not source.active):
+            trace = join(trace, source)
+        nodes.append(node)
+        dtypes.append(node.dtype if kind is Tensor else tensor.weak or node.dtype)
+    location = user_location()
+    try:
+        wanted, _ = row.types(tuple(dtypes))  # type: ignore[misc]
+        for position, (node, dtype) in enumerate(zip(nodes, wanted, strict=True)):
+            if node.__class__ is not Node:
+                nodes[position] = scalar(node, dtype)
+            elif node.dtype is not dtype and node.dtype != dtype:
+                nodes[position] = make("cast", (node,), {"dtype": dtype.str}, location)
+        return wrap(make(row, nodes, attrs, location), trace)
+    except UserError as error:
+        raise _placed(error) from None
+
+
+def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
+    """Record any op on tensors that already have the dtypes it takes."""
+    trace: Trace | None = None
+    for tensor in operands:
+        source = tensor.traced_in
+        if source is not None:
+            trace = join(trace, source)
+    try:
+        return wrap(make(name, [t.node for t in operands], attrs, user_location()), trace)
+    except UserError as error:
+        raise _placed(error) from None
+
+
+def cast(tensor: Tensor, dtype: Any) -> Tensor:
+    """Return ``tensor`` as ``dtype``; ``tensor`` itself where it has it."""
+    dtype = np.dtype(dtype)
+    return tensor if tensor.dtype == dtype else apply("cast", (tensor,), dtype=dtype.str)
+
+
+def _placed(error: UserError) -> UserError:
+    if error.loc is None:
+        error.loc = user_location()
+    return error
+
+
+def scalar(value: Any, dtype: DType) -> Node:
+    """Return a Python scalar as a constant of ``dtype``; ``RangeError`` where it does not fit."""
+    # 0.0 and -0.0 are equal keys, as are complex numbers that differ in the sign of a zero.
+    if value and not isinstance(value, complex):
+        return _cached_scalar(value, dtype)
+    return constant(value, dtype)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _cached_scalar(value: Any, dtype: DType) -> Node:
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        if not bounds.min <= value <= bounds.max:
+            raise RangeError(
+                f"Python integer {value} is out of bounds for {dtype}",
+                hint=f"the range is {bounds.min} to {bounds.max}; cast the tensor first",
+            )
+    try:
+        with np.errstate(over="ignore"):
+            return constant(value, dtype)
+    except OverflowError:
+        raise RangeError(f"Python integer {value} is too large for {dtype}") from None
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+def _walk(node: Node, steps: tuple[Step, ...]) -> Node:
+    if steps:
+        location = user_location()
+        for name, attrs in steps:
+            node = make(name, (node,), attrs, location)
+    return node
+
+
+def _refresh(tensor: Tensor) -> None:
+    """Bring a view, and the views between it and its root, to the root's current version."""
+    stale: list[tuple[Tensor, View]] = []
+    current = tensor
+    while (link := current._view) is not None and link.seen != link.root._version:
+        stale.append((current, link))
+        current = link.base
+    for current, link in reversed(stale):
+        current._node = _walk(link.base._node, link.steps)
+        link.seen = link.root._version
+
+
+def write(tensor: Tensor, node: Node, trace: Trace | None) -> None:
+    """Give ``tensor`` the value ``node`` (same dtype and shape); a view updates its base.
+
+    Raises ``TraceError`` where a running trace would change a tensor made outside it: the
+    change would happen once, while tracing, and not when the compiled function runs.
+    """
+    root = tensor if tensor._view is None else tensor._view.root
+    running = state.trace
+    if running is not None and root._birth is not running:
+        raise _error(
+            TraceError,
+            f"{running.name} changes a tensor that was made outside it; "
+            "the change would happen while tracing and never again",
+            hint="change a copy (x = x.copy()), or return the new value",
+        )
+    if trace is not None:
+        trace = join(root._trace, trace)
+    location = user_location()
+    written, value = tensor, node
+    while (link := tensor._view) is not None:
+        before = [link.base.node]
+        for name, attrs in link.steps:
+            before.append(make(name, (before[-1],), attrs, location))
+        for (name, attrs), operand in zip(link.steps[::-1], before[-2::-1], strict=True):
+            value = _INVERSE[name](operand, value, attrs)
+        tensor = link.base
+    root._node = value
+    root._version += 1
+    if trace is not None:
+        root._trace = trace
+    elif root._trace is None and value.op.family not in _RECOMPUTED:
+        _live[value] = root
+    if (link := written._view) is not None:
+        written._node = node
+        link.seen = root._version
+
+
+def _unslice(before: Node, value: Node, attrs: Mapping[str, Hashable]) -> Node:
+    return make("update_slice", (before, value), attrs, user_location())
+
+
+def _unreshape(before: Node, value: Node, attrs: Mapping[str, Hashable]) -> Node:
+    return make("reshape", (value,), {"shape": before.shape}, user_location())
+
+
+def _unpermute(before: Node, value: Node, attrs: Mapping[str, Any]) -> Node:
+    axes: tuple[int, ...] = attrs["axes"]
+    inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+    return make("permute", (value,), {"axes": inverse}, user_location())
+
+
+def _read_only(before: Node, value: Node, attrs: Mapping[str, Hashable]) -> Node:
+    raise _error(
+        ValueArgumentError,
+        "this view repeats elements (broadcast, diagonal), so it is read-only",
+        hint="assign to a copy: x = x.copy()",
+    )
+
+
+_INVERSE: dict[str, Callable[[Node, Node, Mapping[str, Any]], Node]] = {
+    "slice": _unslice,
+    "reshape": _unreshape,
+    "permute": _unpermute,
+    "broadcast_to": _read_only,
+}
+
+
+def store(tensor: Tensor, value: Tensor) -> None:
+    """Write ``value`` (of the same shape) to ``tensor`` in ``tensor``'s dtype, NumPy's same_kind rule."""
+    if not np.can_cast(value.dtype, tensor.dtype, "same_kind"):
+        raise _error(
+            DTypeError,
+            f"cannot store {value.dtype} in a tensor of {tensor.dtype} in place",
+            hint=f"write x = x.astype('{value.dtype}') first, or drop the in-place form",
+        )
+    result = cast(value, tensor.dtype)
+    write(tensor, result.node, result.traced_in)
+
+
+# -- values on demand ------------------------------------------------------------------------------
+
+# A live intermediate up to this size is always kept when a result that uses it is evaluated.
+_KEPT_BYTES = 16 << 20
+
+
+def value_of(tensor: Tensor, wanted: str, hint: str = "return the tensor and convert it outside") -> Array:
+    """Return the array of ``tensor``, evaluating it if need be; the array must not be changed.
+
+    ``wanted`` names the request in the ``TraceError`` of a traced tensor. Raises ``OutOfMemory``.
+    """
+    root = tensor if tensor._view is None else tensor._view.root
+    if root._trace is not None:
+        raise no_value(root._trace, wanted, hint)
+    if root._node.op.name != "data":
+        _evaluate(root)
+    chain: list[View] = []
+    while (link := tensor._view) is not None:
+        chain.append(link)
+        tensor = link.base
+    array = root._node.value
+    assert array is not None
+    for link in reversed(chain):
+        for name, attrs in link.steps:
+            array = OPS[name].reference(array, **attrs)
+    return array
+
+
+def _evaluate(root: Tensor) -> None:
+    """Compute ``root`` and move its handle to the result.
+
+    Live handles on intermediates get their values in the same run, so that a loop that prints a
+    figure of its state on each turn does not compute the state from the beginning each time.
+    Intermediates larger than everything else at hand are left out: they may never be needed.
+    """
+    from tracejit.runtime import engine
+
+    target = root._node
+    nodes = reachable((target,))
+    largest = max(n.nbytes for n in nodes if n is target or not n.inputs)
+    limit = max(_KEPT_BYTES, largest)
+    handles = [root]
+    for node in nodes:
+        if node.inputs and node is not target and node.nbytes <= limit:
+            handle = _live.get(node)
+            if handle is not None and handle._node is node:
+                handles.append(handle)
+    try:
+        arrays = engine.evaluate([h._node for h in handles])
+    except MemoryError as error:
+        gib = target.nbytes / 2**30
+        raise OutOfMemory(
+            f"no memory for {target.dtype}{list(target.shape)} ({gib:,.1f} GiB): {error}",
+            loc=target.loc,
+        ) from None
+    for handle, array in zip(handles, arrays, strict=True):
+        handle._node = data(array, handle._node.loc)
+        handle._version += 1
