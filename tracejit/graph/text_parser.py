@@ -171,7 +171,7 @@ class Parser:
             case "data":
                 return data(_array(payload, dtype, shape))
             case "iota":
-                return iota(shape, attrs["axis"], dtype)
+                return iota(shape, _axis(attrs["axis"], shape), dtype)
             case _:
                 return make(op, operands, attrs)
 
@@ -304,6 +304,12 @@ def _constant(attrs: dict[str, Any], dtype: DType) -> Node:
     if dtype.kind in "iu" and not isinstance(value, int):
         raise InternalError(f"{value!r} is not a value of {dtype}")
     return constant(value, dtype)
+
+
+def _axis(axis: Any, shape: Shape) -> int:
+    if not isinstance(axis, int) or not 0 <= axis < len(shape):
+        raise InternalError(f"axis {axis!r} is not within rank {len(shape)}")
+    return axis
 
 
 def _array(payload: Any, dtype: DType, shape: Shape) -> Array:

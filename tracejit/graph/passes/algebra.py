@@ -114,7 +114,7 @@ def _divide(node: Node) -> Node | None:
         return spread(like(node, "negative", a), node)
     if value and math.isfinite(value) and abs(math.frexp(value)[0]) == 0.5:
         limits, inverse = np.finfo(node.dtype), 1 / value
-        if limits.smallest_normal <= abs(inverse) <= limits.max:
+        if float(limits.smallest_normal) <= abs(inverse) <= float(limits.max):
             return like(node, "multiply", a, constant(inverse, node.dtype, node.loc))
     if is_op(a, "negative") and is_op(b, "negative"):
         return like(node, "divide", a.inputs[0], b.inputs[0])

@@ -85,7 +85,7 @@ def _divide(node: Node) -> Node | None:
     value = value_of(b)
     if value and math.isfinite(value):
         limits, inverse = np.finfo(node.dtype), 1 / value
-        if limits.smallest_normal <= abs(inverse) <= limits.max:
+        if float(limits.smallest_normal) <= abs(inverse) <= float(limits.max):
             return like(node, "multiply", a, constant(inverse, node.dtype, node.loc))
     return None
 
