@@ -29,7 +29,7 @@ from tracejit.codegen.math.common import (
     to_bits,
     two_sum,
 )
-from tracejit.codegen.math.exponential import LN2_F32, LN2_F64, LOG2_E, exp, exp2
+from tracejit.codegen.math.exponential import LN2_F32, LN2_F64, exp, exp2
 from tracejit.codegen.math.registry import register
 
 SQRT_HALF = 0.7071067811865476
@@ -243,4 +243,5 @@ def logaddexp(b: Builder, x: Value, y: Value) -> Value:
 def logaddexp2(b: Builder, x: Value, y: Value) -> Value:
     """log2(2^x + 2^y); the error near 0 as for ``logaddexp``."""
     largest, gap = _larger_and_gap(b, x, y)
-    return b.fma(log1p(b, exp2(b, gap)), like(LOG2_E, x), largest)
+    more = times_constant(b, log1p(b, exp2(b, gap)), *pick(x, f32=_TWO.e_f32, f64=_TWO.e_f64))
+    return b.add(largest, b.add(more.hi, more.lo))

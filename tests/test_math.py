@@ -1,0 +1,313 @@
+"""The vector math: error bounds, special values, NumPy's validation sets, lanes and tails."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.ulp import (
+    ABSOLUTE,
+    REFERENCES,
+    Kernel,
+    Reference,
+    exact,
+    kernel,
+    kernel_text,
+    reference,
+    samples,
+    ulp_errors,
+)
+from tracejit.codegen.llvm import compile_object
+from tracejit.codegen.math import FUNCTIONS
+from tracejit.runtime import cpu
+
+INF, NAN = math.inf, math.nan
+DTYPES = ("f4", "f8")
+
+# The strictest functions: largest error in ULP for (float32, float64). The rest: 2.
+BOUNDS = {
+    **dict.fromkeys(
+        (
+            "exp",
+            "exp2",
+            "expm1",
+            "log",
+            "log2",
+            "log10",
+            "log1p",
+            "tanh",
+            "sigmoid",
+            "sin",
+            "cos",
+            "erf",
+            "cbrt",
+        ),
+        (1.5, 1.0),
+    ),
+    **dict.fromkeys(("gamma", "lgamma"), (4.0, 4.0)),
+}
+
+# C99 Annex F.9 and, beyond C, the same spirit. Rows: arguments → result; signs of zeros count.
+ODD_ZERO = [(0.0, 0.0), (-0.0, -0.0), (NAN, NAN)]
+LOG_POLES = [
+    (0.0, -INF),
+    (-0.0, -INF),
+    (1.0, 0.0),
+    (-1.0, NAN),
+    (-INF, NAN),
+    (INF, INF),
+    (NAN, NAN),
+]
+SPECIAL: dict[str, list[tuple[float, ...]]] = {
+    "exp": [(0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, 0.0), (NAN, NAN), (1e4, INF), (-1e4, 0.0)],
+    "exp2": [(0.0, 1.0), (INF, INF), (-INF, 0.0), (NAN, NAN), (9.0, 512.0), (-149.0, 2.0**-149)],
+    "expm1": [*ODD_ZERO, (INF, INF), (-INF, -1.0), (-1e4, -1.0), (1e4, INF)],
+    "log": LOG_POLES,
+    "log2": [*LOG_POLES, (8.0, 3.0)],
+    "log10": [*LOG_POLES, (1e3, 3.0)],
+    "log1p": [*ODD_ZERO, (-1.0, -INF), (-1.5, NAN), (-INF, NAN), (INF, INF)],
+    "sigmoid": [(0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (NAN, NAN), (1e4, 1.0)],
+    "softplus": [(INF, INF), (-INF, 0.0), (NAN, NAN), (1e4, 1e4), (-1e4, 0.0)],
+    "logaddexp": [
+        (INF, INF, INF), (-INF, -INF, -INF), (-INF, 2.0, 2.0), (2.0, -INF, 2.0), (INF, -INF, INF),
+        (NAN, 1.0, NAN), (1.0, NAN, NAN), (1e4, -1e4, 1e4),
+    ],
+    "logaddexp2": [
+        (INF, INF, INF), (-INF, -INF, -INF), (-INF, 2.0, 2.0), (2.0, 2.0, 3.0), (NAN, 1.0, NAN),
+    ],
+    "sinh": [*ODD_ZERO, (INF, INF), (-INF, -INF), (1e4, INF), (-1e4, -INF)],
+    "cosh": [(0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, INF), (NAN, NAN), (-1e4, INF)],
+    "tanh": [*ODD_ZERO, (INF, 1.0), (-INF, -1.0), (1e4, 1.0), (-1e4, -1.0)],
+    "arcsinh": [*ODD_ZERO, (INF, INF), (-INF, -INF)],
+    "arccosh": [(1.0, 0.0), (0.5, NAN), (-1.0, NAN), (-2.0, NAN), (INF, INF), (-INF, NAN)],
+    "arctanh": [*ODD_ZERO, (1.0, INF), (-1.0, -INF), (1.5, NAN), (-1.5, NAN), (INF, NAN)],
+    "power": [
+        (0.0, -3.0, INF), (-0.0, -3.0, -INF), (0.0, -2.0, INF), (-0.0, -2.0, INF),
+        (-0.0, -2.5, INF), (0.0, -INF, INF), (-0.0, -INF, INF), (0.0, 3.0, 0.0), (-0.0, 3.0, -0.0),
+        (0.0, 2.5, 0.0), (-0.0, 2.0, 0.0), (-1.0, INF, 1.0), (-1.0, -INF, 1.0), (1.0, NAN, 1.0),
+        (1.0, INF, 1.0), (NAN, 0.0, 1.0), (INF, 0.0, 1.0), (NAN, -0.0, 1.0), (NAN, 1.0, NAN),
+        (2.0, NAN, NAN), (-2.0, 0.5, NAN), (-8.0, 1.0 / 3.0, NAN), (0.5, -INF, INF),
+        (2.0, -INF, 0.0), (0.5, INF, 0.0), (2.0, INF, INF), (-0.5, INF, 0.0), (-2.0, INF, INF),
+        (-INF, -3.0, -0.0), (-INF, -2.0, 0.0), (-INF, -2.5, 0.0), (-INF, 3.0, -INF),
+        (-INF, 2.0, INF), (-INF, 2.5, INF), (INF, -1.0, 0.0), (INF, 1.0, INF), (-2.0, 3.0, -8.0),
+        (-2.0, 2.0, 4.0), (3.0, 2.0, 9.0), (2.0, -149.0, 2.0**-149), (10.0, 1e6, INF),
+        (-10.0, 1e6 + 1, -INF), (10.0, -1e6, 0.0), (-10.0, -1e6 - 1, -0.0),
+    ],
+    "sin": [*ODD_ZERO, (INF, NAN), (-INF, NAN)],
+    "cos": [(0.0, 1.0), (-0.0, 1.0), (INF, NAN), (-INF, NAN), (NAN, NAN)],
+    "tan": [*ODD_ZERO, (INF, NAN), (-INF, NAN)],
+    "arcsin": [*ODD_ZERO, (1.5, NAN), (-1.5, NAN), (INF, NAN)],
+    "arccos": [(1.0, 0.0), (1.5, NAN), (-1.5, NAN), (INF, NAN), (NAN, NAN)],
+    "arctan": [*ODD_ZERO, (INF, math.pi / 2), (-INF, -math.pi / 2)],
+    "arctan2": [
+        (0.0, -0.0, math.pi), (-0.0, -0.0, -math.pi), (0.0, 0.0, 0.0), (-0.0, 0.0, -0.0),
+        (0.0, -1.0, math.pi), (-0.0, -1.0, -math.pi), (0.0, 1.0, 0.0), (-0.0, 1.0, -0.0),
+        (-1.0, 0.0, -math.pi / 2), (1.0, -0.0, math.pi / 2), (1.0, -INF, math.pi),
+        (-1.0, -INF, -math.pi), (1.0, INF, 0.0), (-1.0, INF, -0.0), (INF, 1.0, math.pi / 2),
+        (-INF, 1.0, -math.pi / 2), (INF, -INF, 3 * math.pi / 4), (-INF, INF, -math.pi / 4),
+        (NAN, 1.0, NAN), (1.0, NAN, NAN),
+    ],
+    "erf": [*ODD_ZERO, (INF, 1.0), (-INF, -1.0), (40.0, 1.0)],
+    "erfc": [(0.0, 1.0), (INF, 0.0), (-INF, 2.0), (NAN, NAN)],
+    "gamma": [
+        (0.0, INF), (-0.0, -INF), (-1.0, NAN), (-INF, NAN), (INF, INF), (NAN, NAN), (5.0, 24.0),
+        (1e4, INF),
+    ],
+    "lgamma": [(1.0, 0.0), (2.0, 0.0), (0.0, INF), (-3.0, INF), (INF, INF), (-INF, INF)],
+    "cbrt": [*ODD_ZERO, (INF, INF), (-INF, -INF), (27.0, 3.0), (-8.0, -2.0)],
+    "hypot": [
+        (INF, NAN, INF), (NAN, -INF, INF), (-INF, 1.0, INF), (NAN, 1.0, NAN), (0.0, -0.0, 0.0),
+        (3.0, -4.0, 5.0),
+    ],
+}  # fmt: skip
+
+# Arguments that no rounding of the reference may touch.
+_EDGES = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, INF, -INF, NAN, 1e-40, -1e-40, 1e-310, 3.4e38)
+
+
+def run(name: str, dtype: str, *columns: object) -> np.ndarray:
+    arguments = [np.ascontiguousarray(c, dtype) for c in columns]
+    return kernel(name, dtype, cpu.target().name)(*arguments)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    words = f"u{a.dtype.itemsize}"
+    return bool(np.all((a.view(words) == b.view(words)) | (np.isnan(a) & np.isnan(b))))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_error_stays_within_the_bound(name: str, dtype: str, any_level: str) -> None:
+    arguments, truth, scale = _sampled(name, dtype)
+    errors = ulp_errors(run(name, dtype, *arguments), truth, scale)
+    worst = int(np.argmax(errors))
+    bound = BOUNDS.get(name, (2.0, 2.0))[DTYPES.index(dtype)]
+    assert errors[worst] <= bound, [float(a[worst]) for a in arguments]
+
+
+_references: dict[tuple[str, str], tuple[list[np.ndarray], Reference, np.ndarray | None]] = {}
+
+
+def _sampled(name: str, dtype: str) -> tuple[list[np.ndarray], Reference, np.ndarray | None]:
+    """Arguments and reference values, found once for all levels."""
+    if (name, dtype) not in _references:
+        arguments = samples(name, dtype, 2000, seed=1)
+        scale = None
+        truth = reference(name, arguments)
+        if name in ABSOLUTE:
+            with np.errstate(invalid="ignore"):
+                largest = np.maximum(*(np.abs(a.astype(np.float64)) for a in arguments))
+                scale = np.maximum(largest, np.abs(truth.hi))
+        _references[name, dtype] = arguments, truth, scale
+    return _references[name, dtype]
+
+
+def test_every_function_has_a_reference_and_special_values() -> None:
+    assert set(FUNCTIONS) <= set(REFERENCES)
+    assert set(FUNCTIONS) <= set(SPECIAL)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_special_values(name: str, dtype: str, any_level: str) -> None:
+    rows = np.array(SPECIAL[name])
+    got = run(name, dtype, *rows[:, :-1].T)
+    with np.errstate(all="ignore"):
+        expected = rows[:, -1].astype(dtype)
+        close = np.abs(got - expected) <= np.spacing(np.abs(expected))
+    exact_value = (expected == 0) | ~np.isfinite(expected) | (expected == np.rint(expected))
+    same = (got == expected) & (np.signbit(got) == np.signbit(expected))
+    right = np.where(exact_value, same, close) | (np.isnan(got) & np.isnan(expected))
+    wrong = [
+        (*map(float, row), float(y)) for row, y, ok in zip(rows, got, right, strict=True) if not ok
+    ]
+    assert not wrong, "arguments, expected, got"
+
+
+@pytest.mark.parametrize(
+    "name", sorted({"exp", "exp2", "sigmoid", "power", "erfc"} & set(FUNCTIONS))
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_results_become_subnormal_gradually(name: str, dtype: str, any_level: str) -> None:
+    info = np.finfo(dtype)
+    logs = np.linspace(info.minexp - info.nmant - 2, info.minexp + 2, 300)
+    columns = {
+        "exp2": [logs],
+        "power": [np.full_like(logs, 2.0), logs],
+        "erfc": [np.sqrt(-logs * math.log(2)) * (1 - 1e-3)],
+    }.get(name, [logs * math.log(2)])
+    columns = [c.astype(dtype) for c in columns]
+    errors = ulp_errors(run(name, dtype, *columns), exact(name, columns))
+    assert errors.max() <= 1.5
+
+
+@pytest.mark.parametrize("name", ["expm1", "log1p", "sinh", "tanh", "arcsinh", "arctanh"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiny_arguments_are_their_own_result(name: str, dtype: str, any_level: str) -> None:
+    info = np.finfo(dtype)
+    tiny = float(info.smallest_subnormal) * np.array([1.0, 2.0, 3.0, 5.0, 1001.0, 2.0**20 + 1])
+    x = np.concatenate([tiny, -tiny, [float(info.tiny), -float(info.tiny)]]).astype(dtype)
+    assert same_bits(run(name, dtype, x), x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logarithms_of_subnormals(dtype: str, any_level: str) -> None:
+    info = np.finfo(dtype)
+    x = float(info.smallest_subnormal) * np.array([1.0, 2.0, 3.0, 5.0, 1001.0, 2.0**20 + 1])
+    x = x.astype(dtype)
+    for name in ("log", "log2", "log10"):
+        assert ulp_errors(run(name, dtype, x), exact(name, [x])).max() <= 1.0
+
+
+def test_exp2_and_log2_are_exact_on_powers_of_two(any_level: str) -> None:
+    for dtype in DTYPES:
+        info = np.finfo(dtype)
+        n = np.arange(info.minexp - info.nmant, info.maxexp).astype(dtype)
+        powers = np.ldexp(np.ones_like(n), n.astype(int))
+        assert same_bits(run("exp2", dtype, n), powers)
+        assert same_bits(run("log2", dtype, powers), n)
+
+
+def test_log10_is_exact_on_powers_of_ten(any_level: str) -> None:
+    n = np.arange(0, 23).astype("f8")
+    assert same_bits(run("log10", "f8", 10.0**n), n)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_tail_equals_body_at_every_lane(name: str, dtype: str, any_level: str) -> None:
+    lanes = cpu.target().lanes(8 * np.dtype(dtype).itemsize)
+    rng = np.random.default_rng(3)
+    with np.errstate(over="ignore", under="ignore"):
+        edges = np.array(_EDGES).astype(dtype)
+    columns = [
+        rng.permutation(np.concatenate([edges, rng.normal(0, 3, 3 * lanes).astype(dtype)]))
+        for _ in range(FUNCTIONS[name].arity)
+    ]
+    whole = run(name, dtype, *columns)
+    for start in range(lanes):
+        for size in (1, lanes - 1, lanes + 1):
+            part = run(name, dtype, *(c[start : start + size] for c in columns))
+            assert same_bits(part, whole[start : start + size]), (start, size)
+
+
+def _validation_sets() -> list[Path]:
+    folder = Path(np.__file__).parent / "_core" / "tests" / "data"
+    names = {f"umath-validation-set-{name}.csv": name for name in FUNCTIONS}
+    return [
+        path for path in sorted(folder.glob("umath-validation-set-*.csv")) if path.name in names
+    ]
+
+
+@pytest.mark.parametrize("path", _validation_sets(), ids=lambda p: p.stem.split("-")[-1])
+def test_numpy_validation_set(path: Path, any_level: str) -> None:
+    """Columns: dtype, hexadecimal input, output, and the error in ULP that NumPy allows itself."""
+    name = path.stem.split("-")[-1]
+    lines = [s for s in path.read_text().splitlines() if s.startswith("np.")]
+    for dtype, label in zip(DTYPES, ("np.float32", "np.float64"), strict=True):
+        rows = [s.split(",") for s in lines if s.startswith(label)]
+        if not rows:
+            continue
+        width = np.dtype(dtype).itemsize
+        x, expected = (
+            np.array([int(r[i], 16) for r in rows], dtype=f"u{width}").view(dtype) for i in (1, 2)
+        )
+        got = run(name, dtype, x)
+        assert np.array_equal(np.isnan(got), np.isnan(expected))
+        limits = np.array([int(r[3]) for r in rows])
+        ordinary = ~np.isnan(expected)
+        truth = Reference(expected.astype(np.float64), np.zeros(expected.size))
+        errors = ulp_errors(got, truth)
+        assert np.all(errors[ordinary] <= np.maximum(limits[ordinary], 1))
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("exp", 0.015), ("log", 0.03), ("power", 0.06)])
+def test_compile_time_of_a_small_kernel(name: str, seconds: float) -> None:
+    target = cpu.target()
+    text = kernel_text(name, "f4", target)
+    compile_object(text, target)
+    times = []
+    for _ in range(5):
+        started = time.thread_time()
+        compile_object(text, target)
+        times.append(time.thread_time() - started)
+    # Three times the goal: a shared or slow machine is no reason to fail.
+    assert min(times) <= 3 * seconds
+
+
+def test_one_body_serves_all_calls_of_a_module() -> None:
+    assert kernel_text("power", "f8", cpu.target()).count("@tj.power.general.v") == 2
+    assert Kernel("exp", "f4", cpu.target()).arity == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exp", "log", "tanh"])
+def test_every_float32(name: str) -> None:
+    from benchmarks.ulp import measure_every_float
+
+    found = measure_every_float(name, cpu.host_level())
+    assert found.largest <= 1.5, found.worst
