@@ -1,0 +1,349 @@
+"""One signature of a jitted function: traced, compiled, and called.
+
+``compile_signature`` runs the Python function once on placeholders and turns what it returned
+and what it changed into a graph plus a plan: for each returned leaf, and each argument written
+in place, where its value comes from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tracejit.errors import TraceError, UserError, ValueArgumentError
+from tracejit.frontend.effects import check_effects
+from tracejit.frontend.names import definition, name_of, parameter
+from tracejit.frontend.scalars import ScalarTensor, WeakScalar
+from tracejit.frontend.signature import ArrayKey, is_array, leaf_key, runs_in_place
+from tracejit.frontend.trees import LEAF, Spec, Tree, flatten, paths, unflatten
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node, data, placeholder
+from tracejit.ops.table import Array, DType
+from tracejit.runtime.interpreter import run_graph
+from tracejit.tensor import Tensor, value_of, wrap, write
+from tracejit.tracing import Trace, user_location
+
+Run = Callable[[Sequence[Array]], list[Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a value comes from: result number ``index`` of the run, argument leaf number
+    ``index`` ("argument": the caller's very object; "copy": its value), or a constant.
+
+    ``fresh`` is False where an earlier returned leaf took the result already; ``weak`` marks a
+    Python scalar.
+    """
+
+    kind: str
+    index: int = 0
+    value: Any = None
+    fresh: bool = True
+    weak: bool = False
+
+
+class Recorded(NamedTuple):
+    """One run of a function on placeholders."""
+
+    graph: Graph
+    sources: list[Source]
+    tree: Tree
+    writes: list[tuple[int, Source]]
+
+
+class Compiled:
+    """The compiled form of one signature.
+
+    ``executable`` is the engine's, None where NumPy interprets the graph. ``simple`` says that
+    the function returns one fresh array and changes nothing, so that a call is a run.
+    """
+
+    __slots__ = (
+        "executable",
+        "failed",
+        "graph",
+        "kernels",
+        "keys",
+        "run",
+        "seconds",
+        "simple",
+        "sources",
+        "tree",
+        "writes",
+    )
+
+    def __init__(self, traced: Recorded, keys: Sequence[Any], *, interpret: bool, fast_math: bool):
+        self.graph = traced.graph
+        self.sources = traced.sources
+        self.tree = traced.tree
+        self.writes = traced.writes
+        self.keys = tuple(keys)
+        self.failed = 0
+        self.executable: Any = None
+        self.kernels = 0
+        self.seconds = 0.0
+        self.run: Run = _interpreter(self.graph)
+        if not self.graph.outputs:
+            self.run = _nothing
+        elif not interpret:
+            self._compile(fast_math)
+        first = self.sources[0] if self.sources else Source("none")
+        self.simple = (
+            traced.tree == LEAF
+            and not traced.writes
+            and first.kind == "result"
+            and self.graph.outputs[first.index].shape != ()
+        )
+
+    def _compile(self, fast_math: bool) -> None:
+        """Compile the graph; a failure is reported once and leaves the interpreter in place."""
+        from tracejit.runtime import engine
+
+        layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
+        start = time.perf_counter()
+        try:
+            self.executable = engine.compile_graph(self.graph, layouts, fast_math=fast_math)
+        except UserError:
+            raise
+        except Exception as error:  # any failure of ours must not cost the user the answer
+            self.failed = 1
+            engine.warn_interpreted(error)
+            return
+        self.seconds = time.perf_counter() - start
+        self.kernels = self.executable.kernels
+        self.run = self.executable.run
+
+    def call(
+        self,
+        leaves: Sequence[Any],
+        plain: Callable[[Any, Any], Any],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """Return what the function returns for these argument leaves.
+
+        ``plain(args, kwargs)`` runs the Python function itself, for arguments that overlap what
+        it writes.
+        """
+        arrays = [as_array(leaf, key) for leaf, key in zip(leaves, self.keys, strict=True)]
+        if self.writes and self._overlap(leaves, arrays):
+            return plain(args, kwargs)
+        results = self.run(arrays)
+        for index, source in self.writes:
+            value = results[source.index] if source.kind == "result" else None
+            _write_back(leaves[index], self._value(source, value, arrays), index)
+        tensors = any(isinstance(leaf, Tensor) for leaf in leaves)
+        returned: list[Any] = []
+        for source in self.sources:
+            if source.kind == "argument":
+                returned.append(leaves[source.index])
+            elif source.kind == "again":
+                returned.append(returned[source.index])
+            elif source.kind == "static":
+                returned.append(source.value)
+            else:
+                value = results[source.index] if source.kind == "result" else None
+                array = self._value(source, value, arrays)
+                returned.append(_finish(array, tensors, source.weak))
+        return unflatten(self.tree, returned)
+
+    def _value(self, source: Source, result: Array | None, arrays: Sequence[Array]) -> Array:
+        """Return an array that nobody else holds."""
+        if result is not None:
+            return result if source.fresh else result.copy()
+        if source.kind == "copy":
+            return arrays[source.index].copy()
+        return source.value.copy()
+
+    def _overlap(self, leaves: Sequence[Any], arrays: Sequence[Array]) -> bool:
+        """True where an argument that is written shares memory with another argument."""
+        for index, _ in self.writes:
+            for other, array in enumerate(arrays):
+                if other == index or not isinstance(leaves[other], (np.ndarray, Tensor)):
+                    continue
+                if np.may_share_memory(arrays[index], array):
+                    return True
+        return False
+
+
+def as_array(leaf: Any, key: Any) -> Array:
+    """Return the ndarray that the run reads for an argument leaf."""
+    if isinstance(leaf, Tensor):
+        leaf = value_of(leaf, "an argument")
+    if not is_array(leaf):
+        return np.asarray(leaf, complex if key is complex else float if key is float else None)
+    dtype, _, layout = key
+    if layout is None and not (leaf.flags.c_contiguous and runs_in_place(leaf)):
+        return leaf.astype(dtype, order="C", copy=True)
+    return leaf
+
+
+def _finish(array: Array, tensors: bool, weak: bool) -> Any:
+    """Return a result as NumPy would: scalars for 0-d; as a Tensor where an argument is one."""
+    if weak:
+        return array.item()
+    if tensors:
+        return wrap(data(array))
+    return array[()] if array.ndim == 0 else array
+
+
+def _write_back(leaf: Any, value: Array, index: int) -> None:
+    if isinstance(leaf, Tensor):
+        write(leaf, data(value), None)
+        return
+    if not leaf.flags.writeable:
+        raise ValueArgumentError(
+            f"argument array {index} is read-only, and the function assigns to it",
+            hint="pass a copy, or return the new value instead of assigning",
+        )
+    np.copyto(leaf, value)
+
+
+def _interpreter(graph: Graph) -> Run:
+    """Return a run through NumPy whose results are the caller's own, writable arrays."""
+    leaves = {id(node.value) for node in graph.nodes if node.value is not None}
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        taken = leaves.union(map(id, arrays))
+        results = run_graph(graph, arrays)
+        return [r if r.flags.owndata and id(r) not in taken else r.copy() for r in results]
+
+    return run
+
+
+def _nothing(arrays: Sequence[Array]) -> list[Array]:
+    return []
+
+
+# -- tracing ---------------------------------------------------------------------------------------
+
+
+def compile_signature(
+    function: Callable[..., Any],
+    leaves: Sequence[Any],
+    tree: Tree,
+    *,
+    fast_math: bool = False,
+    interpret: bool = False,
+) -> Compiled:
+    """Trace ``function`` on arguments like ``leaves`` in ``tree`` (of ``(args, kwargs)``), compile.
+
+    Raises the function's own errors, and TraceError for what a trace cannot do.
+    """
+    name = name_of(function)
+    keys = [leaf_key(leaf, name) for leaf in leaves]
+    start = time.perf_counter()
+    traced = trace_function(function, leaves, keys, tree)
+    tracing = time.perf_counter() - start
+    compiled = Compiled(traced, keys, interpret=interpret, fast_math=fast_math)
+    compiled.seconds += tracing
+    return compiled
+
+
+def trace_function(
+    function: Callable[..., Any], leaves: Sequence[Any], keys: Sequence[Any], tree: Tree
+) -> Recorded:
+    """Run ``function`` on placeholders and read off its graph."""
+    labels = [parameter(function, path) for path in paths(tree)]
+    with Trace(name_of(function), definition(function)) as trace:
+        inputs = [
+            _placeholder(index, key, label)
+            for index, (key, label) in enumerate(zip(keys, labels, strict=True))
+        ]
+        handles = [
+            _handle(node, leaf, key, trace)
+            for node, leaf, key in zip(inputs, leaves, keys, strict=True)
+        ]
+        args, kwargs = unflatten(tree, handles)
+        result = function(*args, **kwargs)
+        check_effects(function, trace, tree, handles, (args, kwargs), result)
+        returned, result_tree = flatten(result)
+        collector = _Collector(inputs, handles, trace)
+        sources = [collector.returned(leaf) for leaf in returned]
+        writes = [
+            (index, collector.source(handle.node))
+            for index, (handle, node, leaf) in enumerate(zip(handles, inputs, leaves, strict=True))
+            if handle.node is not node and isinstance(leaf, (np.ndarray, Tensor, Spec))
+        ]
+    sources = [_evaluated(source) for source in sources]
+    writes = [(index, _evaluated(source)) for index, source in writes]
+    return Recorded(Graph(inputs, collector.outputs), sources, result_tree, writes)
+
+
+def _placeholder(index: int, key: Any, label: str) -> Node:
+    if isinstance(key, ArrayKey):
+        return placeholder(index, key[0], key[1], label, user_location())
+    dtype: DType = np.dtype(key if key in (float, complex) else key[1])
+    return placeholder(index, dtype, (), label, user_location())
+
+
+def _handle(node: Node, leaf: Any, key: Any, trace: Trace) -> Tensor:
+    if key is float or key is complex:
+        return WeakScalar.of(node, trace)
+    return ScalarTensor.of(node, trace) if isinstance(leaf, np.generic) else wrap(node, trace)
+
+
+class _Collector:
+    """Gathers the outputs of a trace, each node once."""
+
+    def __init__(self, inputs: Sequence[Node], handles: Sequence[Tensor], trace: Trace):
+        self.inputs = {node: i for i, node in enumerate(inputs)}
+        self.handles = {id(handle): i for i, handle in enumerate(handles)}
+        self.trace = trace
+        self.outputs: list[Node] = []
+        self.index: dict[Node, int] = {}
+        self.taken: set[int] = set()
+        self.returned_before: dict[int, int] = {}
+        self.position = 0
+        self.alive: list[Any] = []  # ids stay distinct while their objects live
+
+    def returned(self, leaf: Any) -> Source:
+        """Return the source of one returned leaf."""
+        position, self.position = self.position, self.position + 1
+        self.alive.append(leaf)
+        if id(leaf) in self.handles:
+            return Source("argument", self.handles[id(leaf)])
+        if not isinstance(leaf, Tensor):
+            if not is_array(leaf):
+                return Source("static", value=leaf)
+            again = self._seen(leaf, position)
+            return again or Source("constant", value=leaf.copy())
+        again = self._seen(leaf, position)
+        if again is not None:
+            return again
+        if leaf.traced_in is None:
+            return Source("constant", value=leaf)
+        source = replace(self.source(leaf.node), weak=isinstance(leaf, WeakScalar))
+        if source.kind == "result":
+            source = replace(source, fresh=source.index not in self.taken)
+            self.taken.add(source.index)
+        return source
+
+    def _seen(self, leaf: Any, position: int) -> Source | None:
+        """Return the source of an object that was returned before."""
+        first = self.returned_before.setdefault(id(leaf), position)
+        return None if first == position else Source("again", first)
+
+    def source(self, node: Node) -> Source:
+        """Return where the value of ``node`` comes from, making it an output if need be."""
+        if node in self.inputs:
+            return Source("copy", self.inputs[node])
+        if not node.inputs:
+            return Source("constant", value=wrap(node))
+        if node not in self.index:
+            self.index[node] = len(self.outputs)
+            self.outputs.append(node)
+        return Source("result", self.index[node])
+
+
+def _evaluated(source: Source) -> Source:
+    """Return ``source`` with the value of a constant tensor, computed after the trace."""
+    if source.kind != "constant" or not isinstance(source.value, Tensor):
+        return source
+    if source.value.traced_in is not None:
+        raise TraceError("a tensor of another trace was returned", loc=user_location())
+    return replace(source, value=np.array(value_of(source.value, "the result")))

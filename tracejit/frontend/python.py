@@ -1,0 +1,358 @@
+"""``jit``: Python functions of arrays become compiled graphs.
+
+A call looks up the arguments' signature; a new one is traced once and compiled. The signature is
+the argument tree with its static values, dtype, shape and layout of each array, and the settings
+in force. What is what:
+
+- arrays and tensors are traced; NumPy in gives NumPy out, and Tensors out where an argument is one;
+- Python floats and complex numbers are traced as weak scalars (NEP 50): a new value does not
+  recompile, and float32 stays float32;
+- ints, bools, strings, None and other hashable objects are static: they may be sizes, axes and
+  conditions, and each value is a signature of its own;
+- an array that the function changes in place is changed for the caller too, after the run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from tracejit import config
+from tracejit.errors import ArgumentError, TraceError, ValueArgumentError
+from tracejit.frontend.compiled import Compiled, as_array, compile_signature
+from tracejit.frontend.names import definition, name_of, parameter
+from tracejit.frontend.signature import leaf_key, why_new
+from tracejit.frontend.traced import Traced
+from tracejit.frontend.trees import Spec, Tree, check_hashable, flatten, statics
+from tracejit.tracing import state
+
+Compile = Literal["auto", "now", "background", "never"]
+_MODES = ("auto", "now", "background", "never")
+
+# Signatures kept for one function; the oldest goes first.
+SIGNATURES_KEPT = 1024
+# Values of one static integer after which a recompile is probably not what the user wants.
+STATIC_VALUES = 8
+
+_STATIC = frozenset({int, bool, str, type(None)})
+Key = tuple[Any, ...]
+# compiled form, positions of the leaves (None for all), and whether a call is just a run
+_Fast = tuple[Compiled, list[int] | None, bool]
+
+
+class Jitted:
+    """A function that traces and compiles itself per signature. Made by ``jit``.
+
+    ``__wrapped__`` is the Python function. Inside another trace a call is simply inlined.
+    Thread-safe: concurrent first calls of one signature compile once.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "_calls",
+        "_compiled",
+        "_fast",
+        "_hinted",
+        "_last",
+        "_lock",
+        "_locks",
+        "_mode",
+        "_relaxed",
+        "_stats",
+        "_values",
+    )
+
+    def __init__(self, function: Callable[..., Any], mode: Compile, fast_math: bool):
+        self.__name__ = name_of(function)  # callable objects have none
+        functools.update_wrapper(self, function)
+        self._mode: Compile = mode
+        self._relaxed = fast_math
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every signature and all statistics."""
+        with self._lock:
+            self._calls = 0
+            # Signature → compiled form, and what the fast path looks up → the same; the latter
+            # with the settings it is for, as one object, so that threads see both or neither.
+            self._compiled: dict[Key, Compiled] = {}
+            self._fast: tuple[Any, dict[Key, _Fast]] = (None, {})
+            self._locks: dict[Key, threading.Lock] = {}
+            self._stats = _Counts()
+            self._values: dict[str, set[int]] = {}
+            self._hinted = False
+            self._last: Key | None = None
+
+    # -- calling -----------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if state.trace is not None:
+            return self.__wrapped__(*args, **kwargs)
+        self._calls += 1
+        key: Key | None = None
+        settings = config.settings()
+        if not kwargs:
+            parts: list[Any] = []
+            for a in args:
+                kind = a.__class__
+                if kind is np.ndarray:
+                    # ``num`` has the contiguity and alignment bits, which strides do not tell.
+                    parts += (a.dtype, a.shape, a.strides, a.flags.num)
+                elif kind is float or kind is complex:
+                    parts.append(kind)
+                elif kind in _STATIC:
+                    parts += (kind, a)
+                else:
+                    break
+            else:
+                key = tuple(parts)
+                current, table = self._fast
+                if current is settings:
+                    found = table.get(key)
+                    if found is not None:
+                        compiled, positions, direct = found
+                        if direct:
+                            return compiled.run(args)[0]
+                        leaves = args if positions is None else [args[i] for i in positions]
+                        return compiled.call(leaves, self.plain, args, kwargs)
+        return self._call_general(key, settings, args, kwargs)
+
+    def _call_general(
+        self, fast_key: Key | None, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Flatten any arguments, find or make the compiled form, run it."""
+        leaves, tree = flatten((args, kwargs))
+        key = (tree, tuple(leaf_key(leaf, self.__name__) for leaf in leaves), settings)
+        try:
+            compiled = self._compiled.get(key)
+        except TypeError:
+            check_hashable(tree, self.__name__)
+            raise
+        if compiled is None:
+            compiled = self._compile(key, leaves, tree)
+        if fast_key is not None:
+            current, table = self._fast
+            if current is not settings or len(table) >= SIGNATURES_KEPT:
+                self._fast = (settings, table := {})
+            table[fast_key] = _fast_entry(compiled, args, leaves)
+        return compiled.call(leaves, self.plain, args, kwargs)
+
+    def _compile(self, key: Key, leaves: Sequence[Any], tree: Tree) -> Compiled:
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            compiled = self._compiled.get(key)
+            if compiled is not None:
+                return compiled
+            interpret = self._mode == "never" or config.disable_jit()
+            compiled = compile_signature(
+                self.__wrapped__, leaves, tree, fast_math=self._relaxed, interpret=interpret
+            )
+            with self._lock:
+                self._remember(key, tree, compiled)
+        return compiled
+
+    def _remember(self, key: Key, tree: Tree, compiled: Compiled) -> None:
+        stats = self._stats
+        stats.compiles += 1
+        stats.kernels += compiled.kernels
+        stats.seconds += compiled.seconds
+        stats.fallbacks += compiled.failed
+        stats.tier = 0 if compiled.executable is None else 1
+        if self._last is not None:
+            stats.reasons[why_new(key, self._last)] += 1
+        self._last = key
+        while len(self._compiled) >= SIGNATURES_KEPT:
+            self._compiled.pop(next(iter(self._compiled)))
+        self._compiled[key] = compiled
+        self._locks.pop(key, None)
+        self._hint(tree)
+
+    def _hint(self, tree: Tree) -> None:
+        """Warn once when an integer argument makes one compilation a value."""
+        for path, value in statics(tree):
+            if type(value) is not int:
+                continue
+            seen = self._values.setdefault(path, set())
+            seen.add(value)
+            if len(seen) > STATIC_VALUES and not self._hinted:
+                self._hinted = True
+                warnings.warn(
+                    f"{self.__name__} has been compiled for {len(seen)} values of the integer "
+                    f"argument {parameter(self.__wrapped__, path)}. Ints are static; pass "
+                    "np.int64(n) or a float where it is only a number in the arithmetic.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the Python function itself, counted as a fallback."""
+        self._stats.fallbacks += 1
+        return self.__wrapped__(*args, **kwargs)
+
+    # -- what users ask --------------------------------------------------------------------------
+
+    def stats(self) -> Mapping[str, Any]:
+        """Return counts since the function was made or cleared.
+
+        ``calls``; ``compiles`` (traces compiled) and ``recompiles`` (all but the first);
+        ``tier`` of the newest (0 interpreted, 1 compiled); ``kernels``; ``fallbacks`` (calls and
+        compilations that NumPy did instead); ``guard_failures`` (calls that no signature
+        matched, by reason); ``compile_seconds``.
+        """
+        stats = self._stats
+        return {
+            "calls": self._calls,
+            "compiles": stats.compiles,
+            "recompiles": max(0, stats.compiles - 1),
+            "tier": stats.tier,
+            "kernels": stats.kernels,
+            "fallbacks": stats.fallbacks,
+            "guard_failures": dict(stats.reasons),
+            "compile_seconds": stats.seconds,
+        }
+
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        """Return the traced and compiled form for these example arguments, to look at."""
+        return trace(self, *args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else _Bound(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<jit {self.__name__}: {len(self._compiled)} signatures>"
+
+    __wrapped__: Callable[..., Any]
+    __name__: str
+
+
+def _fast_entry(compiled: Compiled, args: Sequence[Any], leaves: Sequence[Any]) -> _Fast:
+    """Return what the fast path needs: which arguments are leaves, and whether a call is a run."""
+    positions = [i for i, a in enumerate(args) if a.__class__ not in _STATIC]
+    everything = len(positions) == len(args)
+    readable = all(
+        isinstance(leaf, np.ndarray) and as_array(leaf, key) is leaf
+        for leaf, key in zip(leaves, compiled.keys, strict=True)
+    )
+    return compiled, None if everything else positions, everything and readable and compiled.simple
+
+
+class _Bound:
+    """A jitted method of one instance."""
+
+    __slots__ = ("__func__", "__self__")
+
+    def __init__(self, function: Jitted, instance: Any):
+        self.__func__ = function
+        self.__self__ = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        return self.__func__.trace(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+    def __repr__(self) -> str:
+        return f"<bound {self.__func__!r} of {self.__self__!r}>"
+
+
+class _Counts:
+    """What ``stats`` reports beside the calls."""
+
+    __slots__ = ("compiles", "fallbacks", "kernels", "reasons", "seconds", "tier")
+
+    def __init__(self) -> None:
+        self.compiles = 0
+        self.fallbacks = 0
+        self.kernels = 0
+        self.seconds = 0.0
+        self.tier = 0
+        self.reasons: Counter[str] = Counter()
+
+
+@overload
+def jit(
+    function: Callable[..., Any], *, compile: Compile = ..., fast_math: bool = ...
+) -> Jitted: ...
+@overload
+def jit(
+    function: None = None, *, compile: Compile = ..., fast_math: bool = ...
+) -> Callable[[Callable[..., Any]], Jitted]: ...
+def jit(
+    function: Callable[..., Any] | None = None,
+    *,
+    compile: Compile = "auto",
+    fast_math: bool = False,
+) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
+    """Return ``function`` compiled per signature; also a decorator, with or without arguments.
+
+    ``compile``: "now" compiles at the first call, "never" interprets with NumPy; "auto" and
+    "background" leave it to the runtime, which at present compiles at the first call too.
+    ``fast_math`` allows rewrites that change rounding and special values.
+
+    Raises ArgumentError for what is not a function, TraceError for generators and coroutines.
+    """
+    if compile not in _MODES:
+        raise ValueArgumentError(f"compile={compile!r} is not one of {', '.join(_MODES)}")
+    if function is None:
+        return functools.partial(jit, compile=compile, fast_math=fast_math)
+    if isinstance(function, Jitted):
+        function = function.__wrapped__
+    check_function(function)
+    return Jitted(function, compile, fast_math)
+
+
+def check_function(function: Any) -> None:
+    """Raise where ``function`` cannot be traced."""
+    if not callable(function) or isinstance(function, type):
+        raise ArgumentError(
+            f"jit takes a function, got {type(function).__name__}",
+            hint="write @tj.jit above a def, or tj.jit(function)",
+        )
+    for test, what in (
+        (inspect.isgeneratorfunction, "a generator"),
+        (inspect.iscoroutinefunction, "a coroutine"),
+        (inspect.isasyncgenfunction, "an asynchronous generator"),
+    ):
+        if test(function):
+            raise TraceError(
+                f"{function.__name__} is {what} function; it runs in pieces, a trace runs once",
+                hint="return a list or a stacked array, and jit the function that computes it",
+                loc=definition(function),
+            )
+
+
+def spec(shape: Sequence[int] | int, dtype: Any = np.float64) -> Spec:
+    """Return an example argument without values, for ``trace``."""
+    sizes = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    return Spec(sizes, np.dtype(dtype))
+
+
+def trace(function: Callable[..., Any], *examples: Any, **keywords: Any) -> Traced:
+    """Trace ``function`` on example arguments (arrays, tensors, or ``spec(shape, dtype)``).
+
+    Returns a ``Traced``: its graph, schedule, kernels, texts, and a callable.
+    """
+    relaxed = isinstance(function, Jitted) and function._relaxed  # pyright: ignore[reportPrivateUsage]
+    if isinstance(function, Jitted):
+        function = function.__wrapped__
+    check_function(function)
+    leaves, tree = flatten((examples, keywords))
+    check_hashable(tree, function.__name__)
+    for leaf in leaves:
+        leaf_key(leaf, function.__name__)
+    compiled = compile_signature(
+        function, leaves, tree, fast_math=relaxed, interpret=config.disable_jit()
+    )
+    return Traced(function, compiled, tree)

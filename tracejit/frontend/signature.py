@@ -1,0 +1,137 @@
+"""Signatures: what of an argument decides whether a compiled form fits it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from tracejit.errors import ArgumentError, DTypeError
+from tracejit.frontend.trees import Spec
+from tracejit.ops.table import Array, DType, Shape
+from tracejit.tensor import Tensor, value_of
+
+Key = tuple[Any, ...]
+
+# Subclasses of ndarray that are arrays like any other; the rest change what the operators mean.
+_ARRAY_TYPES = (np.ndarray, np.memmap)
+
+
+class Reason(StrEnum):
+    """Why no signature at hand fitted a call."""
+
+    STRUCTURE = "new argument structure"
+    STATIC = "new static value"
+    DTYPE = "new dtype"
+    SHAPE = "new shape"
+    LAYOUT = "new memory layout"
+    KIND = "array in place of a scalar, or the reverse"
+    SETTINGS = "new settings"
+
+
+class ArrayKey(tuple[DType, Shape, Shape | None]):
+    """dtype, shape, and strides in elements: None where C-contiguous, or where a copy is made."""
+
+    __slots__ = ()
+
+    @property
+    def layout(self) -> Shape | None:
+        return self[2]
+
+
+def is_array(value: Any) -> TypeGuard[Array]:
+    """True for ndarrays and their subclasses."""
+    return isinstance(value, np.ndarray)
+
+
+def leaf_key(leaf: Any, function: str) -> Any:
+    """Return the part of the signature that ``leaf`` decides.
+
+    Raises DTypeError or ArgumentError for arrays that tracejit does not take.
+    """
+    if isinstance(leaf, Tensor):
+        leaf = value_of(leaf, f"an argument of {function}")
+    if isinstance(leaf, Spec):
+        check_dtype(leaf.dtype, function)
+        return ArrayKey((leaf.dtype, leaf.shape, None))
+    if isinstance(leaf, np.generic):
+        scalar: Any = leaf
+        return ("scalar", check_dtype(scalar.dtype, function))
+    if is_array(leaf):
+        if type(leaf) not in _ARRAY_TYPES:
+            kind = type(leaf).__name__
+            raise ArgumentError(
+                f"{function} got a {kind}, whose operators differ from an array's",
+                hint="pass np.asarray(x)",
+            )
+        return array_key(leaf, function)
+    return complex if isinstance(leaf, complex) else float
+
+
+def array_key(array: Array, function: str) -> ArrayKey:
+    """Return dtype (native), shape and layout of ``array``."""
+    dtype = check_dtype(array.dtype, function)
+    return ArrayKey((dtype, array.shape, layout_of(array)))
+
+
+def check_dtype(dtype: DType, function: str) -> DType:
+    """Return the native form of ``dtype``; raises DTypeError for one that is not numeric."""
+    if dtype.kind not in "biufc" or dtype.char in "gG":
+        raise DTypeError(
+            f"{function} got an array of {dtype}; tracejit computes with bool, integers, "
+            "float16/32/64 and complex64/128",
+            hint="convert it, for example x.astype('float64')",
+        )
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+
+def layout_of(array: Array) -> Shape | None:
+    """Return the strides in elements, None for C-contiguous arrays and those to be copied."""
+    if array.flags.c_contiguous or not runs_in_place(array):
+        return None
+    itemsize = array.itemsize
+    return tuple(
+        s // itemsize if n > 1 else 0 for s, n in zip(array.strides, array.shape, strict=False)
+    )
+
+
+def runs_in_place(array: Array) -> bool:
+    """True where kernels can read the array's own memory: native, aligned, whole strides."""
+    return (
+        array.dtype.isnative
+        and array.flags.aligned
+        and all(s % array.itemsize == 0 for s in array.strides)
+    )
+
+
+def why_new(key: Key, last: Key) -> str:
+    """Return why ``key`` (tree, leaf keys, settings) is not ``last``."""
+    (tree, leaves, settings), (old_tree, old_leaves, old_settings) = key, last
+    if settings != old_settings:
+        return Reason.SETTINGS.value
+    if len(leaves) != len(old_leaves):
+        return Reason.STRUCTURE.value
+    if tree != old_tree:
+        return (Reason.STATIC if same_structure(tree, old_tree) else Reason.STRUCTURE).value
+    for new, old in zip(leaves, old_leaves, strict=False):
+        if new == old:
+            continue
+        if not (isinstance(new, ArrayKey) and isinstance(old, ArrayKey)):
+            return Reason.KIND.value
+        for part, reason in enumerate((Reason.DTYPE, Reason.SHAPE, Reason.LAYOUT)):
+            if new[part] != old[part]:
+                return reason.value
+    # The newest signature equals it: it was evicted, or another one lies between.
+    return Reason.STRUCTURE.value
+
+
+def same_structure(a: Any, b: Any) -> bool:
+    """True where two trees differ in static values only."""
+    stack = [(a, b)]
+    while stack:
+        x, y = stack.pop()
+        if x.kind is not y.kind or len(x.children) != len(y.children):
+            return False
+        stack += zip(x.children, y.children, strict=False)
+    return True
