@@ -1,41 +1,338 @@
-"""The driver: native code that runs a list of kernels, the same for every schedule.
+"""The driver: native code that runs a list of kernels, alone or with the pool's workers.
 
-A record is five i64: the kernel's address, the index of its first pointer, the address of its
-sizes, and the chunk [begin, end). One call from Python runs a whole stretch of the schedule.
+This is the one piece of IR that is the same for every program, so it stands here as text.
+
+A *record* (``RECORD`` i64) is one kernel call: code address, index of its first pointer, address
+of its sizes, range [begin, end), grain, and the place of a private workspace (``SLOT``, −1 for
+none; ``STRIDE`` bytes per worker; ``COUNT`` pointers to copy). ``driver`` runs records in order.
+A range longer than its grain is cut into chunks of ``grain``, whatever the number of threads.
+
+The pool is a block of memory (offsets in bytes below) and native threads parked in ``worker``.
+
+- ``WORD`` holds the job's number (high half) and how many chunks nobody has claimed (low half). A
+  chunk is claimed by a compare-and-swap that takes one off: it can only succeed while the job is
+  current, so a worker that wakes late finds nothing and touches nothing, and the caller waits for
+  claimed chunks only (``DONE``), never for a worker.
+- The caller claims chunks as well. On a machine whose other core is taken it does them all.
+- ``BUSY`` belongs to the caller that uses the workers. A second caller, or a nested one, finds it
+  taken and runs its chunks itself.
+- An idle worker spins for a while (work comes in bursts), then parks on a condition variable. It
+  counts itself in ``SLEEPERS`` before it looks at ``WORD`` a last time, and the caller writes
+  ``WORD`` before it reads ``SLEEPERS``: one of the two sees the other.
 """
 
 from __future__ import annotations
 
-from tracejit.codegen.builder import I64, PTR, VOID, Module, Value, const
-from tracejit.codegen.target import Target
+from enum import IntEnum
 
-DRIVER = "driver"
-RECORD = 5
+DRIVER, WORKER, SETUP = "driver", "worker", "setup"
 
 
-def emit_driver(target: Target) -> str:
-    """Return the module of ``void driver(ptr records, i64 count, ptr pointers)``."""
-    module = Module(target)
-    parameters = [("records", PTR), ("count", I64), ("pointers", PTR)]
-    b = module.define(DRIVER, VOID, parameters)
-    records, count, pointers = b.parameters
+class Field(IntEnum):
+    """Columns of a record."""
 
-    def body(index: Value, _: list[Value]) -> list[Value]:
-        first = b.mul(index, const(RECORD, I64))
-        fields = [
-            b.load(b.element(records, b.add(first, const(i, I64)), I64), I64)
-            for i in range(RECORD)
-        ]
-        function, sizes = (
-            b.emit(PTR, f"inttoptr i64 {fields[i].text} to ptr") for i in (0, 2)
-        )
-        mine = b.element(pointers, fields[1], I64)
-        b.effect(
-            f"call void {function.text}(ptr {mine.text}, ptr {sizes.text}, "
-            f"i64 {fields[3].text}, i64 {fields[4].text})"
-        )
-        return []
+    CODE = 0
+    POINTERS = 1
+    SIZES = 2
+    BEGIN = 3
+    END = 4
+    GRAIN = 5
+    SLOT = 6
+    STRIDE = 7
+    COUNT = 8
 
-    b.loop(const(0, I64), count, 1, [], body)
-    b.ret()
-    return module.text()
+
+RECORD = len(Field)
+# The most pointers a kernel with a private workspace can have.
+MAX_COPIED = 16
+
+
+class Pool(IntEnum):
+    """Byte offsets in the pool's memory; what different threads write is on its own cache line."""
+
+    WORD = 0
+    DONE = 64
+    BUSY = 128
+    JOB = 192  # record address, pointer table, number of chunks
+    SLEEPERS = 256
+    STOP = 264
+    LIMIT = 272  # workers that may take part
+    SPIN = 280  # turns before an idle worker parks
+    MUTEX = 320
+    CONDITION = 448
+    BYTES = 576
+
+
+_TEXT = r"""
+declare i32 @pthread_mutex_init(ptr, ptr)
+declare i32 @pthread_cond_init(ptr, ptr)
+declare i32 @pthread_mutex_lock(ptr)
+declare i32 @pthread_mutex_unlock(ptr)
+declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_broadcast(ptr)
+declare i32 @sched_yield()
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+define internal i64 @field(ptr %record, i64 %index) alwaysinline {
+  %address = getelementptr i64, ptr %record, i64 %index
+  %value = load i64, ptr %address
+  ret i64 %value
+}
+
+define internal ptr @at(ptr %pool, i64 %offset) alwaysinline {
+  %address = getelementptr i8, ptr %pool, i64 %offset
+  ret ptr %address
+}
+
+; Run [begin, end) of a record as worker %id (the caller is 0).
+define internal void @call_range(ptr %record, ptr %table, i64 %begin, i64 %end, i64 %id) {
+entry:
+  %code.i = call i64 @field(ptr %record, i64 {CODE})
+  %code = inttoptr i64 %code.i to ptr
+  %first = call i64 @field(ptr %record, i64 {POINTERS})
+  %pointers = getelementptr i64, ptr %table, i64 %first
+  %sizes.i = call i64 @field(ptr %record, i64 {SIZES})
+  %sizes = inttoptr i64 %sizes.i to ptr
+  %slot = call i64 @field(ptr %record, i64 {SLOT})
+  %private = icmp sge i64 %slot, 0
+  %elsewhere = icmp ne i64 %id, 0
+  %copy = and i1 %private, %elsewhere
+  br i1 %copy, label %copied, label %shared
+shared:
+  call void %code(ptr %pointers, ptr %sizes, i64 %begin, i64 %end)
+  ret void
+copied:
+  %own = alloca [{MAX_COPIED} x i64], align 64
+  %count = call i64 @field(ptr %record, i64 {COUNT})
+  %bytes = mul i64 %count, 8
+  call void @llvm.memcpy.p0.p0.i64(ptr %own, ptr %pointers, i64 %bytes, i1 false)
+  %stride = call i64 @field(ptr %record, i64 {STRIDE})
+  %shift = mul i64 %stride, %id
+  %place = getelementptr i64, ptr %own, i64 %slot
+  %base = load i64, ptr %place
+  %moved = add i64 %base, %shift
+  store i64 %moved, ptr %place
+  call void %code(ptr %own, ptr %sizes, i64 %begin, i64 %end)
+  ret void
+}
+
+; Claim chunks of the current job and run them until none is left. True if any was claimed.
+define internal i1 @claim_and_run(ptr %pool, i64 %id) {
+entry:
+  %word.at = call ptr @at(ptr %pool, i64 {WORD})
+  %done.at = call ptr @at(ptr %pool, i64 {DONE})
+  %job = call ptr @at(ptr %pool, i64 {JOB})
+  br label %look
+look:
+  %some = phi i1 [ false, %entry ], [ %some, %lost ], [ true, %run ]
+  %word = load atomic i64, ptr %word.at acquire, align 8
+  %left = and i64 %word, 4294967295
+  %none = icmp eq i64 %left, 0
+  br i1 %none, label %out, label %try
+try:
+  %less = sub i64 %word, 1
+  %swap = cmpxchg ptr %word.at, i64 %word, i64 %less acq_rel acquire, align 8
+  %won = extractvalue {OPEN} i64, i1 {CLOSE} %swap, 1
+  br i1 %won, label %run, label %lost
+lost:
+  br label %look
+run:
+  %record.i = call i64 @field(ptr %job, i64 0)
+  %record = inttoptr i64 %record.i to ptr
+  %table.i = call i64 @field(ptr %job, i64 1)
+  %table = inttoptr i64 %table.i to ptr
+  %chunks = call i64 @field(ptr %job, i64 2)
+  %index = sub i64 %chunks, %left
+  %begin0 = call i64 @field(ptr %record, i64 {BEGIN})
+  %end0 = call i64 @field(ptr %record, i64 {END})
+  %grain = call i64 @field(ptr %record, i64 {GRAIN})
+  %offset = mul i64 %index, %grain
+  %begin = add i64 %begin0, %offset
+  %limit = add i64 %begin, %grain
+  %over = icmp sgt i64 %limit, %end0
+  %end = select i1 %over, i64 %end0, i64 %limit
+  call void @call_range(ptr %record, ptr %table, i64 %begin, i64 %end, i64 %id)
+  %before = atomicrmw add ptr %done.at, i64 1 release, align 8
+  br label %look
+out:
+  ret i1 %some
+}
+
+; Share a record's chunks with the workers; the caller holds BUSY.
+define internal void @share(ptr %pool, ptr %record, ptr %table, i64 %chunks) {
+entry:
+  %word.at = call ptr @at(ptr %pool, i64 {WORD})
+  %done.at = call ptr @at(ptr %pool, i64 {DONE})
+  %job = call ptr @at(ptr %pool, i64 {JOB})
+  %record.i = ptrtoint ptr %record to i64
+  %table.i = ptrtoint ptr %table to i64
+  store i64 %record.i, ptr %job
+  %job.1 = getelementptr i64, ptr %job, i64 1
+  store i64 %table.i, ptr %job.1
+  %job.2 = getelementptr i64, ptr %job, i64 2
+  store i64 %chunks, ptr %job.2
+  store atomic i64 0, ptr %done.at monotonic, align 8
+  %old = load atomic i64, ptr %word.at monotonic, align 8
+  %number = and i64 %old, -4294967296
+  %next = add i64 %number, 4294967296
+  %word = or i64 %next, %chunks
+  store atomic i64 %word, ptr %word.at seq_cst, align 8
+  %sleepers.at = call ptr @at(ptr %pool, i64 {SLEEPERS})
+  %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
+  %asleep = icmp sgt i64 %sleepers, 0
+  br i1 %asleep, label %wake, label %work
+wake:
+  %mutex = call ptr @at(ptr %pool, i64 {MUTEX})
+  %condition = call ptr @at(ptr %pool, i64 {CONDITION})
+  %l = call i32 @pthread_mutex_lock(ptr %mutex)
+  %w = call i32 @pthread_cond_broadcast(ptr %condition)
+  %u = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %work
+work:
+  %ran = call i1 @claim_and_run(ptr %pool, i64 0)
+  br label %wait
+wait:
+  %turn = phi i64 [ 0, %work ], [ %turn.next, %again ]
+  %done = load atomic i64, ptr %done.at acquire, align 8
+  %all = icmp eq i64 %done, %chunks
+  br i1 %all, label %out, label %idle
+idle:
+  %turn.next = add i64 %turn, 1
+  %long = icmp sgt i64 %turn, 4000
+  br i1 %long, label %yield, label %pause
+yield:
+  %y = call i32 @sched_yield()
+  br label %again
+pause:
+  {PAUSE}
+  br label %again
+again:
+  br label %wait
+out:
+  ret void
+}
+
+define void @driver(ptr %records, i64 %count, ptr %table, ptr %pool) {
+entry:
+  %has.pool = icmp ne ptr %pool, null
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %body, label %out
+body:
+  %at = mul i64 %i, {RECORD}
+  %record = getelementptr i64, ptr %records, i64 %at
+  %begin = call i64 @field(ptr %record, i64 {BEGIN})
+  %end = call i64 @field(ptr %record, i64 {END})
+  %grain = call i64 @field(ptr %record, i64 {GRAIN})
+  %length = sub i64 %end, %begin
+  %long = icmp sgt i64 %length, %grain
+  %shareable = and i1 %long, %has.pool
+  br i1 %shareable, label %parallel, label %serial
+parallel:
+  %busy.at = call ptr @at(ptr %pool, i64 {BUSY})
+  %swap = cmpxchg ptr %busy.at, i64 0, i64 1 acq_rel monotonic, align 8
+  %won = extractvalue {OPEN} i64, i1 {CLOSE} %swap, 1
+  br i1 %won, label %shared, label %serial
+shared:
+  %up = add i64 %length, %grain
+  %up.1 = sub i64 %up, 1
+  %chunks = udiv i64 %up.1, %grain
+  call void @share(ptr %pool, ptr %record, ptr %table, i64 %chunks)
+  store atomic i64 0, ptr %busy.at release, align 8
+  br label %next
+serial:
+  call void @call_range(ptr %record, ptr %table, i64 %begin, i64 %end, i64 0)
+  br label %next
+next:
+  %i.next = add i64 %i, 1
+  br label %head
+out:
+  ret void
+}
+
+define void @setup(ptr %pool) {
+  %mutex = call ptr @at(ptr %pool, i64 {MUTEX})
+  %condition = call ptr @at(ptr %pool, i64 {CONDITION})
+  %a = call i32 @pthread_mutex_init(ptr %mutex, ptr null)
+  %b = call i32 @pthread_cond_init(ptr %condition, ptr null)
+  ret void
+}
+
+; The life of worker %id (from 1): run what there is, spin, park; return once STOP is set.
+define void @worker(ptr %pool, i64 %id) {
+entry:
+  %word.at = call ptr @at(ptr %pool, i64 {WORD})
+  %stop.at = call ptr @at(ptr %pool, i64 {STOP})
+  %limit.at = call ptr @at(ptr %pool, i64 {LIMIT})
+  %spin.at = call ptr @at(ptr %pool, i64 {SPIN})
+  %sleepers.at = call ptr @at(ptr %pool, i64 {SLEEPERS})
+  %mutex = call ptr @at(ptr %pool, i64 {MUTEX})
+  %condition = call ptr @at(ptr %pool, i64 {CONDITION})
+  br label %look
+look:
+  %turns = phi i64 [ 0, %entry ], [ 0, %work ], [ %turns.next, %pause ], [ 0, %awake ]
+  %stop = load atomic i64, ptr %stop.at acquire, align 8
+  %stopping = icmp ne i64 %stop, 0
+  br i1 %stopping, label %out, label %check
+check:
+  %limit = load atomic i64, ptr %limit.at monotonic, align 8
+  %allowed = icmp sle i64 %id, %limit
+  %word = load atomic i64, ptr %word.at acquire, align 8
+  %left = and i64 %word, 4294967295
+  %some = icmp ne i64 %left, 0
+  %go = and i1 %allowed, %some
+  br i1 %go, label %work, label %idle
+work:
+  %ran = call i1 @claim_and_run(ptr %pool, i64 %id)
+  br label %look
+idle:
+  %turns.next = add i64 %turns, 1
+  %spin = load atomic i64, ptr %spin.at monotonic, align 8
+  %spinning = icmp slt i64 %turns, %spin
+  br i1 %spinning, label %pause, label %park
+pause:
+  {PAUSE}
+  br label %look
+park:
+  %l = call i32 @pthread_mutex_lock(ptr %mutex)
+  %s = atomicrmw add ptr %sleepers.at, i64 1 seq_cst, align 8
+  br label %recheck
+recheck:
+  %stop2 = load atomic i64, ptr %stop.at seq_cst, align 8
+  %stopping2 = icmp ne i64 %stop2, 0
+  %limit2 = load atomic i64, ptr %limit.at monotonic, align 8
+  %allowed2 = icmp sle i64 %id, %limit2
+  %word2 = load atomic i64, ptr %word.at seq_cst, align 8
+  %left2 = and i64 %word2, 4294967295
+  %some2 = icmp ne i64 %left2, 0
+  %go2 = and i1 %allowed2, %some2
+  %up = or i1 %stopping2, %go2
+  br i1 %up, label %awake, label %sleep
+sleep:
+  %c = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
+  br label %recheck
+awake:
+  %t = atomicrmw sub ptr %sleepers.at, i64 1 seq_cst, align 8
+  %u = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %look
+out:
+  ret void
+}
+"""
+
+
+def emit_driver(x86: bool) -> str:
+    """Return the module with ``driver``, ``worker`` and ``setup``."""
+    pause = 'call void asm sideeffect "pause", ""()' if x86 else ""
+    words = {f.name: int(f) for f in Field} | {p.name: int(p) for p in Pool}
+    text = _TEXT
+    for name, value in words.items():
+        text = text.replace("{" + name + "}", str(value))
+    for name, spelled in {
+        "RECORD": str(RECORD), "MAX_COPIED": str(MAX_COPIED), "PAUSE": pause,
+        "OPEN": "{", "CLOSE": "}",
+    }.items():  # fmt: skip
+        text = text.replace("{" + name + "}", spelled)
+    return text

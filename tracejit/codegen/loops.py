@@ -25,6 +25,7 @@ from tracejit.codegen.target import Target
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import (
+    SCRATCH,
     Access,
     Apply,
     Block,
@@ -138,8 +139,9 @@ class KernelEmitter:
         self.extents = [size() for _ in range(count)]
         for number, access in enumerate(kernel.accesses):
             self.strides.append([size() for _ in range(count)])
-            address = b.element(self.base, const(number, I64), PTR)
-            self.roots.append(b.load(address, PTR))
+            if access.buffer != SCRATCH:
+                address = b.element(self.base, const(number, I64), PTR)
+                self.roots.append(b.load(address, PTR))
             for axis, stride in enumerate(access.strides):
                 if stride in (0, 1):
                     self.strides[number][axis] = const(stride, I64)
@@ -150,6 +152,17 @@ class KernelEmitter:
                     if coefficient == 0:
                         terms[axis + 1] = const(0, I64)
                 self.index_terms[position] = terms
+        if any(a.buffer == SCRATCH for a in kernel.accesses):
+            self._allocate_scratch(size())
+
+    def _allocate_scratch(self, nbytes: Value) -> None:
+        """Take the row scratch from the stack: private to the thread, and bounded (spill.py)."""
+        b = self.b
+        block = b.emit(PTR, f"alloca i8, i64 {nbytes.text}, align 64")
+        for access in self.kernel.accesses:
+            if access.buffer == SCRATCH:
+                start = const(access.offset * access.dtype.itemsize, I64)
+                self.roots.append(b.offset(block, start))
 
     def _parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
         """Write the parallel loops, then the block inside."""

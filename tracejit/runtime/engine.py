@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from math import prod
 
 from tracejit import config
 from tracejit.codegen import contraction, elementwise
@@ -22,6 +23,7 @@ from tracejit.runtime import cpu
 from tracejit.runtime.code import obtain
 from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.interpreter import run_graph
+from tracejit.schedule.grain import grain
 from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.schedule import (
     ContractionStep,
@@ -74,13 +76,10 @@ def _native_call(
 
 def _kernel_call(kernel: Kernel, schedule: Schedule, target: Target, level: int) -> NativeCall:
     code = obtain(kernel.key, lambda: emit_kernel(kernel, target), ENTRY, target, level)
-    # The workspace follows the arena; its base is the entry after the last buffer's.
-    workspace = len(schedule.buffers)
     pointers = [
-        (workspace if a.buffer == SCRATCH else a.buffer, a.offset * a.dtype.itemsize)
-        for a in kernel.accesses
+        (a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses if a.buffer != SCRATCH
     ]
-    return NativeCall(code, pointers, kernel.sizes(), kernel.trip_count, kernel.scratch)
+    return NativeCall(code, pointers, kernel.sizes(), kernel.trip_count, grain(kernel))
 
 
 def _contraction_call(
@@ -99,14 +98,22 @@ def _contraction_call(
     itemsize = step.node.dtype.itemsize
     views = (step.right, step.left) if arguments.swapped else (step.left, step.right)
     pointers = [(v.buffer, v.offset * itemsize) for v in (*views, step.result)]
+    # The workspace follows the arena; its base is the entry after the last buffer's.
     pointers.append((len(schedule.buffers), 0))
     return NativeCall(
         code,
         pointers,
         arguments.sizes,
         contraction.tile_count(spec, target, problem),
+        _tile_grain(problem),
         contraction.workspace_bytes(spec, target, problem),
     )
+
+
+def _tile_grain(problem: contraction.GemmProblem) -> int:
+    """Return how many tiles of a product make one chunk; small products stay whole."""
+    small = prod(problem.batch) * problem.m * problem.n * problem.k < 1 << 18
+    return 1 << 40 if small else 1
 
 
 def _gemm_problem(step: ContractionStep) -> contraction.GemmProblem:

@@ -19,6 +19,7 @@ from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
 from tracejit.runtime.code import Code, driver
 from tracejit.runtime.interpreter import evaluate_node
+from tracejit.runtime.threads import available, pool_address
 from tracejit.schedule.arena import ALIGNMENT, aligned
 from tracejit.schedule.schedule import OpaqueStep, Schedule, View
 
@@ -26,7 +27,10 @@ I64Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class NativeCall:
-    """One record: code, pointers as (buffer, byte offset), sizes, trip count, workspace bytes."""
+    """One record: code, pointers as (buffer, byte offset), sizes, trip count and grain.
+
+    With ``workspace`` bytes of private memory for each thread, its address is the last pointer.
+    """
 
     def __init__(
         self,
@@ -34,13 +38,15 @@ class NativeCall:
         pointers: Sequence[tuple[int, int]],
         sizes: Sequence[int],
         end: int,
+        grain: int,
         workspace: int = 0,
     ):
         self.code = code
         self.pointers = tuple(pointers)
         self.sizes: I64Array = np.array(sizes, np.int64)
         self.end = end
-        self.workspace = workspace
+        self.grain = grain
+        self.workspace = aligned(workspace)
 
 
 class _Segment:
@@ -53,14 +59,21 @@ class _Segment:
         self.records: I64Array = np.zeros((len(calls), RECORD), np.int64)
         first = 0
         for row, call in zip(self.records, calls, strict=True):
-            row[:] = call.code.address, first, call.sizes.ctypes.data, 0, call.end
+            count = len(call.pointers)
+            slot = count - 1 if call.workspace else -1
+            row[:] = (
+                call.code.address, first, call.sizes.ctypes.data, 0, call.end, call.grain,
+                slot, call.workspace, count,
+            )  # fmt: skip
             first += len(call.pointers)
         self.address = self.records.ctypes.data
+        self.shareable = any(c.end > c.grain for c in calls)
 
-    def run(self, run: Callable[[int, int, int], None], bases: I64Array) -> None:
+    def run(self, run: Callable[[int, int, int, int], None], bases: I64Array) -> None:
         pointers = bases[self.buffers]
         pointers += self.offsets
-        run(self.address, len(self.calls), pointers.ctypes.data)
+        pool = pool_address() if self.shareable else 0
+        run(self.address, len(self.calls), pointers.ctypes.data, pool)
 
 
 class ArenaPool:
@@ -104,7 +117,7 @@ class Executable:
     ):
         self.schedule = schedule
         self.target = target
-        self._driver = driver(target)
+        self._driver = driver()
         self._stages = [s if isinstance(s, OpaqueStep) else _Segment(s) for s in stages]
         buffers = schedule.buffers
         self._static = [b.value for b in buffers if b.value is not None]
@@ -116,7 +129,7 @@ class Executable:
             if buffer.value is not None:
                 self._template[i] = buffer.value.ctypes.data
         self._arena = aligned(schedule.arena.nbytes)
-        workspace = max(
+        workspace = available() * max(
             (c.workspace for s in self._stages if isinstance(s, _Segment) for c in s.calls),
             default=0,
         )

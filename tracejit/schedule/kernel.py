@@ -181,14 +181,14 @@ class Kernel:
         return len(self.labels)
 
     def sizes(self) -> list[int]:
-        """Return the run-time integers: extents, strides by access, index coefficients."""
+        """Return the run-time integers: extents, strides, index coefficients, scratch bytes."""
         values = list(self.extents)
         for access in self.accesses:
             values += access.strides
         for expr in self.exprs:
             if isinstance(expr, Index):
                 values += (expr.offset, *expr.coefficients)
-        return values
+        return [*values, self.scratch]
 
 
 def _describe(block: Block) -> str:

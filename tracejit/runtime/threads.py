@@ -1,0 +1,134 @@
+"""The thread pool: native workers that run chunks of kernels without the GIL.
+
+Workers are started on the first kernel that is worth sharing. How many take part is, in order:
+``tj.num_threads(n)``, ``TRACEJIT_NUM_THREADS``, ``OMP_NUM_THREADS``, and never more than the CPUs
+this process may use (affinity mask, cgroup quota). A forked child starts its own pool.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracejit import config
+from tracejit.codegen.driver import Pool
+from tracejit.errors import ValueArgumentError
+from tracejit.runtime.code import runtime_function
+
+# About 20 µs of pauses: longer than the gap between the kernels of one program.
+SPIN_TURNS = 600
+
+_requested: int | None = None
+
+
+def available() -> int:
+    """Return how many CPUs this process may use: affinity and cgroup quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(count or 1, _quota()))
+
+
+@lru_cache(maxsize=1)
+def _quota() -> int:
+    """Return the cgroup's CPU quota in whole CPUs (rounded up), or a large number."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        return 1 << 16
+
+
+def get_num_threads() -> int:
+    """Return how many threads a kernel may use, the caller's included."""
+    wanted = _requested or config.num_threads()
+    return min(wanted, available()) if wanted else available()
+
+
+def set_num_threads(count: int) -> None:
+    """Let kernels use ``count`` threads (at least 1), the caller's included."""
+    global _requested
+    if count < 1:
+        raise ValueArgumentError(f"num_threads({count}): at least one thread is needed")
+    _requested = count
+    pool = _pools.get(os.getpid())
+    if pool is not None:
+        pool.limit(get_num_threads() - 1)
+
+
+@contextmanager
+def num_threads(count: int) -> Generator[None, None, None]:
+    """Let kernels use ``count`` threads inside the ``with`` block."""
+    global _requested
+    before = _requested
+    set_num_threads(count)
+    try:
+        yield
+    finally:
+        _requested = before
+        pool = _pools.get(os.getpid())
+        if pool is not None:
+            pool.limit(get_num_threads() - 1)
+
+
+class ThreadPool:
+    """The pool's memory and its workers."""
+
+    def __init__(self, workers: int):
+        raw = np.zeros(Pool.BYTES + 64, np.uint8)
+        self._memory = raw[-raw.ctypes.data % 64 :][: Pool.BYTES]
+        self.address: int = self._memory.ctypes.data
+        self._word(Pool.SPIN, SPIN_TURNS)
+        runtime_function("setup", None, ctypes.c_size_t)(self.address)
+        self.workers = workers
+        self.limit(workers)
+        run = runtime_function("worker", None, ctypes.c_size_t, ctypes.c_int64)
+        for number in range(1, workers + 1):
+            # Daemon: at exit the process ends while the worker is parked in native code.
+            threading.Thread(
+                target=run, args=(self.address, number), name=f"tracejit-{number}", daemon=True
+            ).start()
+
+    def _word(self, offset: int, value: int) -> None:
+        self._memory[offset : offset + 8].view(np.int64)[0] = value
+
+    def limit(self, workers: int) -> None:
+        """Let ``workers`` of the pool take part."""
+        self._word(Pool.LIMIT, workers)
+
+
+_pools: dict[int, ThreadPool] = {}
+_lock = threading.Lock()
+
+
+def pool_address() -> int:
+    """Return the address of this process's pool, started on first use; 0 for one thread."""
+    pool = _pools.get(os.getpid())
+    if pool is None:
+        if get_num_threads() == 1:
+            return 0
+        with _lock:
+            pool = _pools.get(os.getpid())
+            if pool is None:
+                pool = _pools[os.getpid()] = ThreadPool(available() - 1)
+                pool.limit(get_num_threads() - 1)
+    return pool.address
+
+
+def _after_fork() -> None:
+    """A child has the memory of its parent's pool but not its threads, nor a free lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+Function = Callable[..., Any]
