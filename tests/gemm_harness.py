@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,13 +29,24 @@ _SIGNATURE = ctypes.CFUNCTYPE(
 )
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=1024)
 def kernel(target: Target, spec: GemmSpec) -> tuple[LoadedObject, object]:
     """Return the loaded object of a spec and its ctypes entry."""
+    loaded = LoadedObject(compile_object(module_text(target, spec), target, passes=0), ("gemm",))
+    return loaded, _SIGNATURE(loaded.address("gemm"))
+
+
+def module_text(target: Target, spec: GemmSpec) -> str:
     module = Module(target)
     emit_gemm(module, "gemm", spec)
-    loaded = LoadedObject(compile_object(module.text(), target, passes=0), ("gemm",))
-    return loaded, _SIGNATURE(loaded.address("gemm"))
+    return module.text()
+
+
+def compile_seconds(target: Target, spec: GemmSpec) -> float:
+    """Return how long emission and compilation of a spec take."""
+    start = time.perf_counter()
+    compile_object(module_text(target, spec), target, passes=0)
+    return time.perf_counter() - start
 
 
 def problem_of(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> GemmProblem:
@@ -43,10 +55,11 @@ def problem_of(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> GemmProblem:
     batch = c.shape[:-2]
     a = np.broadcast_to(a, (*batch, *a.shape[-2:]))
     b = np.broadcast_to(b, (*batch, *b.shape[-2:]))
-    sa, sb, sc = (tuple(s // item for s in x.strides) for x in (a, b, c))
+    sa, sb, sc = ([s // item for s in x.strides] for x in (a, b, c))
     return GemmProblem(
-        c.shape[-2], c.shape[-1], a.shape[-1], sa[-2:], sb[-2:], sc[-2:],
-        batch, sa[:-2], sb[:-2], sc[:-2],
+        c.shape[-2], c.shape[-1], a.shape[-1],
+        (sa[-2], sa[-1]), (sb[-2], sb[-1]), (sc[-2], sc[-1]),
+        batch, tuple(sa[:-2]), tuple(sb[:-2]), tuple(sc[:-2]),
     )  # fmt: skip
 
 
@@ -70,12 +83,11 @@ class Call:
 def bind(target: Target, a: np.ndarray, b: np.ndarray, c: np.ndarray, **options: object) -> Call:
     """Prepare ``c = a @ b``; ``options`` replace fields of the spec."""
     problem = problem_of(a, b, c)
-    spec = classify(target, c.dtype, problem)
+    epilogue = options.pop("epilogue", None)
+    spec = classify(target, c.dtype, problem, epilogue)  # type: ignore[arg-type]
     if options:
-        from dataclasses import replace
-
         spec = replace(spec, **options)  # type: ignore[arg-type]
-    loaded, entry = kernel(target, spec)
+    loaded, entry = kernel(target.with_caches(0, 0, 0), spec)  # the code is the same
     size = workspace_bytes(spec, target, problem)
     raw = np.full(size + 64, 0xA5, np.uint8)
     work = raw.ctypes.data + -raw.ctypes.data % 64

@@ -41,9 +41,7 @@ def emit_finish(module: Module, name: str, spec: GemmSpec) -> None:
     The tile's rows are ``unit.columns`` apart. Only the last k block applies the epilogue.
     """
     unit = register_block(module.target, spec.dtype)
-    b = module.define(
-        name, VOID, _PARAMETERS, linkage="internal", attributes="nounwind noinline"
-    )
+    b = module.define(name, VOID, _PARAMETERS, linkage="internal", attributes="nounwind noinline")
     p = _Finish(*b.parameters)
     if spec.c == "last":
         p = p._replace(c_column=const(1, I64))

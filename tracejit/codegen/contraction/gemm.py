@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Value, const
 from tracejit.codegen.contraction.blocking import (
     RegisterBlock,
     panel_heights,
@@ -270,7 +270,7 @@ class _Panels(Frame):
         b, unit = self.b, self.unit
         if _uses_tile_always(self.spec):
             whole = const(False, I1)
-        elif columns.is_literal:
+        elif columns.is_literal and not self.spec.pack_a:
             self._dispatch(call, rows, vectors)
             return
         else:

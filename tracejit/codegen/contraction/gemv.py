@@ -6,13 +6,15 @@ to C. The depth is not blocked: every sum is one chain (or a fixed few) over all
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from tracejit.codegen.builder import I64, Builder, Value, const
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
 from tracejit.codegen.contraction.microkernel import multiply_add
 from tracejit.codegen.contraction.spec import Slot
 
 
-class _OneRow(Frame):
+class _OneRow(Frame, ABC):
     """The loop over column tiles; a subclass computes the sums of one."""
 
     def emit(self) -> None:
@@ -30,9 +32,9 @@ class _OneRow(Frame):
             get[Slot.C_COLUMN], ONE, columns, yes, yes, ZERO, column, batch, self.ptrs, self.sizes,
         )  # fmt: skip
 
+    @abstractmethod
     def sums(self, a: Value, matrix: Value, columns: Value) -> None:
         """Write a @ matrix[:, :columns] to the workspace."""
-        raise AssertionError("a subclass's")
 
 
 # Rows of B added at a time: as many streams as hardware prefetchers follow, and few enough
@@ -140,9 +142,7 @@ class Dots(_OneRow):
         """Dot ``a`` with ``count`` columns from column ``j`` on."""
         b, lanes, depth = self.b, self.unit.lanes, self.loaded[Slot.K]
         vector = self.type.vector(lanes)
-        columns = [
-            self.at(matrix, (b.add(j, const(i, I64)), Slot.B_COLUMN)) for i in range(count)
-        ]
+        columns = [self.at(matrix, (b.add(j, const(i, I64)), Slot.B_COLUMN)) for i in range(count)]
 
         def step(k: Value, sums: list[Value], chains: int, mask: Value | None) -> list[Value]:
             following = list(sums)

@@ -79,7 +79,9 @@ def emit_pack(module: Module, name: str, type: Type, width: int, layout: Layout)
 
     start = const(0, I64)
     if layout == "width":
-        start = _copy_groups(b, _Panel(target, source, one, depth_stride, depth), type, width, extent)
+        start = _copy_groups(
+            b, _Panel(target, source, one, depth_stride, depth), type, width, extent
+        )
     b.loop(start, extent, width, [], body)
     b.ret()
 

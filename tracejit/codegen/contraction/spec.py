@@ -161,21 +161,28 @@ def element_kind(dtype: np.dtype) -> str:
 def canonical(problem: GemmProblem, *, fold: bool = True) -> tuple[GemmProblem, bool]:
     """Return an equal problem with fewer batch axes and rows of C contiguous, and "swapped".
 
-    C = A @ B → Cᵀ = Bᵀ @ Aᵀ where C is stored by columns or has one column only (swapped). Batch
-    axes of extent 1 vanish and neighbours that step alike become one; with ``fold`` a batch of
-    row blocks that share B becomes more rows: [b, m, k] @ [k, n] → [b·m, k] @ [k, n].
+    C = A @ B → Cᵀ = Bᵀ @ Aᵀ where C is stored by columns or has one column only, and where B is
+    the strided operand of a dot product (swapped). Batch axes of extent 1 vanish and neighbours
+    that step alike become one; with ``fold`` a batch of row blocks that share B becomes more
+    rows: [b, m, k] @ [k, n] → [b·m, k] @ [k, n].
     """
     p = _collapse(problem)
     if fold:
         p = _fold_rows(p)
     by_columns = p.c[0] == 1 and p.c[1] != 1 and p.n > 1
-    swapped = p.m > 1 and (by_columns or p.n == 1)
+    strided_dot = p.m == p.n == 1 and p.b[0] != 1 and p.a[1] == 1
+    swapped = strided_dot or (p.m > 1 and (by_columns or p.n == 1))
     if not swapped:
         return p, False
     turned = GemmProblem(
-        p.n, p.m, p.k, p.b[::-1], p.a[::-1], p.c[::-1], p.batch, p.b_batch, p.a_batch, p.c_batch
-    )
+        p.n, p.m, p.k, _turned(p.b), _turned(p.a), _turned(p.c),
+        p.batch, p.b_batch, p.a_batch, p.c_batch,
+    )  # fmt: skip
     return (_fold_rows(turned) if fold else turned), True
+
+
+def _turned(strides: tuple[int, int]) -> tuple[int, int]:
+    return strides[1], strides[0]
 
 
 def _collapse(p: GemmProblem) -> GemmProblem:
@@ -229,6 +236,8 @@ def classify(
     a = _stride(p.m, p.k, p.a)
     b = _stride(p.k, p.n, p.b)
     c: Stride = "last" if p.c[1] == 1 or p.n <= 1 else "any"
+    if p.m == 1 and p.b[0] == 1:
+        b = "first"
     if p.m == 1 and b != "any":
         one_row: Kind = "axpys" if b == "last" else "dots"
         return GemmSpec(kind, a, b, c, False, False, one_row, len(p.batch), epilogue)

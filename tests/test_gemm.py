@@ -1,0 +1,336 @@
+"""Generated matrix products on every level: values, error bounds, bits, strides, batches."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from gemm_harness import bind, compile_seconds, module_text, problem_of
+
+from tracejit.codegen.builder import F32, Builder, Value, const
+from tracejit.codegen.contraction import (
+    GemmProblem,
+    Place,
+    canonical,
+    classify,
+    gemm_arguments,
+    tile_count,
+    workspace_bytes,
+)
+from tracejit.codegen.contraction.blocking import cache_block, register_block
+from tracejit.codegen.contraction.spec import Slot
+from tracejit.codegen.llvm import assembly
+from tracejit.codegen.target import LEVELS, Target
+from tracejit.errors import DTypeError
+from tracejit.runtime import cpu
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Levels that the machine lacks run as the shape of their code in the machine's instructions.
+EMULATED = [f"{name}-on-{cpu.host_level()}" for name in LEVELS if name not in cpu.levels()]
+TARGETS = [cpu.target(name) for name in (*cpu.levels(), *EMULATED)]
+DTYPES = [np.float32, np.float64, np.int32, np.int64]
+targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: np.dtype(t).name)
+
+# Caches so small that sizes of a few dozen span several tiles and depth blocks.
+TINY_CACHES = (6 * 1024, 8 * 1024, 64 * 1024)
+
+SIZES = [1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 31, 33, 64, 65, 97, 257]
+
+
+def random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    info = np.iinfo(dtype)
+    return rng.integers(info.min, info.max, shape, dtype, endpoint=True)
+
+
+def laid_out(values: Array, how: str) -> Array:
+    """Return an equal array with other strides: rows, columns, every 2nd/3rd, backwards."""
+    shape = values.shape
+    if how == "columns":
+        out = np.empty((*shape[:-2], shape[-1], shape[-2]), values.dtype).swapaxes(-1, -2)
+    elif how == "strided":
+        out = np.empty((*shape[:-2], 2 * shape[-2], 3 * shape[-1]), values.dtype)[..., ::2, ::3]
+    elif how == "backwards":
+        out = np.empty_like(values)[..., ::-1, ::-1]
+    elif how == "flipped":
+        out = np.empty_like(values)[..., ::-1, :]
+    else:
+        out = np.empty_like(values)
+    out[...] = values
+    return out
+
+
+def check(a: Array, b: Array, c: Array) -> None:
+    """Compare with the exact product (integers modulo 2^n; floats within the error bound).
+
+    A sum of K products in any fixed order errs by at most γ(K) Σ|a||b| with
+    γ(K) = K·u / (1 - K·u), u half an ulp of 1 (N. Higham, Accuracy and Stability of Numerical
+    Algorithms, 2nd ed., §3.1); the rounding to the stored result is part of it.
+    """
+    if c.dtype.kind != "f":
+        unsigned = np.dtype(f"u{c.itemsize}")
+        wide = np.matmul(a.astype(unsigned), b.astype(unsigned))
+        np.testing.assert_array_equal(c.astype(unsigned), wide)
+        return
+    high = np.float64 if c.dtype == np.float32 else np.longdouble
+    exact = np.matmul(a.astype(high), b.astype(high))
+    size = np.matmul(abs(a).astype(high), abs(b).astype(high))
+    unit = np.finfo(c.dtype).eps / 2 * max(1, a.shape[-1])
+    assert (abs(c - exact) <= unit / (1 - unit) * size).all()
+
+
+def product(target: Target, a: Array, b: Array, c: Array, **options: Any) -> Array:
+    c[...] = 77
+    bind(target, a, b, c, **options)()
+    check(a, b, c)
+    return c
+
+
+@targets
+@dtypes
+def test_every_size_around_the_blocking(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(1)
+    small = target.with_caches(*TINY_CACHES)
+    for m, n in itertools.product(SIZES, SIZES):
+        k = SIZES[(m * 7 + n * 3) % len(SIZES)]
+        if m * n * k > 300_000:
+            k = 9
+        a, b = random(rng, (m, k), dtype), random(rng, (k, n), dtype)
+        product(small, a, b, np.empty((m, n), dtype))
+
+
+@targets
+@dtypes
+@pytest.mark.parametrize("packed", [(False, False), (False, True), (True, False), (True, True)])
+def test_packed_and_direct_agree(target: Target, dtype: Any, packed: tuple[bool, bool]) -> None:
+    rng = np.random.default_rng(2)
+    pack_a, pack_b = packed
+    for m, n, k in [(1, 1, 1), (7, 17, 5), (29, 35, 64), (65, 33, 31), (31, 97, 130)]:
+        a, b = random(rng, (m, k), dtype), random(rng, (k, n), dtype)
+        c = np.empty((m, n), dtype)
+        small = target.with_caches(*TINY_CACHES)
+        product(small, a, b, c, kind="gemm", pack_a=pack_a, pack_b=pack_b)
+
+
+@targets
+@pytest.mark.parametrize("dtype", [np.float32, np.int64], ids=["float32", "int64"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_pair_of_layouts(target: Target, dtype: Any, packed: bool) -> None:
+    rng = np.random.default_rng(3)
+    hows = ["rows", "columns", "strided", "backwards", "flipped"]
+    small = target.with_caches(*TINY_CACHES)
+    for i, (first, second) in enumerate(itertools.product(hows, hows)):
+        third = hows[i % 3]
+        for m, n, k in [(19, 21, 37), (33, 5, 18)]:
+            a = laid_out(random(rng, (m, k), dtype), first)
+            b = laid_out(random(rng, (k, n), dtype), second)
+            c = laid_out(np.empty((m, n), dtype), third)
+            options = {"pack_a": True, "pack_b": True} if packed else {}
+            product(small, a, b, c, **options)
+
+
+@targets
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32], ids=lambda t: t.__name__)
+def test_one_row_one_column_and_dots(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(4)
+    for first, second in itertools.product(["rows", "columns", "strided"], repeat=2):
+        for m, n in [(1, 1), (1, 9), (1, 67), (9, 1), (67, 1)]:
+            for k in (1, 7, 8, 33, 100):
+                a = laid_out(random(rng, (m, k), dtype), first)
+                b = laid_out(random(rng, (k, n), dtype), second)
+                product(target, a, b, np.empty((m, n), dtype))
+
+
+@targets
+@dtypes
+def test_no_terms_gives_zeros(target: Target, dtype: Any) -> None:
+    for m, n in [(1, 1), (1, 20), (20, 1), (7, 19), (130, 600)]:
+        a, b = np.empty((m, 0), dtype), np.empty((0, n), dtype)
+        assert not product(target, a, b, np.empty((m, n), dtype)).any()
+    a, b, c = (np.empty(shape, dtype) for shape in ((0, 3), (3, 4), (0, 4)))
+    assert bind(target, a, b, c).tiles == 0
+
+
+@targets
+def test_outer_product(target: Target) -> None:
+    rng = np.random.default_rng(5)
+    for m, n in [(2, 2), (17, 300), (300, 17), (31, 33)]:
+        a, b = random(rng, (m, 1), np.float64), random(rng, (1, n), np.float64)
+        c = product(target, a, b, np.empty((m, n)))
+        np.testing.assert_array_equal(c, a * b)
+
+
+@targets
+@pytest.mark.parametrize("dtype", [np.float32, np.int32], ids=lambda t: t.__name__)
+def test_batches_and_broadcast_batches(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(6)
+    shapes = [
+        ((5,), (5,)), ((5,), ()), ((), (5,)), ((4, 3), (4, 3)), ((4, 1), (1, 3)),
+        ((2, 1, 3), (4, 1)), ((1,), (1,)), ((0,), (0,)),
+    ]  # fmt: skip
+    sizes = [(3, 4, 5), (17, 19, 9), (1, 9, 8)]
+    for (first, second), (m, n, k) in itertools.product(shapes, sizes):
+        a, b = random(rng, (*first, m, k), dtype), random(rng, (*second, k, n), dtype)
+        batch = np.broadcast_shapes(first, second)
+        product(target, a, b, np.empty((*batch, m, n), dtype))
+        turned = np.empty((*batch, n, m), dtype).swapaxes(-1, -2)
+        product(target, a, b, turned)
+
+
+@targets
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+def test_any_split_of_the_tiles_gives_the_same_bits(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(7)
+    small = target.with_caches(*TINY_CACHES)
+    cases = [((), 97, 130, 200), ((3,), 65, 31, 70), ((2,), 1, 3000, 40), ((), 3000, 1, 40)]
+    for batch, m, n, k in cases:
+        for packed in (False, True):
+            a, b = random(rng, (*batch, m, k), dtype), random(rng, (*batch, k, n), dtype)
+            whole, parts = np.empty((*batch, m, n), dtype), np.empty((*batch, m, n), dtype)
+            options = {"pack_a": True, "pack_b": True} if packed and min(m, n) > 1 else {}
+            bind(small, a, b, whole, **options)()
+            call = bind(small, a, b, parts, **options)
+            assert call.tiles > 1
+            cuts = [0, *sorted(rng.integers(0, call.tiles, 3).tolist()), call.tiles]
+            spans = list(itertools.pairwise(cuts))
+            rng.shuffle(spans)
+            for begin, end in spans:
+                call.range(begin, end)
+            assert whole.tobytes() == parts.tobytes()
+
+
+@targets
+@pytest.mark.parametrize("packed", [False, True])
+def test_nan_and_infinity_propagate_as_in_a_dot_product(target: Target, packed: bool) -> None:
+    rng = np.random.default_rng(8)
+    a, b = random(rng, (21, 40), np.float32), random(rng, (40, 35), np.float32)
+    a[3, 5], a[7, 39], b[11, 20], b[12, 34] = np.nan, np.inf, -np.inf, np.nan
+    a[9, :], b[2, 7] = 0, np.inf  # 0 · inf is NaN
+    c = np.full((21, 35), np.nan, np.float32)
+    bind(target, a, b, c, pack_a=packed, pack_b=packed)()
+    with np.errstate(invalid="ignore"):
+        expected = (a[:, :, None] * b[None]).sum(1)
+    np.testing.assert_array_equal(np.isnan(c), np.isnan(expected))
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(c[~finite], expected[~finite])
+    for m, n in [(1, 35), (21, 1)]:
+        row = np.full((m, n), np.nan, np.float32)
+        bind(target, a[:m], b[:, :n], row)()
+        np.testing.assert_array_equal(np.isnan(row), np.isnan(expected[:m, :n]))
+
+
+@targets
+def test_what_c_held_and_what_lies_around_it_do_not_matter(target: Target) -> None:
+    rng = np.random.default_rng(9)
+    a, b = random(rng, (23, 300), np.float32), random(rng, (300, 29), np.float32)
+    frame = np.full((40, 50), np.nan, np.float32)
+    inside = frame[5:28, 7:36]
+    small = target.with_caches(*TINY_CACHES)
+    for options in ({}, {"pack_a": True, "pack_b": True}):
+        frame[...] = np.nan
+        bind(small, a, b, inside, **options)()
+        check(a, b, inside)
+        inside[...] = np.nan
+        assert np.isnan(frame).all()
+
+
+def _scaled_plus_row(b: Builder, value: Value, place: Place) -> Value:
+    """An epilogue that shows where it stands: 2·x + 100·row + column."""
+    lanes = value.type.lanes
+    row = b.splat(b.convert(place.row, F32), lanes)
+    index = b.convert(b.lane_index(value.type.like("i32")), value.type)
+    column = b.add(index, b.splat(b.convert(place.column, F32), lanes))
+    where = b.add(b.mul(row, const(100.0, value.type)), column)
+    return b.add(b.mul(value, const(2.0, value.type)), where)
+
+
+@targets
+@pytest.mark.parametrize("turned", [False, True])
+def test_epilogue_sees_every_finished_element_once(target: Target, turned: bool) -> None:
+    rng = np.random.default_rng(10)
+    small = target.with_caches(*TINY_CACHES)
+    for m, n, k in [(19, 37, 150), (1, 37, 9), (40, 8, 0), (66, 70, 70)]:
+        a = rng.integers(-4, 4, (m, k)).astype(np.float32)
+        b = rng.integers(-4, 4, (k, n)).astype(np.float32)
+        c = np.empty((n, m), np.float32).T if turned else np.empty((m, n), np.float32)
+        _, swapped = canonical(problem_of(a, b, c), fold=False)
+        bind(small, a, b, c, epilogue=_scaled_plus_row)()
+        rows, columns = np.ogrid[:m, :n]
+        where = 100 * columns + rows if swapped else 100 * rows + columns
+        np.testing.assert_array_equal(c, 2 * (a @ b) + where)
+
+
+def test_problems_of_one_class_share_a_spec() -> None:
+    target, f32 = LEVELS["avx2"], np.dtype(np.float32)
+
+    def spec(m: int, n: int, k: int) -> object:
+        return classify(target, f32, GemmProblem(m, n, k, (k, 1), (n, 1), (n, 1)))
+
+    assert spec(64, 64, 64) == spec(100, 37, 53)
+    assert spec(1024, 1024, 1024) == spec(700, 2048, 999)
+    assert spec(1024, 1024, 1024) != spec(64, 64, 64)
+
+
+def test_canonical_form() -> None:
+    p = GemmProblem(4, 5, 6, (6, 1), (5, 1), (1, 4))
+    turned, swapped = canonical(p)
+    assert swapped
+    assert (turned.m, turned.n) == (5, 4)
+    assert (turned.a, turned.b, turned.c) == ((1, 5), (1, 6), (4, 1))
+    shared = GemmProblem(4, 5, 6, (6, 1), (5, 1), (5, 1), (3, 2), (48, 24), (0, 0), (40, 20))
+    folded, _ = canonical(shared)
+    assert (folded.m, folded.batch) == (24, ())
+    kept, _ = canonical(shared, fold=False)
+    assert (kept.m, kept.batch, kept.a_batch, kept.c_batch) == (4, (6,), (24,), (20,))
+
+
+def test_sizes_layout_and_workspace() -> None:
+    target = LEVELS["avx2"]
+    strides = ((1000, 1), (700, 1), (700, 1))
+    p = GemmProblem(300, 700, 1000, *strides, (2,), (300000,), (700000,), (210000,))
+    spec = classify(target, np.dtype(np.float32), p)
+    sizes = gemm_arguments(spec, target, p).sizes
+    assert sizes[Slot.M : Slot.C_COLUMN + 1] == (300, 700, 1000, 1000, 1, 700, 1, 700, 1)
+    assert sizes[Slot.BATCH :] == (2, 300000, 700000, 210000)
+    assert sizes[Slot.TILES_M] * sizes[Slot.TILES_N] * 2 == tile_count(spec, target, p)
+    unit, cache = register_block(target, "f32"), cache_block(target, "f32")
+    assert sizes[Slot.TILE_M] <= cache.m
+    assert sizes[Slot.TILE_M] % unit.rows == 0
+    assert workspace_bytes(spec, target, p) >= 4 * sizes[Slot.BLOCK_K] * (
+        sizes[Slot.TILE_M] + sizes[Slot.TILE_N]
+    )
+
+
+def test_a_dtype_without_kernel_is_a_typed_error() -> None:
+    problem = GemmProblem(2, 2, 2, (2, 1), (2, 1), (2, 1))
+    with pytest.raises(DTypeError, match="complex64"):
+        classify(LEVELS["avx2"], np.dtype(np.complex64), problem)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_inner_loop_is_multiply_adds_without_spills(dtype: Any, packed: bool) -> None:
+    for level, rows in (("avx2", 6), ("avx512", 14)):
+        target = LEVELS[level]
+        problem = GemmProblem(999, 999, 999, (999, 1), (999, 1), (999, 1))
+        spec = replace(classify(target, np.dtype(dtype), problem), pack_a=packed)
+        text = assembly(module_text(target, spec), target, passes=0)
+        function = text.split(f"\ngemm.{rows}x2:")[1].split(".Lfunc_end")[0]
+        loop = max(function.split("\n.L"), key=lambda part: part.count("vfmadd"))
+        assert loop.count("vfmadd") == 2 * rows
+        assert not [line for line in loop.splitlines() if "mm" in line and "(%rsp" in line]
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+@dtypes
+def test_no_register_block_compiles_pathologically(level: str, dtype: Any) -> None:
+    target = LEVELS[level]
+    for n in (64, 1024):
+        problem = GemmProblem(n, n, n, (n, 1), (n, 1), (n, 1))
+        assert compile_seconds(target, classify(target, np.dtype(dtype), problem)) < 1.0
