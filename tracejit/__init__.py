@@ -1,5 +1,78 @@
-"""tracejit: a tracing tensor JIT for CPUs. ``import tracejit as tj``."""
+"""tracejit: a tracing tensor JIT for CPUs. ``import tracejit as tj``.
 
+Array functions follow the array API's names, beside NumPy's and PyTorch's; ``jit``, ``trace`` and
+what compiles load on first use, so that importing this costs little more than importing NumPy.
+"""
+
+# Star imports: each module's __all__ is its part of the public namespace.
+# ruff: noqa: F401, F403
 from __future__ import annotations
 
-from tracejit.functions.creation import *  # noqa: F403
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tracejit.errors import TracejitError as TracejitError
+from tracejit.functions import fft as fft
+from tracejit.functions import linalg as linalg
+from tracejit.functions import nn as nn
+from tracejit.functions import random as random
+from tracejit.functions.creation import *
+from tracejit.functions.dtypes import *
+from tracejit.functions.elementwise import *
+from tracejit.functions.gather import *
+from tracejit.functions.joining import *
+from tracejit.functions.movement import *
+from tracejit.functions.movement import shape_of_broadcast as broadcast_shapes
+from tracejit.functions.nn import *
+from tracejit.functions.ordering import *
+from tracejit.functions.products import *
+from tracejit.functions.random import manual_seed as manual_seed
+from tracejit.functions.random import rand as rand
+from tracejit.functions.random import randint as randint
+from tracejit.functions.random import randn as randn
+from tracejit.functions.random import randperm as randperm
+from tracejit.functions.reductions import *
+from tracejit.tensor import Tensor as Tensor
+
+if TYPE_CHECKING:
+    from tracejit.frontend.neuralscript import kernels as kernels
+    from tracejit.frontend.neuralscript import load as load
+    from tracejit.frontend.python import jit as jit
+    from tracejit.frontend.python import spec as spec
+    from tracejit.frontend.python import trace as trace
+    from tracejit.runtime.cpu import isa as isa
+
+__version__ = "0.1.0"
+__array_api_version__ = "2024.12"
+
+_LAZY = {
+    "isa": "tracejit.runtime.cpu",
+    "jit": "tracejit.frontend.python",
+    "kernels": "tracejit.frontend.neuralscript",
+    "load": "tracejit.frontend.neuralscript",
+    "spec": "tracejit.frontend.python",
+    "trace": "tracejit.frontend.python",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _LAZY.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+def num_threads(number: int | None = None) -> Any:
+    """Return a ``with`` block in which at most ``number`` threads work; the setting if None."""
+    from tracejit import config
+
+    return config.num_threads() if number is None else config.override(num_threads=number)
+
+
+del annotations

@@ -11,6 +11,8 @@ that lead to it: it reads through its base, and a write to it becomes a function
 base, so writes are seen through every view, as NumPy's are.
 """
 
+# The functions of this module make and move handles: they share the class's slots.
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -39,7 +41,7 @@ from tracejit.tracing import Trace, join, no_value, state, user_location
 Step = tuple[str, Mapping[str, Hashable]]
 """One movement op on the way from a base to its view: the op's name and its attributes."""
 
-SPECIAL: dict[str, Callable[..., Tensor]] = {}
+SPECIAL: dict[str, Callable[..., Any]] = {}
 """Operators that are more than one elementwise row (``matmul``); ``functions`` fills it."""
 
 MAX_RANK = 64  # NumPy's own limit
@@ -70,9 +72,6 @@ class Tensor(Operators):
     # _trace: the trace whose arguments the value depends on. _birth: the trace that ran when the
     # handle was made; a handle from outside must not be changed inside. _version: counts moves.
     __slots__ = ("__weakref__", "_birth", "_node", "_trace", "_version", "_view")
-
-    weak: type | None = None
-    """The Python type this tensor promotes as, where it stands for a Python scalar (NEP 50)."""
 
     _node: Node
     _trace: Trace | None
@@ -319,7 +318,7 @@ class Tensor(Operators):
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """Export the value. Consumers of DLPack before 1.0 cannot mark it read-only: they get a copy."""
+        """Export the value; DLPack before 1.0 has no read-only memory, so it gets a copy."""
         modern = max_version is not None and max_version[0] >= 1
         if not modern:
             return self.numpy(copy=True).__dlpack__(stream=stream)
@@ -571,7 +570,7 @@ _INVERSE: dict[str, Callable[[Node, Node, Mapping[str, Any]], Node]] = {
 
 
 def store(tensor: Tensor, value: Tensor) -> None:
-    """Write ``value`` (of the same shape) to ``tensor`` in ``tensor``'s dtype, NumPy's same_kind rule."""
+    """Write ``value`` (same shape) to ``tensor``, cast to its dtype by NumPy's same_kind rule."""
     if not np.can_cast(value.dtype, tensor.dtype, "same_kind"):
         raise _error(
             DTypeError,
@@ -588,7 +587,9 @@ def store(tensor: Tensor, value: Tensor) -> None:
 _KEPT_BYTES = 16 << 20
 
 
-def value_of(tensor: Tensor, wanted: str, hint: str = "return the tensor and convert it outside") -> Array:
+def value_of(
+    tensor: Tensor, wanted: str, hint: str = "return the tensor and convert it outside"
+) -> Array:
     """Return the array of ``tensor``, evaluating it if need be; the array must not be changed.
 
     ``wanted`` names the request in the ``TraceError`` of a traced tensor. Raises ``OutOfMemory``.

@@ -27,6 +27,13 @@ from tracejit.ops.table import Array, DType, Shape
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, wrap
 from tracejit.tracing import user_location
 
+__all__ = [
+    "arange", "array", "asarray", "copy", "empty", "empty_like", "eye", "from_dlpack",
+    "frombuffer", "fromfunction", "fromiter", "full", "full_like", "geomspace", "identity",
+    "indices", "linspace", "logspace", "meshgrid", "ones", "ones_like", "tensor", "tri", "tril",
+    "triu", "zeros", "zeros_like",
+]  # fmt: skip
+
 _SCALARS = (bool, int, float, complex)
 
 
@@ -124,7 +131,9 @@ def array(obj: Any, dtype: Any = None, *, copy: bool | None = True, ndmin: int =
     return made
 
 
-def tensor(obj: Any, dtype: Any = None, *, device: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    obj: Any, dtype: Any = None, *, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Return a new tensor with the value of ``obj``, as ``torch.tensor`` (floats stay float64)."""
     if requires_grad:
         raise fail(
@@ -185,7 +194,7 @@ def empty(*shape: Any, dtype: Any = None, device: Any = None, order: str = "C") 
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) -> Tensor:
-    """Return a tensor of ``fill_value``, whose dtype it has unless told. The value may be traced."""
+    """Return a tensor of ``fill_value``, in its dtype unless told; it may be traced."""
     check_device(device)
     sizes = as_shape(shape)
     if type(fill_value) in _SCALARS:
@@ -402,7 +411,7 @@ def triu(x: Any, /, k: int = 0, *, diagonal: int | None = None) -> Tensor:
 
 
 def meshgrid(*arrays: Any, indexing: str = "xy", sparse: bool = False) -> list[Tensor]:
-    """Return coordinate arrays of the grid that 1-d ``arrays`` span; ``"xy"`` swaps the first two."""
+    """Return coordinates of the grid that 1-d ``arrays`` span; ``"xy"`` swaps the first two."""
     if indexing not in ("xy", "ij"):
         raise fail(ValueArgumentError, f"indexing is 'xy' or 'ij', not {indexing!r}")
     axes = [lift(a) for a in arrays]
@@ -444,9 +453,3 @@ def copy(x: Any) -> Tensor:
 
 
 SPECIAL["asarray"] = asarray
-__all__ = [
-    "arange", "array", "asarray", "copy", "empty", "empty_like", "eye", "from_dlpack",
-    "frombuffer", "fromfunction", "fromiter", "full", "full_like", "geomspace", "identity",
-    "indices", "linspace", "logspace", "meshgrid", "ones", "ones_like", "tensor", "tri", "tril",
-    "triu", "zeros", "zeros_like",
-]  # fmt: skip

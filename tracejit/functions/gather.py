@@ -19,6 +19,14 @@ from tracejit.functions.indexing import checked_index, getitem
 from tracejit.functions.movement import cut, ravel
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, value_of, write
 
+__all__ = [
+    "argwhere", "bincount", "bucketize", "choose", "compress", "digitize", "extract",
+    "flatnonzero", "gather", "histogram", "index_add", "index_select", "interp", "isin",
+    "masked_fill", "masked_select", "nonzero", "one_hot", "put_along_axis", "scatter",
+    "searchsorted", "select", "take", "take_along_axis", "take_along_dim", "unique",
+    "unique_all", "unique_counts", "unique_inverse", "unique_values",
+]  # fmt: skip
+
 _FIXED = "only functions whose result has a known shape can be traced; do this outside"
 
 
@@ -51,7 +59,9 @@ def index_select(x: Any, dim: int, index: Any, /) -> Tensor:
     return take(x, index, dim)
 
 
-def take_along_axis(x: Any, indices: Any, /, axis: int | None = -1, *, dim: int | None = None) -> Tensor:
+def take_along_axis(
+    x: Any, indices: Any, /, axis: int | None = -1, *, dim: int | None = None
+) -> Tensor:
     """Return out[…, i, …] = x[…, indices[…, i, …], …] along an axis; others broadcast."""
     value, index = lift(x), lift(indices)
     chosen = axis if dim is None else dim
@@ -67,7 +77,7 @@ take_along_dim = take_along_axis
 
 
 def gather(x: Any, dim: int, index: Any, /) -> Tensor:
-    """Return PyTorch's ``gather``: the other axes of ``index`` may be shorter than those of ``x``."""
+    """Return PyTorch's ``gather``: other axes of ``index`` may be shorter than those of ``x``."""
     value, where = lift(x), lift(index)
     place = one_axis("gather", dim, value.ndim)
     if where.ndim != value.ndim:
@@ -282,7 +292,9 @@ def isin(x: Any, test: Any, /, *, invert: bool = False) -> Tensor:
     return record("logical_not", (found,)) if invert else found
 
 
-def histogram(x: Any, /, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
+def histogram(
+    x: Any, /, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
+) -> Any:
     """Return counts and bin edges, as ``numpy.histogram``; needs the values."""
     counts, edges = np.histogram(
         _known(x, "histogram"), _host(bins), range, density, _host(weights)

@@ -322,4 +322,3 @@ def checked_index(indices: Any, axis: int, extent: int) -> Tensor:
         raise fail(DTypeError, text, "x[mask] takes a bool mask")
     _check_range(index, axis, extent)
     return index
-

@@ -1,244 +1,187 @@
-"""Products: matmul, dot, einsum and their relatives."""
+"""``tj.linalg``: matrix decompositions, and the array API's linear algebra names.
+
+Decompositions run in LAPACK through NumPy; they take stacks of matrices. Integers become float64.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
-from tracejit.functions.arguments import Axis, alias, as_index, fail, some_axes
-from tracejit.functions.creation import filled
-from tracejit.functions.movement import matrix_transpose, moveaxis
-from tracejit.functions.reductions import reduce
-from tracejit.ops.table import promote
-from tracejit.tensor import SPECIAL, Tensor, apply, lift, record
+from tracejit.errors import ValueArgumentError
+from tracejit.functions import elementwise, movement, products, reductions
+from tracejit.functions.arguments import Axis, fail, some_axes
+from tracejit.functions.movement import matrix_transpose
+from tracejit.functions.products import (
+    cross,
+    matmul,
+    matrix_power,
+    multi_dot,
+    outer,
+    tensordot,
+    vecdot,
+)
+from tracejit.tensor import Tensor, apply, lift, record
 
-
-def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return apply("reshape", (x,), shape=shape)
-
-
-def matmul(x1: Any, x2: Any, /) -> Tensor:
-    """Return the matrix product ``x1 @ x2``: vectors are rows on the left, columns on the right.
-
-    Leading axes broadcast; 0-d operands are a ``ShapeError``.
-    """
-    a, b = lift(x1), lift(x2)
-    if not a.ndim or not b.ndim:
-        raise fail(ShapeError, "matmul: an operand is 0-d", "write a * b")
-    row, column = a.ndim == 1, b.ndim == 1
-    if row or column:
-        if a.shape[-1] != b.shape[0 if column else -2]:
-            raise fail(ShapeError, f"matmul: shapes {a.shape} and {b.shape} do not fit")
-        left = _shaped(a, (1, a.size)) if row else a
-        right = _shaped(b, (b.size, 1)) if column else b
-        product = record("matmul", (left, right))
-        shape = product.shape[: -2 if row else -1] + (() if column else product.shape[-1:])
-        return _shaped(product, shape)
-    return record("matmul", (a, b))
+__all__ = [
+    "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh", "inv",
+    "lstsq", "matmul", "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose",
+    "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve", "svd", "svdvals", "tensordot",
+    "trace", "vecdot", "vector_norm",
+]  # fmt: skip
 
 
-mm = bmm = mv = matmul
+class QR(NamedTuple):
+    Q: Tensor
+    R: Tensor
 
 
-def dot(x1: Any, x2: Any, /) -> Tensor:
-    """Return ``numpy.dot``: the last axis of ``x1`` with the second last (or only) of ``x2``."""
-    a, b = lift(x1), lift(x2)
-    if not a.ndim or not b.ndim:
-        return record("multiply", (a, b))
-    if a.ndim <= 2 and b.ndim <= 2:
-        return matmul(a, b)
-    return tensordot(a, b, ((-1,), (-2 if b.ndim > 1 else -1,)))
+class SVD(NamedTuple):
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
 
 
-def inner(x1: Any, x2: Any, /) -> Tensor:
-    """Return the products summed over both last axes."""
-    a, b = lift(x1), lift(x2)
-    if not a.ndim or not b.ndim:
-        return record("multiply", (a, b))
-    return tensordot(a, b, ((-1,), (-1,)))
+class Eigen(NamedTuple):
+    eigenvalues: Tensor
+    eigenvectors: Tensor
 
 
-def outer(x1: Any, x2: Any, /) -> Tensor:
-    """Return every product of an element of ``x1`` and one of ``x2``, as a matrix."""
-    return record("outer", (x1, x2))
+class SLogDet(NamedTuple):
+    sign: Tensor
+    logabsdet: Tensor
 
 
-ger = outer
+def inv(x: Any, /) -> Tensor:
+    """Return the inverse of square matrices."""
+    return record("inv", (x,))
 
 
-def vdot(x1: Any, x2: Any, /) -> Tensor:
-    """Return Σ conj(x1)·x2 over all elements."""
-    a, b = lift(x1), lift(x2)
-    return record("vecdot", (_shaped(a, (a.size,)), _shaped(b, (b.size,))))
+def pinv(x: Any, /) -> Tensor:
+    """Return the pseudo-inverse."""
+    return record("pinv", (x,))
 
 
-def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
-    """Return Σ conj(x1)·x2 along an axis; the other axes broadcast."""
-    a, b = lift(x1), lift(x2)
-    if axis != -1:
-        a, b = moveaxis(a, axis, -1), moveaxis(b, axis, -1)
-    return record("vecdot", (a, b))
+def det(x: Any, /) -> Tensor:
+    """Return the determinant of square matrices."""
+    return record("det", (x,))
 
 
-def tensordot(x1: Any, x2: Any, /, axes: Any = 2) -> Tensor:
-    """Return the products summed over ``axes``: the last n with the first n, or two lists."""
-    a, b = lift(x1), lift(x2)
-    if isinstance(axes, int):
-        if not 0 <= axes <= min(a.ndim, b.ndim):
-            raise fail(ShapeError, f"tensordot: {axes} axes of shapes {a.shape} and {b.shape}")
-        left: Axis = tuple(range(a.ndim - axes, a.ndim))
-        right: Axis = tuple(range(axes))
-    else:
-        left, right = axes
-    axes_a, axes_b = some_axes("tensordot", left, a.ndim), some_axes("tensordot", right, b.ndim)
-    if len(axes_a) != len(axes_b):
-        raise fail(ShapeError, f"tensordot: {len(axes_a)} axes against {len(axes_b)}")
-    return record("tensordot", (a, b), axes_a=axes_a, axes_b=axes_b)
+def slogdet(x: Any, /) -> SLogDet:
+    """Return the sign of the determinant and the logarithm of its magnitude."""
+    return SLogDet(record("slogdet_sign", (x,)), record("slogdet_log", (x,)))
 
 
-def einsum(subscripts: Any, /, *operands: Any, optimize: Any = False) -> Tensor:
-    """Return summed products by subscripts, ``einsum("ij,jk->ik", a, b)``; "..." broadcasts.
-
-    The order of contraction is always chosen by cost; ``optimize`` is accepted and changes nothing.
-    """
-    if not isinstance(subscripts, str):
-        raise fail(ArgumentError, "einsum takes its subscripts as text", "einsum('ij,jk->ik', a, b)")
-    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = tuple(operands[0])  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    if not operands:
-        raise fail(ValueArgumentError, "einsum: no operands")
-    return record("einsum", [lift(x) for x in operands], subscripts=subscripts)
+def cholesky(x: Any, /, *, upper: bool = False) -> Tensor:
+    """Return L with x = L Lᴴ, or its conjugate transpose with ``upper``."""
+    factor = record("cholesky", (x,))
+    return movement.adjoint(factor) if upper else factor
 
 
-def kron(x1: Any, x2: Any, /) -> Tensor:
-    """Return the Kronecker product."""
-    return record("kron", (x1, x2))
+def qr(x: Any, /, *, mode: str = "reduced") -> QR:
+    """Return Q with orthonormal columns and upper triangular R, x = Q R."""
+    if mode != "reduced":
+        raise fail(ValueArgumentError, f"qr: mode {mode!r} is not 'reduced'")
+    return QR(record("qr_q", (x,)), record("qr_r", (x,)))
 
 
-def cross(x1: Any, x2: Any, /, *, axis: int = -1, dim: int | None = None) -> Tensor:
-    """Return the vector product along an axis of size 3."""
-    a, b = lift(x1), lift(x2)
-    place = axis if dim is None else dim
-    if place == -1:
-        return record("cross", (a, b))
-    turned = record("cross", (moveaxis(a, place, -1), moveaxis(b, place, -1)))
-    return moveaxis(turned, -1, place)
+def svd(x: Any, /, full_matrices: bool = False) -> SVD:
+    """Return U, the singular values from the largest on, and Vᴴ: the reduced decomposition."""
+    if full_matrices:
+        raise fail(ValueArgumentError, "svd: only the reduced decomposition", "full_matrices=False")
+    return SVD(record("svd_u", (x,)), record("svd_s", (x,)), record("svd_vh", (x,)))
 
 
-def multi_dot(arrays: Sequence[Any], /) -> Tensor:
-    """Return the matrix product of a chain, in the order of least work."""
-    values = [lift(a) for a in arrays]
-    if len(values) < 2:
-        raise fail(ValueArgumentError, "multi_dot takes at least two arrays")
-    first, last = values[0].ndim == 1, values[-1].ndim == 1
-    if first:
-        values[0] = _shaped(values[0], (1, values[0].size))
-    if last:
-        values[-1] = _shaped(values[-1], (values[-1].size, 1))
-    if any(v.ndim != 2 for v in values):
-        raise fail(ShapeError, "multi_dot takes matrices, and vectors at the ends")
-    product = _chain(values)
-    shape = product.shape[1 if first else 0 : 1 if last else 2]
-    return _shaped(product, shape) if first or last else product
+def svdvals(x: Any, /) -> Tensor:
+    """Return the singular values from the largest on."""
+    return record("svd_s", (x,))
 
 
-chain_matmul = multi_dot
+def eigh(x: Any, /) -> Eigen:
+    """Return eigenvalues (rising) and eigenvectors of Hermitian matrices; reads the lower half."""
+    return Eigen(record("eigvalsh", (x,)), record("eigvecsh", (x,)))
 
 
-def _chain(values: list[Tensor]) -> Tensor:
-    # The matrix-chain dynamic program (Godbole 1973): cost[i, j] for the product of values i … j.
-    n = len(values)
-    sizes = [values[0].shape[0], *(v.shape[1] for v in values)]
-    cost = {(i, i): 0 for i in range(n)}
-    cut: dict[tuple[int, int], int] = {}
-    for length in range(1, n):
-        for i in range(n - length):
-            j = i + length
-            cost[i, j], cut[i, j] = min(
-                (cost[i, k] + cost[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1], k)
-                for k in range(i, j)
-            )
-
-    def product(i: int, j: int) -> Tensor:
-        if i == j:
-            return values[i]
-        return record("matmul", (product(i, cut[i, j]), product(cut[i, j] + 1, j)))
-
-    return product(0, n - 1)
+def eigvalsh(x: Any, /) -> Tensor:
+    """Return the eigenvalues of Hermitian matrices, rising."""
+    return record("eigvalsh", (x,))
 
 
-def matrix_power(x: Any, n: int, /) -> Tensor:
-    """Return a square matrix to an integer power."""
-    return record("matrix_power", (x,), n=as_index(n, "the exponent"))
+def eig(x: Any, /) -> Eigen:
+    """Return eigenvalues and eigenvectors, always complex."""
+    return Eigen(record("eigvals", (x,)), record("eigvecs", (x,)))
 
 
-def norm(
-    x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False,
-    *, p: Any = None, dim: Axis = None, keepdim: bool | None = None,
-) -> Tensor:  # fmt: skip
-    """Return vector norms over ``axis``; Frobenius over two axes; ``ord`` as in NumPy.
+def eigvals(x: Any, /) -> Tensor:
+    """Return the eigenvalues, always complex."""
+    return record("eigvals", (x,))
 
-    Matrix norms of order 1, −1 and ±∞ are sums; order 2 of a matrix needs singular values and is
-    in ``tj.linalg``.
-    """
+
+def matrix_rank(x: Any, /) -> Tensor:
+    """Return the number of singular values that are not negligible."""
+    return record("matrix_rank", (x,))
+
+
+def solve(a: Any, b: Any, /) -> Tensor:
+    """Return x with a x = b; ``b`` is one vector, or matrices of columns."""
+    left, right = lift(a), lift(b)
+    if right.ndim == 1:
+        column = apply("reshape", (right,), shape=(right.size, 1))
+        return movement.squeeze(record("solve", (left, column)), -1)
+    return record("solve", (left, right))
+
+
+def lstsq(a: Any, b: Any, /) -> Tensor:
+    """Return the x of least |a x − b|."""
+    left, right = lift(a), lift(b)
+    if right.ndim == 1:
+        column = apply("reshape", (right,), shape=(right.size, 1))
+        return movement.squeeze(record("lstsq", (left, column)), -1)
+    return record("lstsq", (left, right))
+
+
+def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
+    """Return a norm of the matrices in the last two axes: 1, 2, inf, their negatives, fro, nuc."""
+    result = record("matrix_norm", (x,), ord=ord)
+    return movement.expand_dims(result, (-2, -1)) if keepdims else result
+
+
+def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """Return (Σ|x|^ord)^(1/ord) over ``axis``."""
+    return reductions.reduce("norm", x, axis, keepdims, None, None, ord=ord)
+
+
+def norm(x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return ``numpy.linalg.norm``: of matrices over two axes, else of vectors."""
     value = lift(x)
-    order = alias(ord, p, "ord", "p")
-    where = alias(axis, dim, "axis", "dim")
-    keep = bool(alias(keepdims, keepdim, "keepdims", "keepdim", False))
-    axes = some_axes("norm", where, value.ndim)
-    if order is None or order == "fro":
-        return reduce("norm", value, axes, keep, None, None, ord=2)
-    if isinstance(order, str):
-        raise fail(ValueArgumentError, f"norm: order {order!r} is not 'fro' or a number")
-    matrix = len(axes) == 2 and (where is not None or value.ndim == 2) and p is None
-    if not matrix:
-        if len(axes) > 2 and where is None and ord is not None:
-            raise fail(ValueArgumentError, f"norm: order {order} of a tensor of rank {value.ndim}")
-        return reduce("norm", value, axes, keep, None, None, ord=order)
-    if abs(order) not in (1, math.inf):
-        raise fail(
-            ValueArgumentError,
-            f"norm: matrices have no order {order} here",
-            "flatten for a vector norm; orders 1, -1, inf, -inf and 'fro' work",
+    axes = some_axes("norm", axis, value.ndim)
+    matrix = len(axes) == 2 and ord is not None
+    if not matrix or (ord in (1, -1, math.inf, -math.inf, "fro")):
+        return products.norm(value, ord, axis, keepdims)
+    result = matrix_norm(movement.moveaxis(value, axes, (-2, -1)), ord=ord)
+    if not keepdims:
+        return result
+    for place in sorted(axes):
+        result = movement.expand_dims(result, place)
+    return result
+
+
+def cond(x: Any, /, p: Any = None) -> Tensor:
+    """Return the condition number: by default the ratio of extreme singular values."""
+    value = lift(x)
+    if p is None or p == 2:
+        values = svdvals(value)
+        return elementwise.divide(
+            reductions.amax(values, axis=-1), reductions.amin(values, axis=-1)
         )
-    rows, columns = axes
-    added = rows if abs(order) == 1 else columns
-    sums = reduce("sum", record("absolute", (value,)), added, True, None, None)
-    best = reduce("max" if order > 0 else "min", sums, axes, True, None, None)
-    if keep:
-        return best
-    return _shaped(best, tuple(n for i, n in enumerate(value.shape) if i not in axes))
+    return elementwise.multiply(matrix_norm(value, ord=p), matrix_norm(inv(value), ord=p))
 
 
-vector_norm = norm
+def diagonal(x: Any, /, *, offset: int = 0) -> Tensor:
+    """Return a diagonal of the last two axes."""
+    return movement.diagonal(x, offset, -2, -1)
 
 
-def addmm(x: Any, m1: Any, m2: Any, /, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """Return beta · x + alpha · (m1 @ m2)."""
-    product = matmul(m1, m2)
-    scaled = product if alpha == 1 else record("multiply", (product, alpha))
-    return record("add", (x if beta == 1 else record("multiply", (x, beta)), scaled))
-
-
-
-
-def cov(x: Any, /, *, rowvar: bool = True, correction: int = 1, ddof: int | None = None) -> Tensor:
-    """Return the covariance matrix of variables in rows (or columns), observations across."""
-    value = lift(x)
-    if value.ndim > 2:
-        raise fail(ShapeError, f"cov takes at most two axes; the shape is {value.shape}")
-    value = record("multiply", (value, filled((), 1, promote((value.dtype, float)))))
-    rows = _shaped(value, (1, value.size)) if value.ndim < 2 else value
-    if not rowvar and value.ndim == 2:
-        rows = matrix_transpose(rows)
-    count = rows.shape[1]
-    centred = record("subtract", (rows, reduce("mean", rows, 1, True, None, None)))
-    turned = matrix_transpose(record("conjugate", (centred,)))
-    freedom = count - (correction if ddof is None else ddof)
-    result = record("divide", (record("matmul", (centred, turned)), max(freedom, 0)))
-    return _shaped(result, ()) if result.size == 1 else result
-
-
-SPECIAL["matmul"] = matmul
+def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
+    """Return the sum of a diagonal of the last two axes."""
+    return movement.trace(x, offset, -2, -1, dtype)

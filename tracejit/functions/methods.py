@@ -18,10 +18,11 @@ from tracejit.functions import (
     elementwise,
     gather,
     indexing,
-    linalg,
+    joining,
     movement,
     nn,
     ordering,
+    products,
     reductions,
 )
 from tracejit.functions.arguments import as_dtype, fail
@@ -45,14 +46,15 @@ _METHODS: dict[Any, str] = {
         median min nanmean nansum prod ptp quantile std sum var
         """,
     movement: """
-        broadcast_to chunk diag diagonal expand flatten flip fliplr flipud movedim=moveaxis
-        moveaxis pad permute ravel repeat repeat_interleave reshape roll rot90 split squeeze swapaxes
-        swapdims=swapaxes tile trace transpose unbind unflatten unsqueeze view=reshape_view adjoint
+        adjoint broadcast_to diag diagonal expand flatten flip fliplr flipud movedim=moveaxis
+        moveaxis permute ravel reshape rot90 squeeze swapaxes swapdims=swapaxes trace transpose
+        unflatten unsqueeze view=reshape_view
         """,
-    linalg: "bmm dot inner matmul mm mv norm outer vdot",
+    joining: "chunk pad repeat repeat_interleave roll split tile unbind",
+    products: "bmm dot inner matmul mm mv norm outer vdot",
     gather: """
-        argwhere choose compress gather index_add index_select isin masked_fill masked_select nonzero
-        searchsorted scatter take take_along_dim unique
+        argwhere choose compress gather index_add index_select isin masked_fill masked_select
+        nonzero searchsorted scatter take take_along_dim unique
         """,
     ordering: """
         argpartition argsort cummax cummin cumprod cumsum diff kthvalue logcumsumexp topk
@@ -111,7 +113,9 @@ def is_contiguous(self: Tensor) -> bool:
     return self.base is None
 
 
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
+def to(
+    self: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False
+) -> Tensor:
     """Return the tensor in a dtype and on a device: ``x.to("float32")``, ``x.to("cpu")``."""
     for value in args:
         if isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "mps", "gpu"):
@@ -327,4 +331,3 @@ def _round(self: Tensor, digits: int | None = None) -> Tensor:
 
 
 _method(_round, "__round__")
-

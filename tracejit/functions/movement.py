@@ -31,6 +31,14 @@ from tracejit.ops.table import Shape, broadcast_shapes
 from tracejit.tensor import SPECIAL, Step, Tensor, apply, cast, lift, record, view
 from tracejit.tracing import user_location
 
+__all__ = [
+    "adjoint", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays",
+    "broadcast_tensors", "broadcast_to", "diag", "diag_embed", "diagflat", "diagonal", "expand",
+    "expand_dims", "flatten", "flip", "fliplr", "flipud", "matrix_transpose", "moveaxis",
+    "permute", "permute_dims", "ravel", "reshape", "rollaxis", "rot90", "squeeze", "swapaxes",
+    "trace", "transpose", "unflatten", "unsqueeze",
+]  # fmt: skip
+
 
 def _reshaped(x: Tensor, shape: Shape) -> Tensor:
     return view(x, (("reshape", {"shape": shape}),))
@@ -115,7 +123,8 @@ def squeeze(x: Any, /, axis: Any = None, *, dim: Axis = None) -> Tensor:
         wide = [i for i in gone if value.shape[i] != 1]
         if wide and dim is None:
             raise fail(
-                ShapeError, f"squeeze: axis {wide[0]} of shape {value.shape} has a size other than 1"
+                ShapeError,
+                f"squeeze: axis {wide[0]} of shape {value.shape} has a size other than 1",
             )
         gone -= builtins.set(wide)  # PyTorch leaves these axes alone
     return _reshaped(value, tuple(n for i, n in enumerate(value.shape) if i not in gone))
@@ -312,84 +321,6 @@ def shape_of_broadcast(*shapes: Shape) -> Shape:
         raise
 
 
-# -- joining and splitting -------------------------------------------------------------------------
-
-
-def concat(arrays: Any, /, axis: int | None = 0, *, dim: int | None = None, dtype: Any = None) -> Tensor:
-    """Return the arrays joined along an axis; flattened first with ``axis=None``."""
-    chosen = axis if dim is None else dim
-    values = [lift(a) for a in _sequence("concat", arrays)]
-    if chosen is None:
-        values, chosen = [apply("reshape", (v,), shape=(v.size,)) for v in values], 0
-    if builtins.any(v.ndim == 0 for v in values):
-        raise fail(ShapeError, "concat: a 0-d value has no axis to join along", "use stack")
-    joined = record("concat", values, axis=one_axis("concat", chosen, values[0].ndim))
-    return joined if dtype is None else cast(joined, as_dtype(dtype))
-
-
-concatenate = cat = concat
-
-
-def _sequence(name: str, arrays: Any) -> list[Any]:
-    if isinstance(arrays, Tensor) and arrays.ndim == 0:
-        raise fail(ArgumentError, f"{name} takes a sequence of arrays")
-    listed = list(arrays)
-    if not listed:
-        raise fail(ValueArgumentError, f"{name}: nothing to join", "give at least one array")
-    return listed
-
-
-def stack(arrays: Any, /, axis: int = 0, *, dim: int | None = None, dtype: Any = None) -> Tensor:
-    """Return arrays of equal shape joined along a new axis."""
-    values = [lift(a) for a in _sequence("stack", arrays)]
-    place = one_axis("stack", axis if dim is None else dim, values[0].ndim + 1)
-    joined = record("stack", values, axis=place)
-    return joined if dtype is None else cast(joined, as_dtype(dtype))
-
-
-def hstack(arrays: Any, /) -> Tensor:
-    """Return the arrays joined along the second axis, 1-d ones along the first."""
-    values = [atleast_1d(a) for a in _sequence("hstack", arrays)]
-    return concat(values, 0 if values[0].ndim == 1 else 1)
-
-
-def vstack(arrays: Any, /) -> Tensor:
-    """Return the arrays joined along the first axis, 1-d ones as rows."""
-    return concat([atleast_2d(a) for a in _sequence("vstack", arrays)], 0)
-
-
-def dstack(arrays: Any, /) -> Tensor:
-    """Return the arrays joined along the third axis."""
-    return concat([atleast_3d(a) for a in _sequence("dstack", arrays)], 2)
-
-
-def column_stack(arrays: Any, /) -> Tensor:
-    """Return 1-d arrays as columns, joined with the others along the second axis."""
-    values = [lift(a) for a in _sequence("column_stack", arrays)]
-    columns = [reshape(v, -1, 1) if v.ndim < 2 else v for v in values]
-    return concat(columns, 1)
-
-
-def block(arrays: Any, /) -> Tensor:
-    """Return nested lists of blocks joined: the innermost along the last axis, and so on out."""
-
-    def depth(part: Any) -> int:
-        return 1 + builtins.max(depth(p) for p in part) if isinstance(part, list) else 0  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-    def join(part: Any, level: int, rank: int) -> Tensor:
-        if not isinstance(part, list):
-            value = lift(part)
-            return reshape(value, (1,) * (rank - value.ndim) + value.shape)
-        return concat([join(p, level - 1, rank) for p in part], rank - level)  # pyright: ignore[reportUnknownVariableType]
-
-    def leaves(part: Any) -> list[Any]:
-        return [v for p in part for v in leaves(p)] if isinstance(part, list) else [part]  # pyright: ignore[reportUnknownVariableType]
-
-    levels = depth(arrays)
-    rank = builtins.max(levels, *(lift(v).ndim for v in leaves(arrays)))
-    return join(arrays, levels, rank)
-
-
 def cut(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
     """Return the view x[start:stop] along one axis."""
     rank = x.ndim
@@ -399,167 +330,6 @@ def cut(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
         "step": (1,) * rank,
     }
     return view(x, (("slice", attrs),))
-
-
-def _at(x: Tensor, axis: int, bounds: Sequence[int]) -> list[Tensor]:
-    extent = x.shape[axis]
-    edges = [0, *(slice(None, b).indices(extent)[1] for b in bounds), extent]
-    return [
-        cut(x, axis, first, builtins.max(first, last))
-        for first, last in zip(edges[:-1], edges[1:], strict=True)
-    ]
-
-
-def array_split(x: Any, parts: Any, /, axis: int = 0) -> list[Tensor]:
-    """Return ``parts`` pieces of nearly equal size, or the pieces between given positions."""
-    value = lift(x)
-    place = one_axis("array_split", axis, value.ndim)
-    if not isinstance(parts, int):
-        return _at(value, place, [as_index(p, "a position") for p in parts])
-    if parts < 1:
-        raise fail(ValueArgumentError, f"array_split: {parts} parts")
-    small, more = builtins.divmod(value.shape[place], parts)
-    bounds = [i * small + builtins.min(i, more) for i in range(1, parts)]
-    return _at(value, place, bounds)
-
-
-def split(x: Any, parts: Any, /, axis: int = 0, *, dim: int | None = None) -> list[Tensor]:
-    """Return ``parts`` equal pieces, or the pieces between given positions, as ``numpy.split``.
-
-    With PyTorch's ``dim``, ``parts`` is the size of a piece, or the list of all sizes.
-    """
-    value = lift(x)
-    if dim is None:
-        place = one_axis("split", axis, value.ndim)
-        if isinstance(parts, int) and (parts < 1 or value.shape[place] % parts):
-            raise fail(
-                ShapeError,
-                f"split: axis {place} of shape {value.shape} has no {parts} equal parts",
-                "array_split allows unequal ones",
-            )
-        return array_split(value, parts, place)
-    place = one_axis("split", dim, value.ndim)
-    extent = value.shape[place]
-    if isinstance(parts, int):
-        if parts < 1:
-            raise fail(ValueArgumentError, f"split: pieces of size {parts}")
-        return _at(value, place, range(parts, extent, parts))
-    sizes = [as_index(n, "a size") for n in parts]
-    if sum(sizes) != extent:
-        raise fail(ShapeError, f"split: sizes {sizes} for axis {place} of shape {value.shape}")
-    return _at(value, place, [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)])
-
-
-def chunk(x: Any, chunks: int, /, dim: int = 0) -> list[Tensor]:
-    """Return at most ``chunks`` pieces of equal size, the last one may be smaller."""
-    value = lift(x)
-    place = one_axis("chunk", dim, value.ndim)
-    size = -(-value.shape[place] // as_index(chunks, "chunks")) or 1
-    return split(value, size, dim=place)
-
-
-def hsplit(x: Any, parts: Any, /) -> list[Tensor]:
-    """Return pieces along the second axis (the first of a 1-d array)."""
-    value = lift(x)
-    return split(value, parts, 0 if value.ndim == 1 else 1)
-
-
-def vsplit(x: Any, parts: Any, /) -> list[Tensor]:
-    """Return pieces along the first axis."""
-    return split(x, parts, 0)
-
-
-def dsplit(x: Any, parts: Any, /) -> list[Tensor]:
-    """Return pieces along the third axis."""
-    return split(x, parts, 2)
-
-
-def unstack(x: Any, /, axis: int = 0, *, dim: int | None = None) -> tuple[Tensor, ...]:
-    """Return the slices along an axis, without it."""
-    value = lift(x)
-    place = one_axis("unstack", axis if dim is None else dim, value.ndim)
-    return tuple(
-        squeeze(cut(value, place, i, i + 1), place) for i in range(value.shape[place])
-    )
-
-
-unbind = unstack
-
-# -- repeating, rolling, padding -------------------------------------------------------------------
-
-
-def roll(x: Any, shift: Any, /, axis: Axis = None, *, dims: Axis = None) -> Tensor:
-    """Return ``x`` rotated along axes; over the flattened elements without an axis."""
-    value = lift(x)
-    chosen = alias(axis, dims, "axis", "dims")
-    if chosen is None:
-        if isinstance(shift, (list, tuple)):
-            raise fail(ArgumentError, "roll: several shifts need as many axes")
-        flat = apply("reshape", (value,), shape=(value.size,))
-        rolled = apply("roll", (flat,), shift=(as_index(shift, "a shift"),), axis=(0,))
-        return apply("reshape", (rolled,), shape=value.shape)
-    axes = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
-    shifts = list(shift) if isinstance(shift, (list, tuple)) else [shift]
-    if len(shifts) == 1:
-        shifts *= len(axes)
-    elif len(axes) == 1:
-        axes *= len(shifts)
-    if len(shifts) != len(axes):
-        raise fail(ShapeError, f"roll: {len(shifts)} shifts for {len(axes)} axes")
-    places = tuple(one_axis("roll", a, value.ndim) for a in axes)
-    return apply("roll", (value,), shift=tuple(as_index(s, "a shift") for s in shifts), axis=places)
-
-
-def tile(x: Any, reps: Any, /, *more: int) -> Tensor:
-    """Return copies of ``x`` side by side; ``reps`` counts them along each axis."""
-    value = lift(x)
-    counts = as_shape((reps, *more) if more else reps, "reps")
-    counts = (1,) * (value.ndim - len(counts)) + counts
-    return apply("tile", (value,), reps=counts)
-
-
-def repeat(
-    x: Any, repeats: Any, /, axis: int | None = None, *, dim: int | None = None
-) -> Tensor:
-    """Return ``x`` with each element repeated (NumPy's meaning; PyTorch's is ``tile``)."""
-    value = lift(x)
-    chosen = alias(axis, dim, "axis", "dim")
-    if chosen is None:
-        value, chosen = ravel(value), 0
-    place = one_axis("repeat", chosen, value.ndim)
-    if isinstance(repeats, (int, np.integer)):
-        return apply("repeat", (value,), repeats=int(repeats), axis=place)
-    counts = np.asarray(repeats)
-    if counts.size == 1:
-        return apply("repeat", (value,), repeats=int(counts.reshape(())), axis=place)
-    try:
-        positions = np.repeat(np.arange(value.shape[place]), counts)
-    except ValueError as error:
-        raise fail(ShapeError, f"repeat: {error}") from None
-    return SPECIAL["take"](value, positions, place)
-
-
-repeat_interleave = repeat
-
-
-def pad(
-    x: Any, pad_width: Any, /, mode: str = "constant", *, constant_values: Any = 0
-) -> Tensor:
-    """Return ``x`` extended at its ends, as ``numpy.pad`` (one value for all constants)."""
-    value = lift(x)
-    try:
-        widths = np.broadcast_to(np.asarray(pad_width), (value.ndim, 2))
-    except ValueError:
-        text = f"pad: widths {pad_width!r} for shape {value.shape}"
-        raise fail(ShapeError, text, "give (before, after) for every axis") from None
-    if widths.size and widths.dtype.kind not in "iu":
-        raise fail(ArgumentError, "pad: widths must be whole numbers")
-    low = tuple(int(n) for n in widths[:, 0])
-    high = tuple(int(n) for n in widths[:, 1])
-    if mode != "constant":
-        return record("pad_mode", (value,), low=low, high=high, mode=mode)
-    fill = lift(constant_values, value.dtype)
-    return apply("pad", (value, fill), low=low, high=high)
 
 
 # -- diagonals -------------------------------------------------------------------------------------
@@ -616,9 +386,7 @@ def diag_embed(x: Any, /, offset: int = 0) -> Tensor:
     return record("diag", (x,), k=offset)
 
 
-def trace(
-    x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None
-) -> Tensor:
+def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> Tensor:
     """Return the sum of a diagonal; integers in 64 bits."""
     value = moveaxis(x, (axis1, axis2), (-2, -1))
     if dtype is not None:
@@ -626,22 +394,5 @@ def trace(
     return record("trace", (value,), offset=offset)
 
 
-def append(x: Any, values: Any, /, axis: int | None = None) -> Tensor:
-    """Return ``x`` with ``values`` joined at the end; both flattened without an axis."""
-    return concat([x, values], axis)
-
-
-def trim_zeros(x: Any, /, trim: str = "fb") -> Tensor:
-    """Return a 1-d ``x`` without leading and trailing zeros; needs the values."""
-    value = lift(x)
-    kept = np.flatnonzero(value.numpy())
-    if not kept.size:
-        return cut(value, 0, 0, 0)
-    first = int(kept[0]) if "f" in trim else 0
-    last = int(kept[-1]) + 1 if "b" in trim else value.shape[0]
-    return cut(value, 0, first, last)
-
-
-SPECIAL["stack"] = stack
 SPECIAL["broadcast_arrays"] = broadcast_arrays
 SPECIAL["squeeze"] = squeeze

@@ -16,6 +16,16 @@ from tracejit.functions.elementwise import Binary, Unary, binary, unary
 from tracejit.functions.gather import take
 from tracejit.tensor import Tensor, apply, cast, lift, record
 
+__all__ = [
+    "attention", "batch_norm", "binary_cross_entropy_with_logits", "cdist", "celu",
+    "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "gelu", "hardshrink",
+    "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss", "layer_norm",
+    "leaky_relu", "linear", "log_sigmoid", "log_softmax", "logit", "logsigmoid", "mish",
+    "mse_loss", "ndtr", "nll_loss", "normalize", "prelu", "relu", "relu6", "rms_norm",
+    "scaled_dot_product_attention", "selu", "silu", "softmax", "softmin", "softplus",
+    "softshrink", "softsign", "squared_difference", "swish", "tanhshrink", "threshold", "xlogy",
+]  # fmt: skip
+
 relu: Unary = unary("relu")
 relu6: Unary = unary("relu6")
 selu: Unary = unary("selu")
@@ -210,13 +220,17 @@ def kl_div(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
     return record("kl_div", (x, target), reduction=reduction)
 
 
-def cross_entropy(x: Any, target: Any, /, reduction: str = "mean", *, axis: int | None = None) -> Tensor:
+def cross_entropy(
+    x: Any, target: Any, /, reduction: str = "mean", *, axis: int | None = None
+) -> Tensor:
     """Return −log softmax(x)[target] for class indices, or for probabilities of the shape of x.
 
     Classes lie along ``axis``: 1 as in PyTorch, or the only one there is.
     """
     logits, wanted = lift(x), lift(target)
-    place = one_axis("cross_entropy", min(1, logits.ndim - 1) if axis is None else axis, logits.ndim)
+    place = one_axis(
+        "cross_entropy", min(1, logits.ndim - 1) if axis is None else axis, logits.ndim
+    )
     if wanted.dtype.kind in "iu":
         return record("cross_entropy", (logits, wanted), axis=place, reduction=reduction)
     weighted = record("multiply", (wanted, log_softmax(logits, place)))
@@ -232,9 +246,7 @@ def nll_loss(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
     """Return −x[target] for log-probabilities x with classes along axis 1."""
     logits, wanted = lift(x), lift(target)
     place = min(1, logits.ndim - 1)
-    grown = apply(
-        "reshape", (wanted,), shape=(*wanted.shape[:place], 1, *wanted.shape[place:])
-    )
+    grown = apply("reshape", (wanted,), shape=(*wanted.shape[:place], 1, *wanted.shape[place:]))
     picked = record("take_along_axis", (logits, grown), axis=place)
     loss = record("negative", (apply("reshape", (picked,), shape=wanted.shape),))
     if reduction == "none":

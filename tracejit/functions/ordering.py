@@ -7,9 +7,16 @@ from typing import Any, NamedTuple
 from tracejit.errors import ShapeError
 from tracejit.functions.arguments import alias, as_dtype, as_index, fail, one_axis
 from tracejit.functions.creation import filled, ramp
-from tracejit.functions.movement import concat, cut, expand_dims, ravel, squeeze
+from tracejit.functions.joining import concat
+from tracejit.functions.movement import cut, expand_dims, ravel, squeeze
 from tracejit.functions.reductions import Extremes
 from tracejit.tensor import Tensor, cast, lift, record
+
+__all__ = [
+    "argpartition", "argsort", "cummax", "cummin", "cumprod", "cumsum", "cumulative_prod",
+    "cumulative_sum", "diff", "kthvalue", "lexsort", "logcumsumexp", "msort", "nancumprod",
+    "nancumsum", "partition", "sort", "topk",
+]  # fmt: skip
 
 
 def _scan(name: str, x: Any, axis: Any, dtype: Any, dim: Any) -> Tensor:
@@ -104,9 +111,7 @@ def cumulative_prod(
     return _cumulative("cumprod", 1, x, axis, dtype, include_initial)
 
 
-def diff(
-    x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None
-) -> Tensor:
+def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
     """Return the n-th difference x[i+1] − x[i] along an axis."""
     value = lift(x)
     place = one_axis("diff", axis, value.ndim)

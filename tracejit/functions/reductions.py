@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 from typing import Any, NamedTuple
 
-from tracejit.errors import ArgumentError, DTypeError, ValueArgumentError
+from tracejit.errors import ArgumentError, ValueArgumentError
 from tracejit.functions.arguments import (
     Axis,
     alias,
@@ -20,10 +20,15 @@ from tracejit.functions.arguments import (
 )
 from tracejit.functions.creation import filled
 from tracejit.functions.elementwise import as_condition
-from tracejit.graph.node import Node
 from tracejit.ops import OPS
-from tracejit.ops.table import DType
-from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, scalar, wrap
+from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
+
+__all__ = [
+    "all", "allclose", "amax", "amin", "any", "argmax", "argmin", "array_equal", "array_equiv",
+    "average", "count_nonzero", "logsumexp", "max", "mean", "median", "min", "nanmax",
+    "nanmean", "nanmedian", "nanmin", "nanprod", "nanstd", "nansum", "nanvar", "percentile",
+    "prod", "ptp", "quantile", "std", "sum", "var",
+]  # fmt: skip
 
 
 class Extremes(NamedTuple):
@@ -55,17 +60,17 @@ def reduce(
     return record(name, (value,), axis=axes, keepdims=keep, **attrs)
 
 
-def _masked(x: Any, where: Any, neutral: Any) -> Any:
+def _masked(x: Tensor, where: Any, neutral: Tensor) -> Tensor:
+    """Return ``x`` with the neutral element where the mask does not hold."""
     if where is None or where is True:
         return x
-    value = lift(x)
-    kept = value if isinstance(neutral, Tensor) else value
-    return record("where", (as_condition(where), kept, neutral))
+    return record("where", (as_condition(where), x, neutral))
 
 
 def _accumulate(
-    name: str, x: Any, axis: Any, dtype: Any, keep: Any, initial: Any, where: Any, dim: Any, keepdim: Any
-) -> Tensor:
+    name: str, x: Any, axis: Any, dtype: Any, keep: Any, initial: Any, where: Any,
+    dim: Any, keepdim: Any,
+) -> Tensor:  # fmt: skip
     """Record sum or prod, which cast before they start."""
     if isinstance(dtype, builtins.bool):  # x.sum(0, True) is PyTorch's keepdim
         dtype, keep = None, dtype
@@ -74,18 +79,14 @@ def _accumulate(
         value = cast(value, as_dtype(dtype))
     neutral = 0 if name == "sum" else 1
     if where is not None:
-        kind = value.dtype
-        value = _masked(value, where, wrap(_plain(neutral, kind)))
+        value = _masked(value, where, filled((), neutral, value.dtype))
     result = reduce(name, value, axis, keep, dim, keepdim)
     if dtype is not None:
         result = cast(result, as_dtype(dtype))
     if initial is not None:
-        result = cast(record("add" if name == "sum" else "multiply", (result, initial)), result.dtype)
+        combine = "add" if name == "sum" else "multiply"
+        result = cast(record(combine, (result, initial)), result.dtype)
     return result
-
-
-def _plain(value: Any, dtype: DType) -> Node:
-    return scalar(value, dtype)
 
 
 def sum(
@@ -154,8 +155,9 @@ def amax(
     initial: Any = None, where: Any = None, dim: Axis = None, keepdim: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the largest, NaN if there is one; always the values alone."""
-    return max(x, alias(axis, dim, "axis", "dim"), bool(alias(keepdims, keepdim, "keepdims", "keepdim", False)),
-               initial=initial, where=where)
+    axes = alias(axis, dim, "axis", "dim")
+    keep = alias(keepdims, keepdim, "keepdims", "keepdim", False)
+    return max(x, axes, keep, initial=initial, where=where)
 
 
 def amin(
@@ -163,8 +165,9 @@ def amin(
     initial: Any = None, where: Any = None, dim: Axis = None, keepdim: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the smallest, NaN if there is one; always the values alone."""
-    return min(x, alias(axis, dim, "axis", "dim"), bool(alias(keepdims, keepdim, "keepdims", "keepdim", False)),
-               initial=initial, where=where)
+    axes = alias(axis, dim, "axis", "dim")
+    keep = alias(keepdims, keepdim, "keepdims", "keepdim", False)
+    return min(x, axes, keep, initial=initial, where=where)
 
 
 def any(
@@ -315,9 +318,7 @@ def percentile(x: Any, q: Any, /, axis: Axis = None, *, keepdims: bool = False) 
     return quantile(x, fractions, axis, keepdims=keepdims)
 
 
-def average(
-    x: Any, /, axis: Axis = None, weights: Any = None, *, keepdims: bool = False
-) -> Tensor:
+def average(x: Any, /, axis: Axis = None, weights: Any = None, *, keepdims: bool = False) -> Tensor:
     """Return Σ w·x / Σ w; the mean without weights. 1-d weights go along one axis."""
     value = lift(x)
     if weights is None:

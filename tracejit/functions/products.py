@@ -1,0 +1,250 @@
+"""Products: matmul, dot, einsum and their relatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
+from tracejit.functions.arguments import Axis, alias, as_index, fail, some_axes
+from tracejit.functions.creation import filled
+from tracejit.functions.movement import matrix_transpose, moveaxis
+from tracejit.functions.reductions import reduce
+from tracejit.ops.table import promote
+from tracejit.tensor import SPECIAL, Tensor, apply, lift, record
+
+__all__ = [
+    "addmm", "bmm", "chain_matmul", "cov", "cross", "dot", "einsum", "ger", "inner", "kron",
+    "matmul", "matrix_power", "mm", "multi_dot", "mv", "norm", "outer", "tensordot", "vdot",
+    "vecdot", "vector_norm",
+]  # fmt: skip
+
+
+def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return apply("reshape", (x,), shape=shape)
+
+
+def matmul(x1: Any, x2: Any, /) -> Tensor:
+    """Return the matrix product ``x1 @ x2``: vectors are rows on the left, columns on the right.
+
+    Leading axes broadcast; 0-d operands are a ``ShapeError``.
+    """
+    a, b = lift(x1), lift(x2)
+    if not a.ndim or not b.ndim:
+        raise fail(ShapeError, "matmul: an operand is 0-d", "write a * b")
+    row, column = a.ndim == 1, b.ndim == 1
+    if row or column:
+        if a.shape[-1] != b.shape[0 if column else -2]:
+            raise fail(ShapeError, f"matmul: shapes {a.shape} and {b.shape} do not fit")
+        left = _shaped(a, (1, a.size)) if row else a
+        right = _shaped(b, (b.size, 1)) if column else b
+        product = record("matmul", (left, right))
+        shape = product.shape[: -2 if row else -1] + (() if column else product.shape[-1:])
+        return _shaped(product, shape)
+    return record("matmul", (a, b))
+
+
+mm = bmm = mv = matmul
+
+
+def dot(x1: Any, x2: Any, /) -> Tensor:
+    """Return ``numpy.dot``: the last axis of ``x1`` with the second last (or only) of ``x2``."""
+    a, b = lift(x1), lift(x2)
+    if not a.ndim or not b.ndim:
+        return record("multiply", (a, b))
+    if a.ndim <= 2 and b.ndim <= 2:
+        return matmul(a, b)
+    return tensordot(a, b, ((-1,), (-2 if b.ndim > 1 else -1,)))
+
+
+def inner(x1: Any, x2: Any, /) -> Tensor:
+    """Return the products summed over both last axes."""
+    a, b = lift(x1), lift(x2)
+    if not a.ndim or not b.ndim:
+        return record("multiply", (a, b))
+    return tensordot(a, b, ((-1,), (-1,)))
+
+
+def outer(x1: Any, x2: Any, /) -> Tensor:
+    """Return every product of an element of ``x1`` and one of ``x2``, as a matrix."""
+    return record("outer", (x1, x2))
+
+
+ger = outer
+
+
+def vdot(x1: Any, x2: Any, /) -> Tensor:
+    """Return Σ conj(x1)·x2 over all elements."""
+    a, b = lift(x1), lift(x2)
+    return record("vecdot", (_shaped(a, (a.size,)), _shaped(b, (b.size,))))
+
+
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
+    """Return Σ conj(x1)·x2 along an axis; the other axes broadcast."""
+    a, b = lift(x1), lift(x2)
+    if axis != -1:
+        a, b = moveaxis(a, axis, -1), moveaxis(b, axis, -1)
+    return record("vecdot", (a, b))
+
+
+def tensordot(x1: Any, x2: Any, /, axes: Any = 2) -> Tensor:
+    """Return the products summed over ``axes``: the last n with the first n, or two lists."""
+    a, b = lift(x1), lift(x2)
+    if isinstance(axes, int):
+        if not 0 <= axes <= min(a.ndim, b.ndim):
+            raise fail(ShapeError, f"tensordot: {axes} axes of shapes {a.shape} and {b.shape}")
+        left: Axis = tuple(range(a.ndim - axes, a.ndim))
+        right: Axis = tuple(range(axes))
+    else:
+        left, right = axes
+    axes_a, axes_b = some_axes("tensordot", left, a.ndim), some_axes("tensordot", right, b.ndim)
+    if len(axes_a) != len(axes_b):
+        raise fail(ShapeError, f"tensordot: {len(axes_a)} axes against {len(axes_b)}")
+    return record("tensordot", (a, b), axes_a=axes_a, axes_b=axes_b)
+
+
+def einsum(subscripts: Any, /, *operands: Any, optimize: Any = False) -> Tensor:
+    """Return summed products by subscripts, ``einsum("ij,jk->ik", a, b)``; "..." broadcasts.
+
+    The order of contraction is always chosen by cost; ``optimize`` is accepted and changes nothing.
+    """
+    if not isinstance(subscripts, str):
+        raise fail(
+            ArgumentError, "einsum takes its subscripts as text", "einsum('ij,jk->ik', a, b)"
+        )
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if not operands:
+        raise fail(ValueArgumentError, "einsum: no operands")
+    return record("einsum", [lift(x) for x in operands], subscripts=subscripts)
+
+
+def kron(x1: Any, x2: Any, /) -> Tensor:
+    """Return the Kronecker product."""
+    return record("kron", (x1, x2))
+
+
+def cross(x1: Any, x2: Any, /, *, axis: int = -1, dim: int | None = None) -> Tensor:
+    """Return the vector product along an axis of size 3."""
+    a, b = lift(x1), lift(x2)
+    place = axis if dim is None else dim
+    if place == -1:
+        return record("cross", (a, b))
+    turned = record("cross", (moveaxis(a, place, -1), moveaxis(b, place, -1)))
+    return moveaxis(turned, -1, place)
+
+
+def multi_dot(arrays: Sequence[Any], /) -> Tensor:
+    """Return the matrix product of a chain, in the order of least work."""
+    values = [lift(a) for a in arrays]
+    if len(values) < 2:
+        raise fail(ValueArgumentError, "multi_dot takes at least two arrays")
+    first, last = values[0].ndim == 1, values[-1].ndim == 1
+    if first:
+        values[0] = _shaped(values[0], (1, values[0].size))
+    if last:
+        values[-1] = _shaped(values[-1], (values[-1].size, 1))
+    if any(v.ndim != 2 for v in values):
+        raise fail(ShapeError, "multi_dot takes matrices, and vectors at the ends")
+    product = _chain(values)
+    shape = product.shape[1 if first else 0 : 1 if last else 2]
+    return _shaped(product, shape) if first or last else product
+
+
+chain_matmul = multi_dot
+
+
+def _chain(values: list[Tensor]) -> Tensor:
+    # The matrix-chain dynamic program (Godbole 1973): cost[i, j] for the product of values i … j.
+    n = len(values)
+    sizes = [values[0].shape[0], *(v.shape[1] for v in values)]
+    cost = {(i, i): 0 for i in range(n)}
+    cut: dict[tuple[int, int], int] = {}
+    for length in range(1, n):
+        for i in range(n - length):
+            j = i + length
+            cost[i, j], cut[i, j] = min(
+                (cost[i, k] + cost[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1], k)
+                for k in range(i, j)
+            )
+
+    def product(i: int, j: int) -> Tensor:
+        if i == j:
+            return values[i]
+        return record("matmul", (product(i, cut[i, j]), product(cut[i, j] + 1, j)))
+
+    return product(0, n - 1)
+
+
+def matrix_power(x: Any, n: int, /) -> Tensor:
+    """Return a square matrix to an integer power."""
+    return record("matrix_power", (x,), n=as_index(n, "the exponent"))
+
+
+def norm(
+    x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False,
+    *, p: Any = None, dim: Axis = None, keepdim: bool | None = None,
+) -> Tensor:  # fmt: skip
+    """Return vector norms over ``axis``; Frobenius over two axes; ``ord`` as in NumPy.
+
+    Matrix norms of order 1, −1 and ±∞ are sums; order 2 of a matrix needs singular values and is
+    in ``tj.linalg``.
+    """
+    value = lift(x)
+    order = alias(ord, p, "ord", "p")
+    where = alias(axis, dim, "axis", "dim")
+    keep = bool(alias(keepdims, keepdim, "keepdims", "keepdim", False))
+    axes = some_axes("norm", where, value.ndim)
+    if order is None or order == "fro":
+        return reduce("norm", value, axes, keep, None, None, ord=2)
+    if isinstance(order, str):
+        raise fail(ValueArgumentError, f"norm: order {order!r} is not 'fro' or a number")
+    matrix = len(axes) == 2 and (where is not None or value.ndim == 2) and p is None
+    if not matrix:
+        if len(axes) > 2 and where is None and ord is not None:
+            raise fail(ValueArgumentError, f"norm: order {order} of a tensor of rank {value.ndim}")
+        return reduce("norm", value, axes, keep, None, None, ord=order)
+    if abs(order) not in (1, math.inf):
+        raise fail(
+            ValueArgumentError,
+            f"norm: matrices have no order {order} here",
+            "flatten for a vector norm; orders 1, -1, inf, -inf and 'fro' work",
+        )
+    rows, columns = axes
+    added = rows if abs(order) == 1 else columns
+    sums = reduce("sum", record("absolute", (value,)), added, True, None, None)
+    best = reduce("max" if order > 0 else "min", sums, axes, True, None, None)
+    if keep:
+        return best
+    return _shaped(best, tuple(n for i, n in enumerate(value.shape) if i not in axes))
+
+
+vector_norm = norm
+
+
+def addmm(x: Any, m1: Any, m2: Any, /, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """Return beta · x + alpha · (m1 @ m2)."""
+    product = matmul(m1, m2)
+    scaled = product if alpha == 1 else record("multiply", (product, alpha))
+    return record("add", (x if beta == 1 else record("multiply", (x, beta)), scaled))
+
+
+def cov(x: Any, /, *, rowvar: bool = True, correction: int = 1, ddof: int | None = None) -> Tensor:
+    """Return the covariance matrix of variables in rows (or columns), observations across."""
+    value = lift(x)
+    if value.ndim > 2:
+        raise fail(ShapeError, f"cov takes at most two axes; the shape is {value.shape}")
+    value = record("multiply", (value, filled((), 1, promote((value.dtype, float)))))
+    rows = _shaped(value, (1, value.size)) if value.ndim < 2 else value
+    if not rowvar and value.ndim == 2:
+        rows = matrix_transpose(rows)
+    count = rows.shape[1]
+    centred = record("subtract", (rows, reduce("mean", rows, 1, True, None, None)))
+    turned = matrix_transpose(record("conjugate", (centred,)))
+    freedom = count - (correction if ddof is None else ddof)
+    result = record("divide", (record("matmul", (centred, turned)), max(freedom, 0)))
+    return _shaped(result, ()) if result.size == 1 else result
+
+
+SPECIAL["matmul"] = matmul
