@@ -23,6 +23,7 @@ from tracejit.codegen.math.common import (
     like,
     nearest,
     pick,
+    polynomial,
     pow2,
     scale_by_sign,
     scale_down,
@@ -111,9 +112,11 @@ def exp_reduced(b: Builder, reduced: Reduced) -> Value:
     """Return e^r."""
     r = reduced.r
     coefficients = pick(r, f32=_EXP_F32, f64=_EXP_F64)
+    series = polynomial(b, r, coefficients)
     if not _careful(b, r):
-        return horner(b, r, (1.0, 1.0, *coefficients))
-    small = b.mul(b.mul(r, r), horner(b, r, coefficients))
+        one = like(1.0, r)
+        return b.fma(b.fma(series, r, one), r, one)
+    small = b.mul(b.mul(r, r), series)
     return b.add(like(1.0, r), b.add(reduced.head, b.add(small, reduced.tail)))
 
 
@@ -124,7 +127,7 @@ def _beyond_linear(b: Builder, reduced: Reduced) -> Value:
     if r.type.kind == "f32":
         return b.fma(square, horner(b, r, _EXPM1_F32), reduced.tail)
     # r²/2 by itself: r/2 is exact, and its product with r must not be rounded before the sum.
-    rest = b.fma(b.mul(square, r), horner(b, r, _EXPM1_F64[1:]), reduced.tail)
+    rest = b.fma(b.mul(square, r), polynomial(b, r, _EXPM1_F64[1:]), reduced.tail)
     half = b.mul(like(0.5, r), r)
     if b.target.fma:
         return b.fma(half, r, rest)
@@ -156,11 +159,13 @@ def exp(b: Builder, x: Value) -> Value:
 def exp2_reduced(b: Builder, r: Value) -> Value:
     """Return 2^r for |r| <= 1/2."""
     coefficients = pick(r, f32=_EXP2_F32, f64=_EXP2_F64)
-    if not _careful(b, r):
-        return horner(b, r, (1.0, *coefficients))
     first, *others = coefficients
+    # The first by themselves: in Estrin's pairs they would meet one more rounding.
+    if not _careful(b, r):
+        inner = b.fma(polynomial(b, r, others), r, like(first, r))
+        return b.fma(inner, r, like(1.0, r))
     whole = fast_two_sum(b, like(1.0, r), b.mul(r, like(first, r)))
-    return b.add(whole.hi, b.fma(b.mul(r, r), horner(b, r, others), whole.lo))
+    return b.add(whole.hi, b.fma(b.mul(r, r), polynomial(b, r, others), whole.lo))
 
 
 @register("exp2", inline=True)

@@ -22,6 +22,7 @@ from tracejit.codegen.math.common import (
     integer_type,
     like,
     pick,
+    polynomial,
     pow2,
     quotient,
     split_exponent,
@@ -149,7 +150,7 @@ def _two_atanh(b: Builder, double_s: Pair, e: Value) -> Value:
     z = b.mul(whole, whole)
     series: Sequence[float] = pick(e, f32=_ATANH_F32, f64=_ATANH_F64)
     low = b.fma(e, like(ln2.lo, e), double_s.lo)
-    tail = b.fma(b.mul(whole, z), horner(b, z, series), low)
+    tail = b.fma(b.mul(whole, z), polynomial(b, z, series), low)
     return b.fma(e, like(ln2.hi, e), b.add(double_s.hi, tail))
 
 

@@ -23,6 +23,7 @@ from tracejit.codegen.math.common import (
     like,
     not_normal,
     pick,
+    polynomial,
     rare,
     split_exponent,
     times_constant,
@@ -97,6 +98,12 @@ def _special(
     return rare(b, f"{name}.special", not_normal(b, x), y, [x], lambda b, a: body(b, tuple(a)))
 
 
+def _series_f32(b: Builder, f: Value) -> Value:
+    """Return (log(1 + f) - f) / f²."""
+    first, *others = _LOG_F32
+    return b.fma(polynomial(b, f, others), f, like(first, f))
+
+
 def log_parts(b: Builder, f: Value) -> tuple[Value, Value]:
     """Return (h, t) with log(1 + f) = f - (h - t), h = f²/2, for doubles, 1 + f in [√½, √2)."""
     s = b.div(f, b.add(like(2.0, f), f))
@@ -112,7 +119,7 @@ def _log_core(b: Builder, f: Value, e: Value, correction: Value | None = None) -
         ln2 = LN2_F32
         low = b.mul(e, like(ln2.lo, f))
         low = low if correction is None else b.add(low, correction)
-        tail = b.fma(b.mul(f, f), horner(b, f, _LOG_F32), low)
+        tail = b.fma(b.mul(f, f), _series_f32(b, f), low)
         return b.fma(e, like(ln2.hi, f), b.add(f, tail))
     ln2 = LN2_F64
     half_square, rest = log_parts(b, f)
@@ -151,7 +158,7 @@ def _log_base(b: Builder, x: Value, base: Base, extra: float) -> Value:
     if x.type.kind == "f32":
         to_base, two = base.e_f32, base.two_f32
         # log(1 + f) = f + tail, both times log_base(e).
-        tail = b.mul(b.mul(f, f), horner(b, f, _LOG_F32))
+        tail = b.mul(b.mul(f, f), _series_f32(b, f))
         product = times_constant(b, f, *to_base)
         low = b.fma(tail, like(to_base[0], x), product.lo)
         low = low if two[1] == 0.0 else b.fma(e, like(two[1], x), low)

@@ -26,6 +26,7 @@ from tracejit.codegen.math.common import (
     pair_const,
     pair_mul,
     pick,
+    polynomial,
     rare,
     scale_by_sign,
     shift_exponent,
@@ -106,7 +107,7 @@ def _core_f32(b: Builder, x: Value, y: Value, extra: Value) -> Value:
     wide = x.type.like("f64")
     f = b.convert(b.sub(m, like(1.0, x)), wide)
     e = b.convert(b.add(e, extra), wide)
-    log = b.fma(f, horner(b, f, _LOG2_FOR_F32), e)
+    log = b.fma(f, polynomial(b, f, _LOG2_FOR_F32), e)
     # Doubles hold every result in between; narrowing it overflows or becomes subnormal.
     product = at_least(b, at_most(b, b.mul(b.convert(y, wide), log), 200.0), -200.0)
     n, low_bits = nearest(b, product, 1.0)
