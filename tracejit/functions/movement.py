@@ -36,7 +36,7 @@ __all__ = [
     "broadcast_tensors", "broadcast_to", "diag", "diag_embed", "diagflat", "diagonal", "expand",
     "expand_dims", "flatten", "flip", "fliplr", "flipud", "matrix_transpose", "moveaxis",
     "permute", "permute_dims", "ravel", "reshape", "rollaxis", "rot90", "squeeze", "swapaxes",
-    "trace", "transpose", "unflatten", "unsqueeze",
+    "transpose", "unflatten", "unsqueeze",
 ]  # fmt: skip
 
 
