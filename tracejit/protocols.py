@@ -1,0 +1,436 @@
+"""NumPy calling tensors: ufuncs, functions, the array namespace.
+
+``np.exp(x)`` and ``np.concatenate([x, y])`` come here when a tensor is among their arguments, and
+record the same nodes as tracejit's own functions. Two tables say what is understood. A function
+outside them, called on tensors whose values are known, is computed by NumPy itself; on a traced
+tensor it is a ``TraceError``, for its result would be a constant of the compiled function.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tracejit.errors import DTypeError, ShapeError, TraceError, ValueArgumentError
+from tracejit.functions import (
+    creation,
+    dtypes,
+    elementwise,
+    gather,
+    indexing,
+    joining,
+    linalg,
+    movement,
+    ordering,
+    products,
+    reductions,
+)
+from tracejit.functions import fft as transforms
+from tracejit.functions.arguments import as_dtype, fail
+from tracejit.ops import OPS
+from tracejit.tensor import SPECIAL, Tensor, cast, lift, record, store, view, write
+from tracejit.tracing import state
+
+# -- ufuncs ----------------------------------------------------------------------------------------
+
+# The reduction and the scan that a ufunc's methods stand for.
+_REDUCE: dict[str, Callable[..., Any]] = {
+    "add": reductions.sum,
+    "multiply": reductions.prod,
+    "maximum": reductions.max,
+    "minimum": reductions.min,
+    "fmax": reductions.nanmax,
+    "fmin": reductions.nanmin,
+    "logical_and": reductions.all,
+    "logical_or": reductions.any,
+    "logaddexp": reductions.logsumexp,
+}
+_ACCUMULATE: dict[str, Callable[..., Any]] = {
+    "add": ordering.cumsum,
+    "multiply": ordering.cumprod,
+    "maximum": ordering.cummax,
+    "minimum": ordering.cummin,
+    "logaddexp": ordering.logcumsumexp,
+}
+_UFUNCS: dict[str, Callable[..., Any]] = {
+    "divmod": elementwise.divmod,
+    "modf": elementwise.modf,
+    "frexp": elementwise.frexp,
+    "matmul": products.matmul,
+    "vecdot": products.vecdot,
+    "matvec": products.matmul,
+    "degrees": elementwise.rad2deg,
+    "radians": elementwise.deg2rad,
+}
+
+
+def array_ufunc(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Return what ``ufunc`` (a method of it) gives on ``inputs``, of which some are tensors.
+
+    ``out`` may be tensors, which are written to, or arrays, which get the values; with ``where``
+    the other elements keep the value of ``out``, or are zero without one.
+    """
+    outputs = kwargs.pop("out", None)
+    where = kwargs.pop("where", True)
+    if method == "__call__":
+        result = _call(ufunc, inputs, kwargs)
+        if where is not True:
+            result = _merged(result, where, outputs)
+    elif method == "reduce":
+        result = _reduce(ufunc, inputs[0], where, **kwargs)
+    elif method == "accumulate":
+        result = _accumulate(ufunc, *inputs, **kwargs)
+    elif method == "outer":
+        result = _outer(ufunc, inputs, kwargs)
+    elif method == "at":
+        return _at(ufunc, *inputs)
+    else:
+        result = _by_numpy(getattr(ufunc, method), inputs, kwargs)
+    return result if outputs is None else _delivered(result, outputs)
+
+
+def _call(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = ufunc.__name__
+    dtype = kwargs.pop("dtype", None)
+    casting = kwargs.pop("casting", "same_kind")
+    kwargs.pop("order", None)
+    kwargs.pop("subok", None)
+    function = _UFUNCS.get(name) or SPECIAL.get(name)
+    row = OPS.get(name)
+    known = isinstance(row.reference, np.ufunc) if row is not None else False
+    if (function is None and not known) or kwargs:
+        return _by_numpy(ufunc, inputs, {**kwargs, **({} if dtype is None else {"dtype": dtype})})
+    if dtype is not None:
+        wanted = as_dtype(dtype)
+        inputs = tuple(_as(lift(x), wanted, casting) for x in inputs)
+    return function(*inputs) if function is not None else record(name, inputs)
+
+
+def _as(x: Tensor, dtype: Any, casting: Any) -> Tensor:
+    if not np.can_cast(x.dtype, dtype, casting):
+        raise fail(DTypeError, f"cannot cast {x.dtype} to {dtype} under casting={casting!r}")
+    return cast(x, dtype)
+
+
+def _reduce(
+    ufunc: np.ufunc,
+    x: Any,
+    where: Any,
+    axis: Any = 0,
+    dtype: Any = None,
+    keepdims: bool = False,
+    initial: Any = None,
+) -> Any:
+    function = _REDUCE.get(ufunc.__name__)
+    if function is None:
+        extra = {"axis": axis, "dtype": dtype, "keepdims": keepdims}
+        return _by_numpy(ufunc.reduce, (x,), extra)
+    settings: dict[str, Any] = {"axis": axis, "keepdims": keepdims}
+    if dtype is not None:
+        if ufunc.__name__ in ("add", "multiply"):
+            settings["dtype"] = dtype
+        else:
+            x = cast(lift(x), as_dtype(dtype))
+    if initial is not None and initial is not np._NoValue:  # pyright: ignore
+        settings["initial"] = initial
+    if where is not True:
+        settings["where"] = where
+    try:
+        return function(x, **settings)
+    except TypeError as error:
+        unknown = set(settings) & {"initial", "where"}
+        if not unknown or isinstance(error, DTypeError):
+            raise
+        text = f"np.{ufunc.__name__}.reduce of a tensor takes no {' and '.join(sorted(unknown))}"
+        raise fail(ValueArgumentError, text) from None
+
+
+def _accumulate(ufunc: np.ufunc, x: Any, axis: int = 0, dtype: Any = None) -> Any:
+    function = _ACCUMULATE.get(ufunc.__name__)
+    if function is None:
+        return _by_numpy(ufunc.accumulate, (x,), {"axis": axis, "dtype": dtype})
+    value = lift(x) if dtype is None else cast(lift(x), as_dtype(dtype))
+    return function(value, axis)
+
+
+def _outer(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    left, right = (lift(x) for x in inputs)
+    grown = movement.reshape(left, left.shape + (1,) * right.ndim)
+    return _call(ufunc, (grown, right), kwargs)
+
+
+def _at(ufunc: np.ufunc, x: Any, key: Any, *values: Any) -> None:
+    """Apply ``ufunc`` in place at indices; ``np.add.at`` adds at repeated ones each time."""
+    if not isinstance(x, Tensor):
+        x_array: Any = x
+        ufunc.at(x_array, _plain(key), *(_plain(v) for v in values))
+        return
+    if ufunc is np.add:
+        parsed = indexing.parse(x, key)
+        target = indexing.getitem(x, ...) if not parsed.steps else view(x, parsed.steps)
+        if parsed.arrays:
+            added = lift(values[0], x.dtype)
+            result = record("advanced_add", (target, added, *parsed.arrays), axes=parsed.axes)
+            write(target, result.node, result.traced_in)
+            return
+    elif indexing.parse(x, key).arrays and len(values) > 0:
+        raise fail(
+            ValueArgumentError,
+            f"np.{ufunc.__name__}.at on a tensor: only np.add.at takes index arrays",
+            "compute on x.numpy() outside the traced function",
+        )
+    x[key] = _call(ufunc, (x[key], *values), {})
+
+
+def _merged(result: Any, where: Any, outputs: Any) -> Any:
+    """Return ``result`` where the mask holds, else what ``out`` holds, or zero."""
+    mask = elementwise.as_condition(where)
+    results = result if isinstance(result, tuple) else (result,)
+    merged: list[Tensor] = []
+    for position, part in enumerate(results):
+        before = None if outputs is None else outputs[position]
+        other = creation.zeros_like(part) if before is None else lift(before)
+        merged.append(record("where", (mask, part, other)))
+    return tuple(merged) if isinstance(result, tuple) else merged[0]
+
+
+def _delivered(result: Any, outputs: Any) -> Any:
+    """Put results into ``out`` and return ``out``, as NumPy does."""
+    targets: tuple[Any, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
+    results: tuple[Any, ...] = result if isinstance(result, tuple) else (result,)
+    delivered: list[Any] = []
+    for part, target in zip(results, targets, strict=True):
+        if target is None:
+            delivered.append(part)
+        elif isinstance(target, Tensor):
+            if part.shape != target.shape:
+                part = _fitted(part, target.shape)
+            store(target, part)
+            delivered.append(target)
+        else:
+            np.copyto(target, part.__array__(), casting="same_kind")
+            delivered.append(target)
+    return delivered[0] if len(delivered) == 1 else tuple(delivered)
+
+
+def _fitted(part: Tensor, shape: tuple[int, ...]) -> Tensor:
+    try:
+        return movement.broadcast_to(part, shape)
+    except ShapeError:
+        text = f"out has shape {shape}, the result {part.shape}"
+        raise fail(ShapeError, text) from None
+
+
+# -- functions of NumPy ----------------------------------------------------------------------------
+
+# Names under which tracejit's functions take numpy's arguments. "name=ours" where ours differs.
+_FUNCTIONS: dict[Any, str] = {
+    creation: """
+        empty_like full_like linspace logspace meshgrid ones_like tril triu
+        zeros_like copy geomspace
+        """,
+    dtypes: "can_cast iscomplexobj isrealobj ndim result_type shape size",
+    elementwise: """
+        angle around clip fix imag isclose isneginf isposinf nan_to_num real round sinc where
+        iscomplex isreal i0
+        """,
+    reductions: """
+        all allclose amax amin any argmax argmin array_equal array_equiv average count_nonzero max
+        mean median min nanmax nanmean nanmedian nanmin nanprod nanstd nansum nanvar percentile prod
+        ptp quantile std sum var
+        """,
+    movement: """
+        atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_to diag diagflat diagonal
+        expand_dims flip fliplr flipud matrix_transpose moveaxis ravel rollaxis rot90 squeeze
+        swapaxes trace
+        """,
+    joining: """
+        append array_split block column_stack concatenate dsplit dstack hsplit hstack pad repeat
+        roll split stack tile trim_zeros vsplit vstack unstack
+        """,
+    products: "cov cross dot einsum inner kron outer tensordot vdot",
+    gather: """
+        argwhere bincount choose compress digitize extract flatnonzero histogram interp isin nonzero
+        searchsorted select take take_along_axis unique unique_all unique_counts unique_inverse
+        unique_values
+        """,
+    ordering: """
+        argpartition argsort cumprod cumsum cumulative_prod cumulative_sum diff lexsort nancumprod
+        nancumsum partition sort
+        """,
+}
+_SUBMODULES: dict[Any, tuple[Any, str]] = {
+    np.linalg: (
+        linalg,
+        """
+        cholesky cond cross det diagonal eig eigh eigvals eigvalsh inv lstsq matmul matrix_norm
+        matrix_power matrix_rank matrix_transpose multi_dot norm outer pinv qr slogdet solve svd
+        svdvals tensordot trace vecdot vector_norm
+        """,
+    ),
+    np.fft: (transforms, "fft fftshift ifft ifftshift irfft rfft"),
+}
+_FREE = ("order", "subok", "device", "like")  # arguments that change nothing here
+
+
+def _transpose(x: Any, axes: Any = None) -> Tensor:
+    return movement.permute(x) if axes is None else movement.permute(x, tuple(axes))
+
+
+def _reshape(x: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -> Tensor:
+    return movement.reshape(x, shape, order=order, copy=copy)
+
+
+def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = True) -> None:
+    if not isinstance(target, Tensor):
+        np.copyto(target, _plain(source), casting, where=_plain(where))
+        return
+    value = lift(source)
+    if where is not True:
+        value = record("where", (elementwise.as_condition(where), value, target))
+    store(target, _fitted(_as(value, target.dtype, casting), target.shape))
+
+
+def _put_along_axis(x: Any, indices: Any, values: Any, axis: int | None = -1) -> None:
+    gather.put_along_axis(x, indices, values, axis)
+
+
+def _fill_diagonal(x: Tensor, value: Any, wrap: bool = False) -> None:
+    if x.ndim != 2 or wrap:
+        raise fail(ValueArgumentError, "fill_diagonal of a tensor takes a matrix, without wrap")
+    indexing.setitem(movement.diagonal(x), ..., value)
+
+
+def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
+    return elementwise.astype(x, dtype, copy=copy)
+
+
+def _select(conditions: Any, choices: Any, default: Any = 0) -> Tensor:
+    return gather.select(conditions, choices, default)
+
+
+def _array_repr(x: Any, *_: Any, **__: Any) -> str:
+    return repr(x)
+
+
+_OWN: dict[Any, Callable[..., Any]] = {
+    np.transpose: _transpose,
+    np.reshape: _reshape,
+    np.copyto: _copyto,
+    np.put_along_axis: _put_along_axis,
+    np.fill_diagonal: _fill_diagonal,
+    np.select: _select,
+    np.array_repr: _array_repr,
+    np.array_str: _array_repr,
+}
+
+
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    for entry in text.split():
+        theirs, _, ours = entry.partition("=")
+        yield theirs, ours or theirs
+
+
+@lru_cache(maxsize=1)
+def functions() -> dict[Any, Callable[..., Any]]:
+    """Return the table from NumPy's functions to ours."""
+    table: dict[Any, Callable[..., Any]] = {}
+    for module, text in _FUNCTIONS.items():
+        for theirs, ours in _entries(text):
+            if hasattr(np, theirs):  # some names came with later NumPys
+                table[getattr(np, theirs)] = getattr(module, ours)
+    for package, (module, text) in _SUBMODULES.items():
+        for theirs, ours in _entries(text):
+            if hasattr(package, theirs):
+                table[getattr(package, theirs)] = getattr(module, ours)
+    if hasattr(np, "astype"):
+        table[np.astype] = _astype
+    table.update(_OWN)
+    return table
+
+
+def array_function(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return what NumPy's ``function`` gives where a tensor is among its arguments."""
+    ours = functions().get(function)
+    outputs = kwargs.pop("out", None)
+    if ours is None:
+        result = _by_numpy(function, args, kwargs)
+        return result if outputs is None else _delivered(result, outputs)
+    settings = {
+        key: value
+        for key, value in kwargs.items()
+        if key not in _FREE and value is not np._NoValue  # pyright: ignore
+    }
+    if "order" in kwargs and function in (np.reshape, np.ravel):
+        settings["order"] = kwargs["order"]
+    if "a" in settings and not args:  # np.sum(a=x): ours take it by position
+        args = (settings.pop("a"),)
+    try:
+        result = ours(*args, **settings)
+    except TypeError as error:
+        if type(error) is not TypeError:
+            raise
+        # An argument that NumPy knows and we do not, or one nobody knows: NumPy decides.
+        result = _by_numpy(function, args, kwargs)
+    return result if outputs is None else _delivered(result, outputs)
+
+
+# -- NumPy itself ----------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` with tensors, also inside lists, tuples and dicts, as arrays."""
+    if isinstance(value, Tensor):
+        return value.__array__()
+    if type(value) in (list, tuple):
+        return type(value)(_plain(v) for v in value)
+    if type(value) is dict:
+        return {k: _plain(v) for k, v in value.items()}  # pyright: ignore
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif type(value) in (list, tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _by_numpy(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """Compute with NumPy on known values; arrays come back as tensors."""
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", "this")
+    traced = [t for t in _tensors([*args, *kwargs.values()]) if t.traced_in is not None]
+    if traced:
+        running = state.trace or traced[0].traced_in
+        assert running is not None
+        raise fail(
+            TraceError,
+            f"np.{name} has no traced form with these arguments (in {running.name})",
+            "use another formula, or call it outside the traced function",
+        )
+    result = function(*_plain(tuple(args)), **_plain(kwargs))
+    return _back(result)
+
+
+def _back(result: Any) -> Any:
+    if isinstance(result, np.ndarray) and result.dtype.kind in "biufc":
+        return creation.asarray(result)
+    if isinstance(result, (np.bool_, np.number)):
+        return creation.asarray(result)
+    if type(result) in (tuple, list):
+        return type(result)(_back(r) for r in result)
+    return result
+
+
+def array_namespace(api_version: str | None) -> Any:
+    """Return the tracejit module, the array API's namespace of tensors."""
+    if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
+        raise fail(ValueArgumentError, f"array API version {api_version!r} is not known")
+    return sys.modules["tracejit"]
