@@ -21,8 +21,9 @@ from benchmarks.ulp import (
     samples,
     ulp_errors,
 )
-from tracejit.codegen.llvm import compile_object
+from tracejit.codegen.llvm import assembly, compile_object
 from tracejit.codegen.math import FUNCTIONS
+from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
 
 INF, NAN = math.inf, math.nan
@@ -283,6 +284,16 @@ def test_numpy_validation_set(path: Path, any_level: str) -> None:
         truth = Reference(expected.astype(np.float64), np.zeros(expected.size))
         errors = ulp_errors(got, truth)
         assert np.all(errors[ordinary] <= np.maximum(limits[ordinary], 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_function_compiles_for_every_level(dtype: str) -> None:
+    """Real AVX-512 code has a path of its own (scalef), which a lesser machine cannot run."""
+    for name in FUNCTIONS:
+        assert compile_object(kernel_text(name, dtype, LEVELS["avx512"]), LEVELS["avx512"])
+    text = assembly(kernel_text("exp", dtype, LEVELS["avx512"]), LEVELS["avx512"])
+    assert "vscalefp" in text
+    assert "zmm" in text
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("exp", 0.015), ("log", 0.03), ("power", 0.06)])

@@ -325,11 +325,13 @@ def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) 
 SCALE_DOWN = {"f32": 40, "f64": 120}
 
 
-def scale_down(b: Builder, p: Value, low_bits: Value) -> Value:
+def scale_down(b: Builder, p: Value, n: Value, low_bits: Value) -> Value:
     """Return p * 2^n with one rounding, for n <= 0 down to where the result is 0.
 
     ``low_bits`` holds n + exponent bias + SCALE_DOWN; a NaN in ``p`` stays.
     """
+    if has_scalef(b, p.type):
+        return scalef(b, p, n)
     k = SCALE_DOWN[p.type.kind]
     return b.mul(b.mul(p, pow2(b, low_bits)), like(2.0**-k, p))
 

@@ -219,7 +219,7 @@ def sigmoid(b: Builder, x: Value) -> Value:
     negative = at_least(b, b.neg(b.abs(x)), pick(x, f32=-104.5, f64=-746.0))
     reduced = reduce_log2(b, negative, bias=format_of(x).bias + SCALE_DOWN[kind])
     p = exp_reduced_pair(b, reduced)
-    z = Pair(scale_down(b, p.hi, reduced.low_bits), scale_down(b, p.lo, reduced.low_bits))
+    z = Pair(*(scale_down(b, part, reduced.n, reduced.low_bits) for part in p))
     total = fast_two_sum(b, one, z.hi)
     below = b.compare("lt", x, zero)
     top = Pair(b.select(below, z.hi, one), b.select(below, z.lo, zero))
