@@ -86,14 +86,13 @@ def panel_heights(unit: RegisterBlock, packed: bool) -> list[int]:
     """
     if packed:
         return [0] + [unit.rows] * (2 * unit.rows - 1)
-    offered = [h for h in (14, 8, 7, 6, 4, 3, 2, 1) if h <= unit.rows]
-    if unit.rows > 8:
-        offered = [h for h in offered if h not in (3, 6)]
+    small = (8, 4, 2, 1) if unit.rows > 8 else (6, 4, 3, 2, 1)
+    offered = [h for h in (unit.rows, *small) if h <= unit.rows]
     cost, choice = [0.0], [0]
     for left in range(1, 2 * unit.rows):
         options = [
             (cost[left - h] + max(4.0, h * unit.vectors / 2) + 0.1, -h)
-            for h in offered
+            for h in dict.fromkeys(offered)
             if h <= left
         ]
         best, height = min(options)
