@@ -273,6 +273,10 @@ class Tensor(Operators):
         special = SPECIAL.get(name)
         return special(other, self) if special else record(name, (other, self))
 
+    def __pow__(self, other: Any) -> Tensor:
+        simpler = _simple_power(other, self.dtype.kind)
+        return self._unary(simpler) if simpler else self._binary("power", other)
+
     def _inplace(self, name: str, other: Any) -> Tensor:
         if not _is_operand(other):
             return NotImplemented
@@ -328,6 +332,20 @@ class Tensor(Operators):
         )
 
 
+def _simple_power(exponent: Any, kind: str) -> str | None:
+    """Return the op that NumPy's ``**`` takes for a frequent Python exponent.
+
+    It is more than a shortcut: bool ** 2 is int8 that way, and its last bits are NumPy's.
+    """
+    if exponent.__class__ is int:
+        if exponent == 2:
+            return "square"
+    elif exponent.__class__ is not float:
+        return None
+    return _POWERS.get(exponent) if kind in "fc" else None
+
+
+_POWERS = {2.0: "square", 1.0: "positive", 0.5: "sqrt", -1.0: "reciprocal"}
 _WHERE = "write tj.where(condition, a, b), or return the value and decide outside"
 _new = object.__new__
 

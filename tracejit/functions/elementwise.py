@@ -208,7 +208,10 @@ def comparison(name: str) -> Binary:
             return record(name, (x1, x2))
         except RangeError:
             relation, x, value = (name, x1, x2) if type(x2) is int else (_SWAPPED[name], x2, x1)
-            return filled(lift(x).shape, _HOLDS[relation][value < 0], BOOL)
+            tensor = lift(x)
+            if tensor.dtype == BOOL:
+                raise
+            return filled(tensor.shape, _HOLDS[relation][value < 0], BOOL)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"Elementwise: {OPS[name].doc}"
