@@ -135,6 +135,8 @@ def _log_add2(mp: Any, x: Any, y: Any) -> Any:
 
 
 def _gamma(mp: Any, x: Any) -> Any:
+    if x <= 0 and x == mp.floor(x):
+        return mp.nan
     return mp.inf if x > 200 else mp.mpf(0) if x < -300 else mp.gamma(x)
 
 

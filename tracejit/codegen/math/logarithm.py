@@ -153,22 +153,26 @@ def log_pair(b: Builder, f: Value) -> Pair:
 def _log_base(b: Builder, x: Value, base: Base, extra: float) -> Value:
     """Return log_base(x * 2^extra) for a normal x."""
     m, e = split_exponent(b, x, SQRT_HALF)
-    e = _exponent_added(b, e, extra)
     f = b.sub(m, like(1.0, x))
-    if x.type.kind == "f32":
-        to_base, two = base.e_f32, base.two_f32
-        # log(1 + f) = f + tail, both times log_base(e).
-        tail = b.mul(b.mul(f, f), _series_f32(b, f))
-        product = times_constant(b, f, *to_base)
-        low = b.fma(tail, like(to_base[0], x), product.lo)
-        low = low if two[1] == 0.0 else b.fma(e, like(two[1], x), low)
-        return b.fma(e, like(two[0], x), b.add(product.hi, low))
-    to_base, two = base.e_f64, base.two_f64
-    log = log_pair(b, f)
+    return _base_core(b, f, _exponent_added(b, e, extra), base)
+
+
+def _base_core(
+    b: Builder, f: Value, e: Value, base: Base, correction: Value | None = None
+) -> Value:
+    """Return log_base(2^e (1 + f + correction))."""
+    to_base, two = pick(f, f32=(base.e_f32, base.two_f32), f64=(base.e_f64, base.two_f64))
+    if f.type.kind == "f32":
+        log = Pair(f, b.mul(b.mul(f, f), _series_f32(b, f)))
+    else:
+        log = log_pair(b, f)
     product = times_constant(b, log.hi, *to_base)
-    low = b.fma(log.lo, like(to_base[0], x), product.lo)
-    low = low if two[1] == 0.0 else b.fma(e, like(two[1], x), low)
-    whole = fast_two_sum(b, b.mul(e, like(two[0], x)), product.hi)
+    tail = log.lo if correction is None else b.add(log.lo, correction)
+    low = b.fma(tail, like(to_base[0], f), product.lo)
+    low = low if two[1] == 0.0 else b.fma(e, like(two[1], f), low)
+    if f.type.kind == "f32":
+        return b.fma(e, like(two[0], f), b.add(product.hi, low))
+    whole = fast_two_sum(b, b.mul(e, like(two[0], f)), product.hi)
     return b.add(whole.hi, b.add(whole.lo, low))
 
 
@@ -192,22 +196,32 @@ def log10(b: Builder, x: Value) -> Value:
     return _special(b, "log10", x, core(b, x, 0.0), core)
 
 
-@register("log1p", inline=True)
-def log1p(b: Builder, x: Value) -> Value:
-    """log(1 + x), accurate near 0; the sign of zero is kept.
+class OnePlus(NamedTuple):
+    """1 + x = 2^e (1 + f), f to twice the precision; ``u`` is 1 + x rounded."""
 
-    With 2^e from the rounded 1 + x, f = (2^-e - 1) + 2^-e x is found to twice the precision.
-    """
+    u: Value
+    e: Value
+    f: Pair
+
+
+def _reduce_one_plus(b: Builder, x: Value) -> OnePlus:
+    """With 2^e from the rounded 1 + x, f = (2^-e - 1) + 2^-e x as an exact sum."""
     form = format_of(x)
-    one = like(1.0, x)
-    u = b.add(one, x)
+    u = b.add(like(1.0, x), x)
     m, e = split_exponent(b, u, SQRT_HALF)
     # 2^(2 - e) from the bits; at the largest x, 2^-e itself would not be a normal number.
     bits_u, bits_m = to_bits(b, u), to_bits(b, m)
     four = const(form.one + (2 << form.mantissa), bits_u.type)
     scale = from_bits(b, b.add(b.sub(bits_m, bits_u), four))
     quarter = like(0.25, x)
-    f = two_sum(b, b.fma(scale, quarter, like(-1.0, x)), b.mul(scale, b.mul(quarter, x)))
+    less = b.fma(scale, quarter, like(-1.0, x))
+    return OnePlus(u, e, two_sum(b, less, b.mul(scale, b.mul(quarter, x))))
+
+
+@register("log1p", inline=True)
+def log1p(b: Builder, x: Value) -> Value:
+    """log(1 + x), accurate near 0; the sign of zero is kept."""
+    u, e, f = _reduce_one_plus(b, x)
     y = _log_core(b, f.hi, e, f.lo)
     tiny = b.compare("lt", b.abs(x), like(pick(x, f32=2.0**-30, f64=2.0**-60), x))
     y = b.select(tiny, x, y)
@@ -250,5 +264,6 @@ def logaddexp(b: Builder, x: Value, y: Value) -> Value:
 def logaddexp2(b: Builder, x: Value, y: Value) -> Value:
     """log2(2^x + 2^y); the error near 0 as for ``logaddexp``."""
     largest, gap = _larger_and_gap(b, x, y)
-    more = times_constant(b, log1p(b, exp2(b, gap)), *pick(x, f32=_TWO.e_f32, f64=_TWO.e_f64))
-    return b.add(largest, b.add(more.hi, more.lo))
+    # 2^gap is at most 1, so that 1 + 2^gap needs no care for special values.
+    _, e, f = _reduce_one_plus(b, exp2(b, gap))
+    return b.add(largest, _base_core(b, f.hi, e, _TWO, f.lo))
