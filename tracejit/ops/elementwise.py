@@ -153,7 +153,9 @@ def _fabs(emit: Any, x: Any) -> Any:
 
 def _scale(factor: float) -> Callable[[Any, Any], Any]:
     def decompose(emit: Any, x: Any) -> Any:
-        # NumPy divides two constants of the loop's dtype.
+        # NumPy divides two constants of the loop's dtype; its float16 loop computes in float32.
+        if x.dtype == np.float16:
+            return emit.cast(decompose(emit, emit.cast(x, "float32")), x.dtype)
         one = x.dtype.type
         ratio = one(math.pi) / one(180) if factor < 1 else one(180) / one(math.pi)
         return emit.multiply(x, emit.constant(ratio, x.dtype))

@@ -14,6 +14,7 @@ import numpy as np
 
 from tracejit.errors import ShapeError, ValueArgumentError
 from tracejit.ops.indexing import index_types
+from tracejit.ops.reductions import mean_reference, var_reference
 from tracejit.ops.table import (
     BOOL,
     Array,
@@ -127,8 +128,9 @@ def _normal_shape(name: str) -> ShapeRule:
 
 def _standardize_reference(x: Array, *, axis: Axes, eps: float) -> Array:
     kind = x.dtype.type
-    mean = np.mean(x, axis=axis, keepdims=True)
-    return (x - mean) / np.sqrt(np.var(x, axis=axis, keepdims=True) + kind(eps))
+    mean = mean_reference(x, axis=axis, keepdims=True)
+    variance = var_reference(x, axis=axis, keepdims=True)
+    return (x - mean) / np.sqrt(variance + kind(eps))
 
 
 def _standardize(emit: Any, x: Any, *, axis: Axes, eps: float) -> Any:
@@ -149,7 +151,7 @@ def _layer_norm(emit: Any, x: Any, w: Any, b: Any, *, axis: Axes, eps: float) ->
 
 
 def _rms_norm_reference(x: Array, w: Array, *, axis: Axes, eps: float) -> Array:
-    mean = np.mean(x * x, axis=axis, keepdims=True)
+    mean = mean_reference(x * x, axis=axis, keepdims=True)
     return x / np.sqrt(mean + x.dtype.type(eps)) * w
 
 
@@ -223,7 +225,9 @@ def _check_reduction(name: str, reduction: str, shape: Shape) -> Shape:
 def _reduce_reference(loss: Array, reduction: str) -> Array:
     if reduction == "none":
         return loss
-    return np.asarray(np.sum(loss) if reduction == "sum" else np.mean(loss))
+    if reduction == "sum":
+        return np.asarray(np.sum(loss))
+    return mean_reference(loss, axis=tuple(range(loss.ndim)), keepdims=False)
 
 
 def _reduce(emit: Any, loss: Any, reduction: str) -> Any:

@@ -169,21 +169,37 @@ def _std(emit: Any, x: Any, *, axis: Axes, keepdims: bool, correction: float = 0
     return emit.sqrt(_var(emit, x, axis=axis, keepdims=keepdims, correction=correction))
 
 
-def _var_reference(x: Array, *, axis: Axes, keepdims: bool, correction: float = 0) -> Array:
-    return np.asarray(np.var(x, axis=axis, keepdims=keepdims, ddof=correction))  # type: ignore[arg-type]
+def mean_reference(x: Array, *, axis: Axes, keepdims: bool) -> Array:
+    """Return numpy.mean, without its warning where nothing is averaged: that is NaN."""
+    if 0 in [x.shape[a] for a in axis]:
+        return np.asarray(np.sum(x, axis=axis, keepdims=keepdims) / x.dtype.type(0))
+    return np.asarray(np.mean(x, axis=axis, keepdims=keepdims))
+
+
+def var_reference(x: Array, *, axis: Axes, keepdims: bool, correction: float = 0) -> Array:
+    """Return numpy.var, without its warning where n − correction is not above 0: NaN or ∞."""
+    freedom = math.prod(x.shape[a] for a in axis) - correction
+    if freedom > 0:
+        settings: dict[str, Any] = {"axis": axis, "keepdims": keepdims, "ddof": correction}
+        return np.asarray(np.var(x, **settings))
+    deviation = np.abs(x - mean_reference(x, axis=axis, keepdims=True))
+    total = np.sum(deviation * deviation, axis=axis, keepdims=keepdims)
+    return np.asarray(total / total.dtype.type(0))
 
 
 def _std_reference(x: Array, *, axis: Axes, keepdims: bool, correction: float = 0) -> Array:
-    return np.asarray(np.std(x, axis=axis, keepdims=keepdims, ddof=correction))  # type: ignore[arg-type]
+    return np.sqrt(var_reference(x, axis=axis, keepdims=keepdims, correction=correction))
 
 
 def _to_real(name: str) -> TypesRule:
     return common_types(name, kinds="fc", integers_become=FLOAT64, result=real_dtype)
 
 
-reduction("mean", np.mean, inexact_types("mean"), decompose=_mean, doc="The arithmetic mean.")
 reduction(
-    "var", _var_reference, _to_real("var"), decompose=_var,
+    "mean", mean_reference, inexact_types("mean"), decompose=_mean, doc="The arithmetic mean."
+)
+reduction(
+    "var", var_reference, _to_real("var"), decompose=_var,
     doc="The variance, divided by n − correction; two passes.",
 )  # fmt: skip
 reduction(

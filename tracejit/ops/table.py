@@ -51,7 +51,12 @@ class Family(Enum):
 
 
 class Fact(Flag):
-    """Algebraic laws an op obeys exactly, NaN and signed zero included."""
+    """Algebraic laws an op obeys exactly, NaN and signed zero included, but for two things.
+
+    Complex loops neither commute nor associate: NumPy's product contracts to FMA, and its maximum
+    keeps the first of two NaN; ask ``Op.obeys``, which knows. And of equal results the payload of
+    a NaN, and the sign of a zero from maximum, minimum, fmax and fmin, may differ.
+    """
 
     NONE = 0
     COMMUTATIVE = auto()
@@ -96,6 +101,12 @@ class Op:
 
     def has(self, fact: Fact) -> bool:
         return self.facts.value & fact.value != 0  # Flag's own & builds an object
+
+    def obeys(self, law: Fact, dtype: DType) -> bool:
+        """Return whether an algebraic law holds exactly on operands of ``dtype``."""
+        if dtype.kind == "c" and law in (Fact.COMMUTATIVE, Fact.ASSOCIATIVE):
+            return False
+        return self.has(law)
 
 
 OPS: dict[str, Op] = {}
@@ -235,6 +246,8 @@ def accumulator(dtype: DType) -> DType:
 
 def promote(dtypes: Sequence[Any]) -> DType:
     """Return NumPy's result dtype; Python ``int``, ``float``, ``complex`` count as weak."""
+    if not dtypes:
+        raise ShapeError("nothing to join or promote", hint="give at least one array")
     dtypes = _strong(tuple(dtypes))
     try:
         return np.result_type(*[d(0) if isinstance(d, type) else d for d in dtypes])
