@@ -9,6 +9,7 @@ No result depends on the lane that computes it. Status flags are not maintained.
 from __future__ import annotations
 
 from tracejit.codegen.math import exponential as _exponential
+from tracejit.codegen.math import gamma as _gamma
 from tracejit.codegen.math import hyperbolic as _hyperbolic
 from tracejit.codegen.math import logarithm as _logarithm
 from tracejit.codegen.math import power as _power
@@ -20,4 +21,4 @@ from tracejit.codegen.math.registry import FUNCTIONS, MathFunction, call
 __all__ = ["FUNCTIONS", "MathFunction", "call"]
 
 # Importing a file registers its functions.
-_FILES = (_exponential, _logarithm, _hyperbolic, _power, _trigonometric, _special, _roots)
+_FILES = (_exponential, _logarithm, _hyperbolic, _power, _trigonometric, _special, _gamma, _roots)

@@ -65,7 +65,7 @@ _EXP2_FOR_F32 = (
 _LARGE_Y = {"f32": 2.0**40, "f64": 2.0**70}
 
 
-def _log2_pair(b: Builder, m: Value, e: Value) -> Pair:
+def log2_pair(b: Builder, m: Value, e: Value) -> Pair:
     """Return e + log2(m) for doubles, m in [√½, √2), with relative error about 2^-64."""
     one = like(1.0, m)
     f = b.sub(m, one)
@@ -90,7 +90,7 @@ def _log2_pair(b: Builder, m: Value, e: Value) -> Pair:
 
 def _core_f64(b: Builder, x: Value, y: Value, extra: Value) -> Value:
     m, e = split_exponent(b, x, SQRT_HALF)
-    log = _log2_pair(b, m, b.add(e, extra))
+    log = log2_pair(b, m, b.add(e, extra))
     product = two_prod(b, y, log.hi)
     low = b.fma(y, log.lo, product.lo)
     # Where the result leaves the range by far, the low part would leave the reduced interval.

@@ -1,4 +1,4 @@
-"""erf, erfc, gamma and lgamma, for f32 and f64.
+"""erf and erfc, for f32 and f64.
 
 erf has two minimax polynomials (Remez), for erf(x)/x near zero and for -log2 erfc(x) beyond one;
 the exponential form needs neither division nor table.
