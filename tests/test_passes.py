@@ -237,7 +237,8 @@ def test_rewrites(name: str) -> None:
     result = simplified(x, y)
     assert sorted(ops_of(result)) == expected
     value = special_values(x.dtype, x.shape)
-    np.testing.assert_array_equal(*(run_graph(Graph([x], [n]), [value])[0] for n in (y, result)))
+    old, new = (run_graph(Graph([x], [n]), [value])[0] for n in (y, result))
+    np.testing.assert_array_equal(old, new)
 
 
 def test_slices_compose() -> None:
@@ -519,22 +520,31 @@ def _check_facts(row: Any, x: Array) -> None:
 # -- size ------------------------------------------------------------------------------------------
 
 
-def test_passes_are_linear_and_do_not_recurse() -> None:
-    """100,000 nodes in a chain: every pass within 40 µs a node (measured: 1 to 25)."""
-    count = 100_000
+def pass_times(count: int) -> dict[str, float]:
+    """Return each pass's processor time in seconds on a chain of ``count`` nodes."""
     x = f32(8)
     y = x
     scalars = [constant(i, np.float32) for i in range(1, 8)]
     for i in range(count):
         y = make(("add", "multiply", "subtract")[i % 3], (y, scalars[i % 7]))
     graph = Graph([x], [y])
-    for one in passes.PIPELINE:
-        start = time.perf_counter()
+    times: dict[str, float] = {}
+    for number, one in enumerate(passes.PIPELINE):
+        start = time.process_time()
         graph = one(graph)
         size = len(graph.nodes)
-        assert (time.perf_counter() - start) / count < 40e-6, passes.pass_name(one)
+        times[f"{number} {passes.pass_name(one)}"] = time.process_time() - start
     assert size > 0.9 * count
     verify(graph)
+    return times
+
+
+def test_passes_are_linear_and_do_not_recurse() -> None:
+    """100,000 nodes in a chain (measured: 0.1 to 25 µs a node; the bounds allow for noise)."""
+    small, large = pass_times(10_000), pass_times(100_000)
+    for name, seconds in large.items():
+        assert seconds < 100_000 * 100e-6, name
+        assert seconds < 10 * 4 * small[name] + 0.1, f"{name} is not linear"
 
 
 def test_a_rule_that_changes_a_shape_is_caught() -> None:

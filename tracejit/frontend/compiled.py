@@ -133,9 +133,8 @@ class Compiled:
         if self.writes and self._overlap(leaves, arrays):
             return plain(args, kwargs)
         results = self.run(arrays)
-        for index, source in self.writes:
-            value = results[source.index] if source.kind == "result" else None
-            _write_back(leaves[index], self._value(source, value, arrays), index)
+        # Every value is read before any argument is overwritten: a swap reads both.
+        written = [self._value(source, results, arrays) for _, source in self.writes]
         tensors = any(isinstance(leaf, Tensor) for leaf in leaves)
         returned: list[Any] = []
         for source in self.sources:
@@ -146,18 +145,18 @@ class Compiled:
             elif source.kind == "static":
                 returned.append(source.value)
             else:
-                value = results[source.index] if source.kind == "result" else None
-                array = self._value(source, value, arrays)
+                array = self._value(source, results, arrays)
                 returned.append(_finish(array, tensors, source.weak))
-        return unflatten(self.tree, returned)
+        for (index, _), value in zip(self.writes, written, strict=True):
+            _write_back(leaves[index], value, index)
+        return returned[0] if self.tree is LEAF else unflatten(self.tree, returned)
 
-    def _value(self, source: Source, result: Array | None, arrays: Sequence[Array]) -> Array:
+    def _value(self, source: Source, results: Sequence[Array], arrays: Sequence[Array]) -> Array:
         """Return an array that nobody else holds."""
-        if result is not None:
+        if source.kind == "result":
+            result = results[source.index]
             return result if source.fresh else result.copy()
-        if source.kind == "copy":
-            return arrays[source.index].copy()
-        return source.value.copy()
+        return (arrays[source.index] if source.kind == "copy" else source.value).copy()
 
     def _overlap(self, leaves: Sequence[Any], arrays: Sequence[Array]) -> bool:
         """True where an argument that is written shares memory with another argument."""

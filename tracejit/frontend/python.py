@@ -28,7 +28,7 @@ from tracejit import config
 from tracejit.errors import ArgumentError, TraceError, ValueArgumentError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.names import definition, name_of, parameter
-from tracejit.frontend.signature import leaf_key, why_new
+from tracejit.frontend.signature import is_array, leaf_key, why_new
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Spec, Tree, check_hashable, flatten, statics
 from tracejit.tracing import state
@@ -43,8 +43,10 @@ STATIC_VALUES = 8
 
 _STATIC = frozenset({int, bool, str, type(None)})
 Key = tuple[Any, ...]
-# compiled form, positions of the leaves (None for all), and whether a call is just a run
-_Fast = tuple[Compiled, list[int] | None, bool]
+# Compiled form; positions of the leaves (None: all); where a call is just a run, which leaves
+# kernels read as they are (``everything``: all arguments), else None.
+_Fast = tuple[Compiled, list[int] | None, tuple[bool, ...] | None]
+everything: tuple[bool, ...] = (True,)
 
 
 class Jitted:
@@ -118,11 +120,20 @@ class Jitted:
                 if current is settings:
                     found = table.get(key)
                     if found is not None:
-                        compiled, positions, direct = found
-                        if direct:
+                        compiled, positions, ready = found
+                        if ready is everything:
                             return compiled.run(args)[0]
                         leaves = args if positions is None else [args[i] for i in positions]
-                        return compiled.call(leaves, self.plain, args, kwargs)
+                        if ready is None:
+                            return compiled.call(leaves, self.plain, args, kwargs)
+                        return compiled.run(
+                            [
+                                leaf if as_is else as_array(leaf, part)
+                                for leaf, as_is, part in zip(
+                                    leaves, ready, compiled.keys, strict=True
+                                )
+                            ]
+                        )[0]
         return self._call_general(key, settings, args, kwargs)
 
     def _call_general(
@@ -235,14 +246,20 @@ class Jitted:
 
 
 def _fast_entry(compiled: Compiled, args: Sequence[Any], leaves: Sequence[Any]) -> _Fast:
-    """Return what the fast path needs: which arguments are leaves, and whether a call is a run."""
+    """Return what the fast path needs for arguments like these."""
     positions = [i for i, a in enumerate(args) if a.__class__ not in _STATIC]
-    everything = len(positions) == len(args)
-    readable = all(
-        isinstance(leaf, np.ndarray) and as_array(leaf, key) is leaf
+    all_leaves = len(positions) == len(args)
+    if not compiled.simple:
+        return compiled, None if all_leaves else positions, None
+    ready = tuple(
+        is_array(leaf) and as_array(leaf, key) is leaf
         for leaf, key in zip(leaves, compiled.keys, strict=True)
     )
-    return compiled, None if everything else positions, everything and readable and compiled.simple
+    return (
+        compiled,
+        None if all_leaves else positions,
+        (everything if all_leaves and all(ready) else ready),
+    )
 
 
 class _Bound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 
@@ -56,8 +56,7 @@ def leaf_key(leaf: Any, function: str) -> Any:
         check_dtype(leaf.dtype, function)
         return ArrayKey((leaf.dtype, leaf.shape, None))
     if isinstance(leaf, np.generic):
-        scalar: Any = leaf
-        return ("scalar", check_dtype(scalar.dtype, function))
+        return ("scalar", check_dtype(cast(Any, leaf).dtype, function))
     if is_array(leaf):
         if type(leaf) not in _ARRAY_TYPES:
             kind = type(leaf).__name__
