@@ -13,6 +13,7 @@ from tracejit.codegen.contraction.spec import (
     epilogue_slot,
     gemm_arguments,
     tile_count,
+    tile_grain,
     workspace_bytes,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "epilogue_slot",
     "gemm_arguments",
     "tile_count",
+    "tile_grain",
     "workspace_bytes",
 ]

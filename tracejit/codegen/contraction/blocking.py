@@ -57,7 +57,7 @@ def cache_block(target: Target, dtype: str) -> CacheBlock:
     size = Type(dtype).bits // 8
     k = max(64, round_down(target.l1_bytes * 3 // 4 // (unit.columns * size), 8))
     m = max(unit.rows, round_down(target.l2_bytes * 3 // 8 // (k * size), unit.rows))
-    n = max(unit.columns, min(2048, target.l3_bytes // 4 // (k * size)))
+    n = max(unit.columns, min(1024, target.l3_bytes // 4 // (k * size)))
     return CacheBlock(m, round_down(n, unit.columns), k)
 
 

@@ -323,3 +323,17 @@ def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
         return 0
     grid = _grid(spec, target, p.m, p.n, p.k)
     return grid.tiles_m * grid.tiles_n * prod(p.batch)
+
+
+def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -> int:
+    """Return how many tiles make a good chunk for ``threads`` workers (at least 1).
+
+    All of them for one worker, or where the product is done before a second one is awake. Chunks
+    that start inside a column of tiles pack its block of B anew, so there are few: three for a
+    worker, which lets the faster core take more.
+    """
+    tiles = tile_count(spec, target, problem)
+    work = prod(problem.batch) * problem.m * problem.n * problem.k
+    if threads <= 1 or work < 1 << 18:
+        return max(1, tiles)
+    return max(1, -(-tiles // (3 * threads)))
