@@ -205,5 +205,5 @@ def large_function(
         finite = inner.compare("ord", difference, difference)
         return inner.select(finite, result, difference)
 
-    symbol = b.module.require(f"tj.{name}.large.{element.suffix}", element, [element], body)
+    symbol = b.module.require(f"tj.{name}.one.{element.suffix}", element, [element], body)
     return by_lane(b, x, symbol)
