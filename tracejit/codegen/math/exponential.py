@@ -218,7 +218,11 @@ def sigmoid(b: Builder, x: Value) -> Value:
     kind = x.type.kind
     negative = at_least(b, b.neg(b.abs(x)), pick(x, f32=-104.5, f64=-746.0))
     reduced = reduce_log2(b, negative, bias=format_of(x).bias + SCALE_DOWN[kind])
-    p = exp_reduced_pair(b, reduced)
+    if kind == "f32":
+        less = b.add(reduced.head, _beyond_linear(b, reduced))
+        p = fast_two_sum(b, one, less)
+    else:
+        p = exp_reduced_pair(b, reduced)
     z = Pair(*(scale_down(b, part, reduced.n, reduced.low_bits) for part in p))
     total = fast_two_sum(b, one, z.hi)
     below = b.compare("lt", x, zero)
