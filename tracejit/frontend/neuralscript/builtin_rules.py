@@ -28,8 +28,9 @@ class BuiltinCall:
     types: dict[str, t.Type]
     constant_size: Callable[[s.Expr], t.Size | None]
 
-    def fault(self, code: str, message: str, parameter: str, text: str = "", help: str = ""
-              ) -> Fault:
+    def fault(
+        self, code: str, message: str, parameter: str, text: str = "", help: str = ""
+    ) -> Fault:
         node = self.nodes.get(parameter)
         return fault(code, message, self.span if node is None else node.span, text, help=help)
 
@@ -38,13 +39,14 @@ class BuiltinCall:
         kind = self.types[parameter]
         if isinstance(kind, t.Unknown | t.Never):
             return None
-        if isinstance(kind, t.Sequence_) and isinstance(kind.item, t.Array):
+        if isinstance(kind, t.Vec) and isinstance(kind.item, t.Array):
             item = kind.item
             shape = None if item.shape is None else (t.ANY, *item.shape)
             return t.Array(item.element, shape, item.unit)
         if not isinstance(kind, t.Array):
-            raise self.fault("N033", f"`{self.name}` takes numbers, not `{kind}`", parameter,
-                             f"this is `{kind}`")
+            raise self.fault(
+                "N033", f"`{self.name}` takes numbers, not `{kind}`", parameter, f"this is `{kind}`"
+            )
         return kind
 
     def floating(self, parameter: str = "x") -> t.Array | None:
@@ -58,16 +60,26 @@ class BuiltinCall:
         if t.kind_of(element) in ("int", "bool"):
             text = self.nodes[parameter].span.text
             help = f"write `{text} as f64`" if text.isidentifier() else "convert it with `as f64`"
-            raise self.fault("N031", f"`{self.name}` takes floats, not `{kind}`", parameter,
-                             f"this is `{kind}`", help)
+            raise self.fault(
+                "N031",
+                f"`{self.name}` takes floats, not `{kind}`",
+                parameter,
+                f"this is `{kind}`",
+                help,
+            )
         return kind
 
     def plain(self, kind: t.Array | None, parameter: str = "x") -> None:
         """Refuse a unit."""
         if kind is not None and kind.unit != t.NO_UNIT:
             shown = units.show_unit(kind.unit)
-            raise self.fault("N052", f"`{self.name}` takes a number without unit", parameter,
-                             f"this has {shown}", f"divide by a reference, such as 1_{shown}")
+            raise self.fault(
+                "N052",
+                f"`{self.name}` takes a number without unit",
+                parameter,
+                f"this has {shown}",
+                f"divide by a reference, such as 1_{shown}",
+            )
 
     def integer(self, parameter: str) -> int | None:
         """Return the value of an integer argument where it is known."""
@@ -95,8 +107,12 @@ class BuiltinCall:
             axis = size.constant
             if not -rank <= axis < rank:
                 some = f"has {rank} ax{'is' if rank == 1 else 'es'}"
-                raise fault("N037", f"axis {axis} is out of range: the argument {some}", item.span,
-                            f"axes are 0 to {rank - 1}" if rank else "a number has no axes")
+                raise fault(
+                    "N037",
+                    f"axis {axis} is out of range: the argument {some}",
+                    item.span,
+                    f"axes are 0 to {rank - 1}" if rank else "a number has no axes",
+                )
             found.append(axis % rank)
         return tuple(found)
 
@@ -171,16 +187,19 @@ def common(call: BuiltinCall, names: tuple[str, ...], floating: bool = False) ->
         element = t.unify(first[1].element, kind.element)
         span = call.nodes[name].span
         if element is None:
-            raise fault("N031", f"`{call.name}` needs equal element types", span,
-                        f"this is `{kind}`", label)
+            raise fault(
+                "N031", f"`{call.name}` needs equal element types", span, f"this is `{kind}`", label
+            )
         if first[1].unit != kind.unit:
-            raise fault("N050", f"`{call.name}` needs equal units", span, f"this is `{kind}`",
-                        label)
+            raise fault(
+                "N050", f"`{call.name}` needs equal units", span, f"this is `{kind}`", label
+            )
         try:
             shape = t.broadcast(first[1].shape, kind.shape)
         except t.Mismatch:
-            raise fault("N032", f"the shapes of `{call.name}` do not fit", span,
-                        f"this is `{kind}`", label) from None
+            raise fault(
+                "N032", f"the shapes of `{call.name}` do not fit", span, f"this is `{kind}`", label
+            ) from None
         first = name, t.Array(element, shape, kind.unit)
     return None if first is None else first[1]
 
@@ -217,9 +236,13 @@ def select(call: BuiltinCall) -> t.Type:
     try:
         return kind.with_shape(t.broadcast(condition.shape, kind.shape))
     except t.Mismatch:
-        raise fault("N032", "the shapes of `where` do not fit", call.nodes["condition"].span,
-                    f"this is `{condition}`",
-                    Label(call.nodes["x"].span, f"the values are `{kind}`")) from None
+        raise fault(
+            "N032",
+            "the shapes of `where` do not fit",
+            call.nodes["condition"].span,
+            f"this is `{condition}`",
+            Label(call.nodes["x"].span, f"the values are `{kind}`"),
+        ) from None
 
 
 # --- reductions -------------------------------------------------------------------------------
@@ -265,7 +288,7 @@ def reduce_float(call: BuiltinCall) -> t.Type:
 
 def reduce_index(call: BuiltinCall) -> t.Type:
     kind = call.array()
-    return t.UNKNOWN if kind is None else t.Array(t.Prim("i64"), reduced(call, kind))
+    return t.UNKNOWN if kind is None else t.Array(t.Prim("usize"), reduced(call, kind))
 
 
 def reduce_bool(call: BuiltinCall) -> t.Type:
@@ -291,7 +314,7 @@ def along(floating: bool) -> Rule:
 
 def argsort(call: BuiltinCall) -> t.Type:
     kind = along(False)(call)
-    return t.Array(t.Prim("i64"), kind.shape) if isinstance(kind, t.Array) else kind
+    return t.Array(t.Prim("usize"), kind.shape) if isinstance(kind, t.Array) else kind
 
 
 # --- linear algebra ---------------------------------------------------------------------------
@@ -339,8 +362,13 @@ def common_size(call: BuiltinCall, one: t.Array, two: t.Array) -> None:
     try:
         t.broadcast(one.shape, two.shape)
     except t.Mismatch:
-        raise fault("N032", f"the shapes of `{call.name}` do not fit", call.nodes["y"].span,
-                    f"this is `{two}`", Label(call.nodes["x"].span, f"this is `{one}`")) from None
+        raise fault(
+            "N032",
+            f"the shapes of `{call.name}` do not fit",
+            call.nodes["y"].span,
+            f"this is `{two}`",
+            Label(call.nodes["x"].span, f"this is `{one}`"),
+        ) from None
 
 
 def common_element(call: BuiltinCall) -> t.Element | None:
@@ -349,8 +377,13 @@ def common_element(call: BuiltinCall) -> t.Element | None:
         return None
     element = t.unify(one.element, two.element)
     if element is None:
-        raise fault("N031", f"`{call.name}` needs equal element types", call.nodes["y"].span,
-                    f"this is `{two}`", Label(call.nodes["x"].span, f"this is `{one}`"))
+        raise fault(
+            "N031",
+            f"`{call.name}` needs equal element types",
+            call.nodes["y"].span,
+            f"this is `{two}`",
+            Label(call.nodes["x"].span, f"this is `{one}`"),
+        )
     return element
 
 
@@ -389,10 +422,15 @@ def square(result: str) -> Rule:
         if len(kind.shape) < 2:
             raise call.fault("N032", f"`{call.name}` takes a matrix", "x", f"this is `{kind}`")
         rows, columns = kind.shape[-2:]
-        if rows != columns and not t.is_any(rows) and not t.is_any(columns):
-            if call.name != "trace":
-                raise call.fault("N032", f"`{call.name}` takes a square matrix", "x",
-                                 f"this is `{kind}`")
+        if (
+            rows != columns
+            and not t.is_any(rows)
+            and not t.is_any(columns)
+            and call.name != "trace"
+        ):
+            raise call.fault(
+                "N032", f"`{call.name}` takes a square matrix", "x", f"this is `{kind}`"
+            )
         shapes = {"matrix": kind.shape, "number": kind.shape[:-2], "complex": kind.shape[:-1]}
         if result == "complex":
             name = str(t.default(kind.element))
@@ -409,11 +447,23 @@ def solve(call: BuiltinCall) -> t.Type:
     one, two = call.array("x"), call.array("y")
     if element is None or one is None or two is None:
         return t.UNKNOWN
-    if one.shape and two.shape and len(one.shape) == 2:
-        if one.shape[-1] != two.shape[0] and not t.is_any(one.shape[-1]) and not t.is_any(
-                two.shape[0]):
-            raise fault("N032", "the shapes of `solve` do not fit", call.nodes["y"].span,
-                        f"this is `{two}`", Label(call.nodes["x"].span, f"this is `{one}`"))
+    if (
+        one.shape
+        and two.shape
+        and len(one.shape) == 2
+        and (
+            one.shape[-1] != two.shape[0]
+            and not t.is_any(one.shape[-1])
+            and not t.is_any(two.shape[0])
+        )
+    ):
+        raise fault(
+            "N032",
+            "the shapes of `solve` do not fit",
+            call.nodes["y"].span,
+            f"this is `{two}`",
+            Label(call.nodes["x"].span, f"this is `{one}`"),
+        )
     return t.Array(element, two.shape, units.multiply(two.unit, one.unit, -1))
 
 
@@ -492,8 +542,9 @@ def _infer(call: BuiltinCall, kind: t.Array, shape: tuple[t.Size, ...]) -> tuple
     if len(unknown) > 1:
         raise call.fault("N036", "only one size can be -1", "shape")
     if total is not None and (total % known if unknown and known else total != known):
-        raise call.fault("N032", f"`{kind}` has {total} elements", "shape",
-                         f"this shape has {known}")
+        raise call.fault(
+            "N032", f"`{kind}` has {total} elements", "shape", f"this shape has {known}"
+        )
     if unknown:
         guess = t.ANY if total is None or not known else t.Size(total // known)
         if kind.shape is not None and len(kind.shape) == 1 and known == 1 and total is None:
@@ -572,11 +623,13 @@ def concat(call: BuiltinCall) -> t.Type:
         shape = item.shape or ()
         fits = len(shape) == len(first.shape) and all(
             a == b or t.is_any(a) or t.is_any(b)
-            for i, (a, b) in enumerate(zip(shape, first.shape, strict=True)) if i != axis
+            for i, (a, b) in enumerate(zip(shape, first.shape, strict=True))
+            if i != axis
         )
         if not fits:
-            raise fault("N032", f"`concat` along axis {axis} cannot join `{first}` and `{item}`",
-                        span)
+            raise fault(
+                "N032", f"`concat` along axis {axis} cannot join `{first}` and `{item}`", span
+            )
         if t.unify(first.element, item.element) is None:
             raise fault("N031", f"`concat` cannot join `{first}` and `{item}`", span)
         total = t.ANY if t.is_any(total) or t.is_any(shape[axis]) else total.plus(shape[axis])
@@ -647,4 +700,4 @@ def nothing(call: BuiltinCall) -> t.Type:
 
 
 def texts(call: BuiltinCall) -> t.Type:
-    return t.Sequence_(t.TEXT)
+    return t.Vec(t.TEXT)

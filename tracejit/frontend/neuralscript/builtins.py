@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from tracejit.frontend.neuralscript import builtin_rules as r
 
 CONSTANTS: dict[str, float] = {
-    "π": math.pi, "τ": math.tau, "ℯ": math.e, "φ": (1 + math.sqrt(5)) / 2,
+    "π": math.pi,
+    "τ": math.tau,
+    "ℯ": math.e,
+    "φ": (1 + math.sqrt(5)) / 2,
 }
 
 
@@ -47,14 +50,24 @@ def _math() -> None:
     _add(group, "sqrt", "x", r.root(2), "square root; takes the root of the unit")
     _add(group, "cbrt", "x", r.root(3), "cube root; takes the root of the unit")
     for name, run, doc in (
-        ("exp", "", "ℯ to the power x"), ("expm1", "", "exp(x) - 1, exact near 0"),
-        ("ln", "log", "natural logarithm"), ("log", "log", "natural logarithm"),
-        ("log2", "", "logarithm to base 2"), ("log10", "", "logarithm to base 10"),
-        ("log1p", "", "ln(1 + x), exact near 0"), ("sin", "", "sine"), ("cos", "", "cosine"),
-        ("tan", "", "tangent"), ("asin", "", "inverse sine"), ("acos", "", "inverse cosine"),
-        ("atan", "", "inverse tangent"), ("sinh", "", "hyperbolic sine"),
-        ("cosh", "", "hyperbolic cosine"), ("tanh", "", "hyperbolic tangent"),
-        ("erf", "", "error function"), ("gamma", "", "gamma function"),
+        ("exp", "", "ℯ to the power x"),
+        ("expm1", "", "exp(x) - 1, exact near 0"),
+        ("ln", "log", "natural logarithm"),
+        ("log", "log", "natural logarithm"),
+        ("log2", "", "logarithm to base 2"),
+        ("log10", "", "logarithm to base 10"),
+        ("log1p", "", "ln(1 + x), exact near 0"),
+        ("sin", "", "sine"),
+        ("cos", "", "cosine"),
+        ("tan", "", "tangent"),
+        ("asin", "", "inverse sine"),
+        ("acos", "", "inverse cosine"),
+        ("atan", "", "inverse tangent"),
+        ("sinh", "", "hyperbolic sine"),
+        ("cosh", "", "hyperbolic cosine"),
+        ("tanh", "", "hyperbolic tangent"),
+        ("erf", "", "error function"),
+        ("gamma", "", "gamma function"),
     ):
         _add(group, name, "x", r.float_map, doc, run)
     _add(group, "atan2", "y x", r.arctangent, "angle of the point (x, y)")
@@ -135,8 +148,12 @@ def _shapes() -> None:
 
 def _learning() -> None:
     group = "machine learning"
-    for name, doc in (("relu", "max(x, 0)"), ("sigmoid", "1 / (1 + exp(-x))"),
-                      ("gelu", "x · Φ(x)"), ("silu", "x · sigmoid(x)")):
+    for name, doc in (
+        ("relu", "max(x, 0)"),
+        ("sigmoid", "1 / (1 + exp(-x))"),
+        ("gelu", "x · Φ(x)"),
+        ("silu", "x · sigmoid(x)"),
+    ):
         _add(group, name, "x", r.float_map, doc)
     _add(group, "softmax", "x axis?", r.along(True), "exp(x) / ∑ exp(x) along an axis (the last)")
     _add(group, "log_softmax", "x axis?", r.along(True), "ln softmax(x)")

@@ -35,14 +35,21 @@ def bind_arguments(
     for index, item in enumerate(arguments):
         if item.name is None:
             if index >= len(names):
-                raise fault("N036", f"{shown} takes {len(names)} argument"
-                            f"{'' if len(names) == 1 else 's'}, {len(arguments)} are given",
-                            item.span)
+                raise fault(
+                    "N036",
+                    f"{shown} takes {len(names)} argument"
+                    f"{'' if len(names) == 1 else 's'}, {len(arguments)} are given",
+                    item.span,
+                )
             name = names[index]
         elif item.name not in names:
             near = closest(item.name, names)
-            raise fault("N036", f"{shown} has no parameter `{item.name}`", item.span,
-                        help=f"did you mean `{near}`?" if near else "")
+            raise fault(
+                "N036",
+                f"{shown} has no parameter `{item.name}`",
+                item.span,
+                help=f"did you mean `{near}`?" if near else "",
+            )
         else:
             name = item.name
         if name in bound:
@@ -73,7 +80,7 @@ class CallChecker(ExpressionChecker):
     def call(self, node: s.CallExpr, expected: t.Type | None) -> t.Type:
         function = self.expr(node.function)
         match function:
-            case t.Callable_(_, target):
+            case t.Callee(_, target):
                 return self.call_target(target, node, node.arguments, expected)
             case t.Function(parameters, result):
                 return self.call_type(node, parameters, result)
@@ -82,10 +89,18 @@ class CallChecker(ExpressionChecker):
                     self.expr(item.value)
                 return t.UNKNOWN
             case _:
-                hint = "an index is written with brackets: `x[i]`" if isinstance(
-                    function, t.Array) and function.shape else ""
-                raise fault("N035", f"`{function}` cannot be called", node.function.span,
-                            "not a function", help=hint)
+                hint = (
+                    "an index is written with brackets: `x[i]`"
+                    if isinstance(function, t.Array) and function.shape
+                    else ""
+                )
+                raise fault(
+                    "N035",
+                    f"`{function}` cannot be called",
+                    node.function.span,
+                    "not a function",
+                    help=hint,
+                )
 
     def call_target(
         self, target: object, node: s.Expr, arguments: Arguments, expected: t.Type | None
@@ -102,13 +117,14 @@ class CallChecker(ExpressionChecker):
         assert isinstance(target, Builtin)
         return self.call_builtin(target.name, arguments, node.span)
 
-    def call_type(
-        self, node: s.CallExpr, parameters: tuple[t.Type, ...], result: t.Type
-    ) -> t.Type:
+    def call_type(self, node: s.CallExpr, parameters: tuple[t.Type, ...], result: t.Type) -> t.Type:
         """Call a function that is known by its type alone."""
         if len(parameters) != len(node.arguments):
-            raise fault("N036", f"this function takes {len(parameters)} arguments, "
-                        f"{len(node.arguments)} are given", node.span)
+            raise fault(
+                "N036",
+                f"this function takes {len(parameters)} arguments, {len(node.arguments)} are given",
+                node.span,
+            )
         found: t.Bindings = {}
         for item, wanted in zip(node.arguments, parameters, strict=True):
             self.expect(item.value, t.substitute(wanted, found), "the argument")
@@ -117,7 +133,11 @@ class CallChecker(ExpressionChecker):
     # --- functions ----------------------------------------------------------------------------
 
     def call_function(
-        self, ref: FunctionRef, node: s.Expr, arguments: Arguments, receiver: s.Expr | None,
+        self,
+        ref: FunctionRef,
+        node: s.Expr,
+        arguments: Arguments,
+        receiver: s.Expr | None,
         given: tuple[s.TypeSyntax | s.Expr, ...] = (),
     ) -> t.Type:
         """Unify the parameters with the arguments, then check the body for these types."""
@@ -150,7 +170,8 @@ class CallChecker(ExpressionChecker):
             found.setdefault(generic.name, t.ANY if generic.const else t.UNKNOWN)
             self.settle(found, generic.name)
         final = tuple(
-            t.substitute(p, found) if q.annotation is not None and not isinstance(a, t.Callable_)
+            t.substitute(p, found)
+            if q.annotation is not None and not isinstance(a, t.Callee)
             else a
             for p, q, a in zip(wanted, parameters, actual, strict=True)
         )
@@ -175,8 +196,13 @@ class CallChecker(ExpressionChecker):
             found[name] = t.Array(t.resolve(value.element), value.shape, value.unit)
 
     def argument(
-        self, value: s.Expr, parameter: s.Parameter, pattern: t.Type, found: t.Bindings,
-        free: list[str], origin: dict[str, tuple[Span, t.Type]],
+        self,
+        value: s.Expr,
+        parameter: s.Parameter,
+        pattern: t.Type,
+        found: t.Bindings,
+        free: list[str],
+        origin: dict[str, tuple[Span, t.Type]],
     ) -> t.Type:
         """Match one argument; a clash names both shapes and the argument that came first."""
         wanted = t.substitute(pattern, found)
@@ -189,11 +215,20 @@ class CallChecker(ExpressionChecker):
             if cause.name in origin:
                 span, other = origin[cause.name]
                 bound = found.get(cause.name)
-                shown = bound.element if isinstance(bound, t.Array) and isinstance(
-                    pattern, t.Array) else bound
+                shown = (
+                    bound.element
+                    if isinstance(bound, t.Array) and isinstance(pattern, t.Array)
+                    else bound
+                )
                 labels.insert(0, Label(span, f"`{other}` fixes {cause.name} = {shown}"))
-            raise self.mismatch(cause, t.substitute(pattern, found), kind, value.span,
-                                f"the argument `{parameter.name}`", *labels) from None
+            raise self.mismatch(
+                cause,
+                t.substitute(pattern, found),
+                kind,
+                value.span,
+                f"the argument `{parameter.name}`",
+                *labels,
+            ) from None
         for name in set(found) - before:
             origin[name] = value.span, kind
         return kind
@@ -201,9 +236,14 @@ class CallChecker(ExpressionChecker):
     def call_closure(self, ref: ClosureRef, node: s.Expr, kinds: list[t.Type]) -> t.Type:
         wanted = ref.expr.parameters
         if len(wanted) != len(kinds):
-            raise fault("N036", f"this closure takes {len(wanted)} argument"
-                        f"{'' if len(wanted) == 1 else 's'}, {len(kinds)} are given", node.span,
-                        "", Label(ref.expr.span, "the closure"))
+            raise fault(
+                "N036",
+                f"this closure takes {len(wanted)} argument"
+                f"{'' if len(wanted) == 1 else 's'}, {len(kinds)} are given",
+                node.span,
+                "",
+                Label(ref.expr.span, "the closure"),
+            )
         body = self.instance(ref, tuple(kinds), {})
         self.body.callees[node] = body
         return fresh(body.result) if body.done and body.result else t.UNKNOWN
@@ -218,8 +258,11 @@ class CallChecker(ExpressionChecker):
         found: t.Bindings = {}
         free = [generic.name for generic in item.generics]
         if isinstance(expected, t.Named) and expected.item is item:
-            found = {n: v for n, v in zip(free, expected.arguments, strict=True)
-                     if not isinstance(v, t.Unknown)}
+            found = {
+                n: v
+                for n, v in zip(free, expected.arguments, strict=True)
+                if not isinstance(v, t.Unknown)
+            }
         for name, pattern in zip(names, self.member_types(ref.owner, ref.item.items), strict=True):
             kind = self.expr(bound[name], t.substitute(pattern, found))
             self.match_member(pattern, kind, found, free, bound[name].span, ref.name)
@@ -234,14 +277,20 @@ class CallChecker(ExpressionChecker):
         )
 
     def match_member(
-        self, pattern: t.Type, kind: t.Type, found: t.Bindings, free: list[str], span: Span,
+        self,
+        pattern: t.Type,
+        kind: t.Type,
+        found: t.Bindings,
+        free: list[str],
+        span: Span,
         what: str,
     ) -> None:
         try:
             t.match_type(pattern, kind, found, free)
         except t.Mismatch as cause:
-            raise self.mismatch(cause, t.substitute(pattern, found), kind, span,
-                                f"in `{what}`") from None
+            raise self.mismatch(
+                cause, t.substitute(pattern, found), kind, span, f"in `{what}`"
+            ) from None
 
     def member_types(self, owner: TypeRef, nodes: Sequence[s.TypeSyntax]) -> list[t.Type]:
         """Return the declared types of fields or variant items, with the type's generics."""
@@ -269,8 +318,15 @@ class CallChecker(ExpressionChecker):
 
     def spread(self, row: Builtin, arguments: Arguments) -> Arguments:
         """Let ``zeros(2, 3)`` stand for ``zeros((2, 3))``, ``concat(a, b)`` for a tuple of them."""
-        at = {"zeros": 0, "ones": 0, "reshape": 1, "random_normal": 0, "random_uniform": 0,
-              "concat": 0, "stack": 0}.get(row.name)
+        at = {
+            "zeros": 0,
+            "ones": 0,
+            "reshape": 1,
+            "random_normal": 0,
+            "random_uniform": 0,
+            "concat": 0,
+            "stack": 0,
+        }.get(row.name)
         if at is None:
             return arguments
         plain = [item for item in arguments if item.name is None]
@@ -281,9 +337,7 @@ class CallChecker(ExpressionChecker):
         gathered = s.Argument(span, None, s.TupleExpr(span, tuple(i.value for i in rest)))
         return (*plain[:at], gathered, *(item for item in arguments if item.name))
 
-    def check_option(
-        self, key: str, bound: dict[str, s.Expr], kinds: dict[str, t.Type]
-    ) -> None:
+    def check_option(self, key: str, bound: dict[str, s.Expr], kinds: dict[str, t.Type]) -> None:
         kind = kinds.get(key)
         if not isinstance(kind, t.Array):
             return
@@ -296,7 +350,7 @@ class CallChecker(ExpressionChecker):
 
     def method(self, node: s.MethodExpr, expected: t.Type | None) -> t.Type:
         kind = self.expr(node.receiver)
-        if isinstance(kind, t.Module_):
+        if isinstance(kind, t.Imported):
             return self.module_call(kind, node, expected)
         owner = self.owner_of(kind)
         if owner is not None and node.name in owner.functions:
@@ -307,8 +361,11 @@ class CallChecker(ExpressionChecker):
             if inner is not None:
                 return self.call_field(inner, node, expected)
         numeric = isinstance(kind, t.Array | t.Unknown)
-        if node.name in BUILTINS and numeric and not (
-                isinstance(kind, t.Unknown) and find_method(kind, node.name)):
+        if (
+            node.name in BUILTINS
+            and numeric
+            and not (isinstance(kind, t.Unknown) and find_method(kind, node.name))
+        ):
             first = s.Argument(node.receiver.span, None, node.receiver)
             return self.call_builtin(node.name, (first, *node.arguments), node.span)
         return self.builtin_method(kind, node)
@@ -322,22 +379,30 @@ class CallChecker(ExpressionChecker):
                 return t.UNKNOWN
             owner = self.owner_of(kind)
             near = closest(node.name, [*(owner.functions if owner else ()), *BUILTINS])
-            raise fault("N023", f"`{kind}` has no method `{node.name}`", node.name_span,
-                        "unknown method", help=f"did you mean `{near}`?" if near else "")
+            raise fault(
+                "N023",
+                f"`{kind}` has no method `{node.name}`",
+                node.name_span,
+                "unknown method",
+                help=f"did you mean `{near}`?" if near else "",
+            )
         if len(node.arguments) != found.arity:
-            raise fault("N036", f"`{node.name}` takes {found.arity} arguments, "
-                        f"{len(node.arguments)} are given", node.span)
+            raise fault(
+                "N036",
+                f"`{node.name}` takes {found.arity} arguments, {len(node.arguments)} are given",
+                node.span,
+            )
         if found.changes:
             self.check_place(node.receiver, node.name_span)
-        wanted = kind.item if found.changes and isinstance(kind, t.Sequence_) else None
+        wanted = kind.item if found.changes and isinstance(kind, t.Vec) else None
         kinds = [self.expr(item.value, wanted) for item in node.arguments]
-        if found.changes and isinstance(kind, t.Sequence_) and kinds:
+        if found.changes and isinstance(kind, t.Vec) and kinds:
             self.coerce(kinds[-1], kind.item, node.arguments[-1].span, "the item of a Vec")
 
         def apply(index: int, types: Sequence[t.Type]) -> t.Type:
             target = kinds[index]
             value = node.arguments[index].value
-            if isinstance(target, t.Callable_) and isinstance(target.target, ClosureRef):
+            if isinstance(target, t.Callee) and isinstance(target.target, ClosureRef):
                 return self.call_closure(target.target, value, list(types))
             if isinstance(target, t.Function):
                 return target.result
@@ -347,15 +412,13 @@ class CallChecker(ExpressionChecker):
 
     def call_field(self, kind: t.Type, node: s.MethodExpr, expected: t.Type | None) -> t.Type:
         """Call a function that a field holds."""
-        if isinstance(kind, t.Callable_):
+        if isinstance(kind, t.Callee):
             return self.call_target(kind.target, node, node.arguments, expected)
         for item in node.arguments:
             self.expr(item.value)
         return kind.result if isinstance(kind, t.Function) else t.UNKNOWN
 
-    def module_call(
-        self, kind: t.Module_, node: s.MethodExpr, expected: t.Type | None
-    ) -> t.Type:
+    def module_call(self, kind: t.Imported, node: s.MethodExpr, expected: t.Type | None) -> t.Type:
         ref = self.module_member(kind.target, node.name, node.name_span)
         return self.call_target(ref, node, node.arguments, expected)
 
@@ -364,9 +427,14 @@ class CallChecker(ExpressionChecker):
         ref = module.functions.get(name)
         if ref is None:
             near = closest(name, module.functions)
-            raise fault("N023", f"the module `{module.name}` has no function `{name}`", span,
-                        help=f"did you mean `{near}`?" if near else
-                        f"it has: {', '.join(module.functions)}")
+            raise fault(
+                "N023",
+                f"the module `{module.name}` has no function `{name}`",
+                span,
+                help=f"did you mean `{near}`?"
+                if near
+                else f"it has: {', '.join(module.functions)}",
+            )
         return ref
 
     def owner_of(self, kind: t.Type) -> TypeRef | None:
@@ -409,19 +477,27 @@ class CallChecker(ExpressionChecker):
             case t.Array() if node.name in _ARRAY_FIELDS:
                 argument = s.Argument(node.base.span, None, node.base)
                 return self.call_builtin(_ARRAY_FIELDS[node.name], (argument,), node.span)
-            case t.Module_(_, target):
-                return t.Callable_(node.name, self.module_member(target, node.name, node.name_span))
+            case t.Imported(_, target):
+                return t.Callee(node.name, self.module_member(target, node.name, node.name_span))
             case _:
                 pass
-        known = [f.name for f in kind.item.fields] if isinstance(kind, t.Named) and isinstance(
-            kind.item, s.StructItem) else []
+        known = (
+            [f.name for f in kind.item.fields]
+            if isinstance(kind, t.Named) and isinstance(kind.item, s.StructItem)
+            else []
+        )
         near = closest(node.name, known)
         owner = self.owner_of(kind)
         help = f"did you mean `{near}`?" if near else ""
         if owner is not None and node.name in owner.functions:
             help = f"`{node.name}` is a method: `{node.span.text}()`"
-        raise fault("N023", f"`{kind}` has no field `{node.name}`", node.name_span,
-                    "unknown field", help=help)
+        raise fault(
+            "N023",
+            f"`{kind}` has no field `{node.name}`",
+            node.name_span,
+            "unknown field",
+            help=help,
+        )
 
     def struct(self, node: s.StructExpr, expected: t.Type | None) -> t.Type:
         if node.name == "Self" and isinstance(self.body.self_type, t.Named):
@@ -431,17 +507,25 @@ class CallChecker(ExpressionChecker):
         if owner is None or not isinstance(owner.item, s.StructItem):
             raise fault("N022", f"unknown struct `{node.name}`", node.span)
         item = owner.item
-        declared = dict(zip([f.name for f in item.fields],
-                            self.member_types(owner, [f.annotation for f in item.fields]),
-                            strict=True))
+        declared = dict(
+            zip(
+                [f.name for f in item.fields],
+                self.member_types(owner, [f.annotation for f in item.fields]),
+                strict=True,
+            )
+        )
         free = [generic.name for generic in item.generics]
         found: t.Bindings = {}
         for entry in node.fields:
             name = entry.name or ""
             if name not in declared:
                 near = closest(name, declared)
-                raise fault("N023", f"`{item.name}` has no field `{name}`", entry.span,
-                            help=f"did you mean `{near}`?" if near else "")
+                raise fault(
+                    "N023",
+                    f"`{item.name}` has no field `{name}`",
+                    entry.span,
+                    help=f"did you mean `{near}`?" if near else "",
+                )
             kind = self.expr(entry.value, t.substitute(declared[name], found))
             self.match_member(declared[name], kind, found, free, entry.span, f"{item.name}.{name}")
         if node.base is not None:
@@ -459,25 +543,28 @@ class CallChecker(ExpressionChecker):
         """``Type::function``, ``Enum::Variant``, ``module::function``."""
         first, last = node.parts[-2], node.parts[-1]
         if first in self.module.imports:
-            return t.Callable_(last, self.module_member(self.module.imports[first], last, node.span))
+            return t.Callee(last, self.module_member(self.module.imports[first], last, node.span))
         if first == "Vec" and last in ("new", "with_capacity"):
-            return t.Function((), expected if isinstance(expected, t.Sequence_) else (
-                t.Sequence_(t.UNKNOWN)))
+            return t.Function((), expected if isinstance(expected, t.Vec) else (t.Vec(t.UNKNOWN)))
         owner = self.find_type(first)
         if first == "Self":
             owner = self.owner_of(self.body.self_type) if self.body.self_type else None
         if owner is None:
             raise fault("N020", f"unknown type or module `{first}`", node.span)
         if last in owner.functions:
-            return t.Callable_(owner.functions[last].name, owner.functions[last])
+            return t.Callee(owner.functions[last].name, owner.functions[last])
         variant = self.variant(owner.name, last)
         if variant is None:
             known = list(owner.functions)
             if isinstance(owner.item, s.EnumItem):
                 known += [entry.name for entry in owner.item.variants]
             near = closest(last, known)
-            raise fault("N023", f"`{owner.name}` has no `{last}`", node.span,
-                        help=f"did you mean `{near}`?" if near else "")
+            raise fault(
+                "N023",
+                f"`{owner.name}` has no `{last}`",
+                node.span,
+                help=f"did you mean `{near}`?" if near else "",
+            )
         return self.variant_value(variant, expected)
 
     # --- macros -------------------------------------------------------------------------------
@@ -522,8 +609,7 @@ def _refined(declared: t.Type, actual: t.Type | None) -> t.Type:
         if shape is None:
             shape = actual.shape
         elif actual.shape is not None and len(shape) == len(actual.shape):
-            shape = tuple(b if t.is_any(a) else a
-                          for a, b in zip(shape, actual.shape, strict=True))
+            shape = tuple(b if t.is_any(a) else a for a, b in zip(shape, actual.shape, strict=True))
         return t.Array(element, shape, declared.unit)
     return declared
 
@@ -533,8 +619,9 @@ def fresh(kind: t.Type) -> t.Type:
     match kind:
         case t.Array(element, shape, unit):
             found = t.resolve(element)
-            return t.Array(t.Literal(found.kind) if isinstance(found, t.Literal) else found,
-                           shape, unit)
+            return t.Array(
+                t.Literal(found.kind) if isinstance(found, t.Literal) else found, shape, unit
+            )
         case t.Tuple(items):
             return t.Tuple(tuple(fresh(item) for item in items))
         case _:

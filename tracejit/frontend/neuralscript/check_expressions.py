@@ -31,8 +31,7 @@ class ExpressionChecker(OperatorChecker):
     def method(self, node: s.MethodExpr, expected: t.Type | None) -> t.Type: ...
 
     @abstractmethod
-    def call_builtin(self, name: str, arguments: tuple[s.Argument, ...], span: Span
-                     ) -> t.Type: ...
+    def call_builtin(self, name: str, arguments: tuple[s.Argument, ...], span: Span) -> t.Type: ...
 
     @abstractmethod
     def bind(self, pattern: s.Pattern, kind: t.Type, scope: Scope) -> None: ...
@@ -92,12 +91,17 @@ class ExpressionChecker(OperatorChecker):
         except t.Mismatch as mismatch:
             raise self.mismatch(mismatch, wanted, actual, span, why, *labels) from None
         joined = t.join(wanted, actual) if isinstance(wanted, t.Array) else None
-        if isinstance(actual, t.Callable_) or isinstance(wanted, t.Unknown):
+        if isinstance(actual, t.Callee) or isinstance(wanted, t.Unknown):
             return actual
         return joined or wanted
 
     def mismatch(
-        self, cause: t.Mismatch, wanted: t.Type, actual: t.Type, span: Span, why: str,
+        self,
+        cause: t.Mismatch,
+        wanted: t.Type,
+        actual: t.Type,
+        span: Span,
+        why: str,
         *labels: Label,
     ) -> Fault:
         """Return the error for a value of the wrong type."""
@@ -107,14 +111,30 @@ class ExpressionChecker(OperatorChecker):
         if code == "N031" and isinstance(wanted, t.Array):
             target = t.default(wanted.element)
             if not isinstance(target, t.Param) and t.kind_of(target) in ("int", "float"):
-                help = f"write `{span.text} as {target}`" if span.text.isidentifier() else (
-                    f"convert it with `as {target}`")
+                help = (
+                    f"write `{span.text} as {target}`"
+                    if span.text.isidentifier()
+                    else (f"convert it with `as {target}`")
+                )
+        if (
+            code == "N031"
+            and isinstance(wanted, t.Array)
+            and isinstance(wanted.element, t.Param)
+            and wanted.element.bound == "Float"
+        ):
+            help = f"{wanted.element} is a float type: pass f32 or f64, or convert with `as f64`"
         if code == "N050" and isinstance(wanted, t.Array) and isinstance(actual, t.Array):
             shown = [units.show_unit(item.unit) or "no unit" for item in (wanted, actual)]
             message = f"{why}: expected a value with {shown[0]}, found {shown[1]}"
             return fault(code, message, span, f"this has {shown[1]}", *labels)
-        return fault(code, f"{why}: expected `{wanted}`, found `{actual}`", span,
-                     f"this is `{actual}`", *labels, help=help)
+        return fault(
+            code,
+            f"{why}: expected `{wanted}`, found `{actual}`",
+            span,
+            f"this is `{actual}`",
+            *labels,
+            help=help,
+        )
 
     # --- literals and names -------------------------------------------------------------------
 
@@ -162,7 +182,7 @@ class ExpressionChecker(OperatorChecker):
             return t.USIZE
         function = self.module.functions.get(name)
         if function is not None:
-            return t.Callable_(name, function)
+            return t.Callee(name, function)
         constant = self.module.constants.get(name)
         if constant is not None:
             return constant.type or t.UNKNOWN
@@ -170,17 +190,17 @@ class ExpressionChecker(OperatorChecker):
         if variant is not None:
             return self.variant_value(variant, expected)
         if name in self.module.imports:
-            return t.Module_(name, self.module.imports[name])
+            return t.Imported(name, self.module.imports[name])
         if name in CONSTANTS:
             return t.Array(t.Literal("float"))
         if name in BUILTINS:
-            return t.Callable_(name, BUILTINS[name])
+            return t.Callee(name, BUILTINS[name])
         return None
 
     def variant_value(self, variant: VariantRef, expected: t.Type | None) -> t.Type:
         """A variant without data is a value, one with data a function."""
         if variant.item.items:
-            return t.Callable_(variant.name, variant)
+            return t.Callee(variant.name, variant)
         item = variant.owner.item
         assert isinstance(item, s.EnumItem)
         if isinstance(expected, t.Named) and expected.item is item:
@@ -189,14 +209,18 @@ class ExpressionChecker(OperatorChecker):
 
     def unknown_name(self, node: s.NameExpr) -> Fault:
         known = self.scope.visible() | set(self.module.functions) | set(BUILTINS)
-        known |= set(self.module.constants) | set(self.module.types) | {
-            n for n, v in self.body.generics.items() if isinstance(v, t.Size)}
+        known |= (
+            set(self.module.constants)
+            | set(self.module.types)
+            | {n for n, v in self.body.generics.items() if isinstance(v, t.Size)}
+        )
         near = closest(node.name, known)
         help = f"did you mean `{near}`?" if near else ""
         if node.name in self.module.types:
             help = f"`{node.name}` is a type; write `{node.name} {{ … }}` or `{node.name}::new(…)`"
-        return fault("N020", f"unknown name `{node.name}`", node.span, "not defined here",
-                     help=help)
+        return fault(
+            "N020", f"unknown name `{node.name}`", node.span, "not defined here", help=help
+        )
 
     # --- operators ----------------------------------------------------------------------------
 
@@ -208,10 +232,15 @@ class ExpressionChecker(OperatorChecker):
         if isinstance(kind, t.Unknown | t.Never):
             return kind
         is_bool = isinstance(kind, t.Array) and t.kind_of(kind.element) == "bool"
-        if not isinstance(kind, t.Array) or (is_bool != (node.operator == "!")):
-            if not (isinstance(kind, t.Array) and t.kind_of(kind.element) == "any"):
-                raise fault("N033", f"`{node.operator}` does not take `{kind}`",
-                            node.operand.span, f"this is `{kind}`")
+        if (not isinstance(kind, t.Array) or (is_bool != (node.operator == "!"))) and not (
+            isinstance(kind, t.Array) and t.kind_of(kind.element) == "any"
+        ):
+            raise fault(
+                "N033",
+                f"`{node.operator}` does not take `{kind}`",
+                node.operand.span,
+                f"this is `{kind}`",
+            )
         return kind
 
     def binary(self, node: s.BinaryExpr, _: t.Type | None) -> t.Type:
@@ -235,13 +264,21 @@ class ExpressionChecker(OperatorChecker):
         if not isinstance(kind, t.Array) or t.kind_of(kind.element) == "bool":
             raise fault("N033", f"`{kind}` has no powers", node.base.span, f"this is `{kind}`")
         if kind.shape is not None and len(kind.shape) == 2 and node.exponent < 0:
-            raise fault("N033", "a superscript power of a matrix is elementwise", node.span,
-                        help=f"the inverse is `inv({node.base.span.text})`")
+            raise fault(
+                "N033",
+                "a superscript power of a matrix is elementwise",
+                node.span,
+                help=f"the inverse is `inv({node.base.span.text})`",
+            )
         if node.exponent < 0 and t.kind_of(kind.element) == "int":
             unified = t.unify(kind.element, t.Literal("float"))
             if unified is None:
-                raise fault("N031", "an integer has no negative power", node.span,
-                            help=f"write `({node.base.span.text} as f64)`")
+                raise fault(
+                    "N031",
+                    "an integer has no negative power",
+                    node.span,
+                    help=f"write `({node.base.span.text} as f64)`",
+                )
         unit = units.power(kind.unit, Fraction(node.exponent))
         return t.Array(kind.element, kind.shape, unit)
 
@@ -262,8 +299,12 @@ class ExpressionChecker(OperatorChecker):
         if not isinstance(kind, t.Array):
             raise fault("N033", f"`as` converts numbers, not `{kind}`", node.operand.span)
         if t.kind_of(kind.element) == "complex" and t.kind_of(target.element) != "complex":
-            raise fault("N033", "a complex number does not convert to a real one", node.span,
-                        help="take `z.re` or `|z|`")
+            raise fault(
+                "N033",
+                "a complex number does not convert to a real one",
+                node.span,
+                help="take `z.re` or `|z|`",
+            )
         unit = target.unit if target.unit != t.NO_UNIT else kind.unit
         if kind.unit not in (t.NO_UNIT, unit):
             raise fault("N050", "`as` does not change a unit", node.span)
@@ -281,8 +322,12 @@ class ExpressionChecker(OperatorChecker):
                 raise fault("N030", f"the end of a range is a number, not `{kind}`", end.span)
             joined = t.unify(element, kind.element)
             if joined is None:
-                raise fault("N031", f"the end of a range is an integer, not `{kind}`", end.span,
-                            help="use linspace or arange for steps of other kinds")
+                raise fault(
+                    "N031",
+                    f"the end of a range is an integer, not `{kind}`",
+                    end.span,
+                    help="use linspace or arange for steps of other kinds",
+                )
             element = joined
         return t.Range(element)
 
@@ -296,16 +341,19 @@ class ExpressionChecker(OperatorChecker):
         match base:
             case t.Array():
                 return self.index_type(base, indices, node.span)
-            case t.Sequence_(inner):
+            case t.Vec(inner):
                 return base if isinstance(node.indices[0], s.RangeExpr) else inner
             case t.Unknown():
                 return t.UNKNOWN
             case t.Text():
                 return t.TEXT
             case _:
-                raise fault("N038", f"`{base}` cannot be indexed", node.base.span,
-                            help="a tuple's items are `t.0`, `t.1`" if isinstance(
-                                base, t.Tuple) else "")
+                raise fault(
+                    "N038",
+                    f"`{base}` cannot be indexed",
+                    node.base.span,
+                    help="a tuple's items are `t.0`, `t.1`" if isinstance(base, t.Tuple) else "",
+                )
 
     # --- collections --------------------------------------------------------------------------
 
@@ -317,44 +365,66 @@ class ExpressionChecker(OperatorChecker):
         return t.Tuple(tuple(self.expr(item, want) for item, want in pairs))
 
     def array(self, node: s.ArrayExpr, expected: t.Type | None) -> t.Type:
-        inner = expected.item if isinstance(expected, t.Sequence_) else None
+        inner = expected.item if isinstance(expected, t.Vec) else None
         kinds = [self.expr(item, inner) for item in node.items]
         if not kinds:
-            if node.kind == "vec" or isinstance(expected, t.Sequence_):
-                return expected if isinstance(expected, t.Sequence_) else t.Sequence_(t.UNKNOWN)
+            if node.kind == "vec" or isinstance(expected, t.Vec):
+                return expected if isinstance(expected, t.Vec) else t.Vec(t.UNKNOWN)
             return t.Array(t.Literal("float"), (t.Size(0),))
         joined = kinds[0]
         for item, kind in zip(node.items[1:], kinds[1:], strict=True):
             both = t.join(joined, kind)
             if both is None:
-                code = "N032" if isinstance(kind, t.Array) and isinstance(joined, t.Array) else (
-                    "N030")
-                if isinstance(kind, t.Array) and isinstance(joined, t.Array) and (
-                        kind.shape == joined.shape):
+                code = (
+                    "N032"
+                    if isinstance(kind, t.Array) and isinstance(joined, t.Array)
+                    else ("N030")
+                )
+                if (
+                    isinstance(kind, t.Array)
+                    and isinstance(joined, t.Array)
+                    and (kind.shape == joined.shape)
+                ):
                     code = "N031" if kind.unit == joined.unit else "N050"
-                raise fault(code, "the items of an array differ", item.span, f"this is `{kind}`",
-                            Label(node.items[0].span, f"this is `{joined}`"))
+                raise fault(
+                    code,
+                    "the items of an array differ",
+                    item.span,
+                    f"this is `{kind}`",
+                    Label(node.items[0].span, f"this is `{joined}`"),
+                )
             joined = both
         return self.stacked(node, joined, t.Size(len(kinds)), expected)
 
     def stacked(
-        self, node: s.ArrayExpr | s.RepeatExpr, item: t.Type, count: t.Size,
+        self,
+        node: s.ArrayExpr | s.RepeatExpr,
+        item: t.Type,
+        count: t.Size,
         expected: t.Type | None,
     ) -> t.Type:
         """Numbers and arrays stack to an array, other things to a Vec."""
-        growable = node.kind == "vec" or isinstance(expected, t.Sequence_)
+        growable = node.kind == "vec" or isinstance(expected, t.Vec)
         if isinstance(item, t.Array) and not growable:
             shape = None if item.shape is None else (count, *item.shape)
             if node.kind == "matrix" and shape is not None and len(shape) != 2:
-                raise fault("N032", f"`matrix!` needs rows, this has rank {len(shape)}", node.span,
-                            help="write `matrix![[1, 2], [3, 4]]`")
+                raise fault(
+                    "N032",
+                    f"`matrix!` needs rows, this has rank {len(shape)}",
+                    node.span,
+                    help="write `matrix![[1, 2], [3, 4]]`",
+                )
             if node.kind == "vector" and shape is not None and len(shape) != 1:
-                raise fault("N032", f"`vector!` needs numbers, this has rank {len(shape)}",
-                            node.span, help="use `matrix!` or `tensor!`")
+                raise fault(
+                    "N032",
+                    f"`vector!` needs numbers, this has rank {len(shape)}",
+                    node.span,
+                    help="use `matrix!` or `tensor!`",
+                )
             return t.Array(item.element, shape, item.unit)
         if node.kind in ("vector", "matrix", "tensor") and not isinstance(item, t.Unknown):
             raise fault("N030", f"`{node.kind}!` holds numbers, not `{item}`", node.span)
-        return t.UNKNOWN if isinstance(item, t.Unknown) and not growable else t.Sequence_(item)
+        return t.UNKNOWN if isinstance(item, t.Unknown) and not growable else t.Vec(item)
 
     def repeat(self, node: s.RepeatExpr, expected: t.Type | None) -> t.Type:
         item = self.expr(node.value)
@@ -380,8 +450,14 @@ class ExpressionChecker(OperatorChecker):
             raise fault("N040", f"`{root.name}` cannot be changed", span)
         if not binding.mutable:
             fix = "&mut self" if root.name == "self" else f"let mut {root.name}"
-            raise fault("N040", f"`{root.name}` is immutable", span, "changed here",
-                        Label(binding.span, "bound here without `mut`"), help=f"write `{fix}`")
+            raise fault(
+                "N040",
+                f"`{root.name}` is immutable",
+                span,
+                "changed here",
+                Label(binding.span, "bound here without `mut`"),
+                help=f"write `{fix}`",
+            )
 
     # --- control flow -------------------------------------------------------------------------
 
@@ -402,8 +478,13 @@ class ExpressionChecker(OperatorChecker):
         joined = t.join(then, otherwise)
         if joined is None:
             one, two = _value_span(node.then), _value_span(node.otherwise)
-            raise fault("N030", f"the arms of `if` differ: `{then}` and `{otherwise}`", two,
-                        f"this is `{otherwise}`", Label(one, f"this is `{then}`"))
+            raise fault(
+                "N030",
+                f"the arms of `if` differ: `{then}` and `{otherwise}`",
+                two,
+                f"this is `{otherwise}`",
+                Label(one, f"this is `{then}`"),
+            )
         return joined
 
     def let_condition(self, node: s.LetCondition, _: t.Type | None) -> t.Type:
@@ -412,16 +493,23 @@ class ExpressionChecker(OperatorChecker):
     def closure(self, node: s.ClosureExpr, expected: t.Type | None) -> t.Type:
         ref = ClosureRef(node, self.scope, self.body)
         self.enter_closure(ref, expected, node.span)
-        return t.Callable_("closure", ref)
+        return t.Callee("closure", ref)
 
     def gradient(self, node: s.GradientExpr, _: t.Type | None) -> t.Type:
         kind = self.expr(node.function)
         if isinstance(kind, t.Array):
             text = node.function.span.text
-            raise fault("N060", "`∇` takes a function, this is a value", node.function.span,
-                        f"this is `{kind}`", help=f"write `∇(|x| {text})` over what it depends on")
+            raise fault(
+                "N060",
+                "`∇` takes a function, this is a value",
+                node.function.span,
+                f"this is `{kind}`",
+                help=f"write `∇(|x| {text})` over what it depends on",
+            )
         raise fault(
-            "N060", "differentiation is not available in this version", node.span,
+            "N060",
+            "differentiation is not available in this version",
+            node.span,
             help="write the derivative as a function, or a difference quotient: "
             "(f(x + h) - f(x - h)) / (2 * h)",
         )

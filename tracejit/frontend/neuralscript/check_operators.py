@@ -24,8 +24,9 @@ class OperatorChecker(TypeChecker):
         self, operator: str, left: t.Type, right: t.Type, node: s.BinaryExpr | s.AssignExpr
     ) -> t.Type:
         """Return the type of ``left operator right``. Errors: Fault with both spans."""
-        one, two = (node.left, node.right) if isinstance(node, s.BinaryExpr) else (
-            node.place, node.value)
+        one, two = (
+            (node.left, node.right) if isinstance(node, s.BinaryExpr) else (node.place, node.value)
+        )
         if operator in ("∈", "∉"):
             return self.membership(left, right, two)
         if isinstance(left, t.Never) or isinstance(right, t.Never):
@@ -54,8 +55,12 @@ class OperatorChecker(TypeChecker):
         if operator in _ORDER or operator in ("==", "!=", "≈"):
             self.same_unit(operator, left, right, one.span, two.span)
             if operator in _ORDER and t.kind_of(element) == "complex":
-                raise fault("N033", f"`{operator}` does not order complex numbers", one.span,
-                            help="compare `|z|` or `z.re`")
+                raise fault(
+                    "N033",
+                    f"`{operator}` does not order complex numbers",
+                    one.span,
+                    help="compare `|z|` or `z.re`",
+                )
             return t.Array(t.BOOL, shape)
         if operator in _SAME_UNIT:
             self.same_unit(operator, left, right, one.span, two.span)
@@ -66,8 +71,13 @@ class OperatorChecker(TypeChecker):
     def operand_fault(
         self, operator: str, left: t.Type, right: t.Type, one: Span, two: Span
     ) -> Fault:
-        return fault("N033", f"`{operator}` does not take `{left}` and `{right}`", two,
-                     f"this is `{right}`", Label(one, f"this is `{left}`"))
+        return fault(
+            "N033",
+            f"`{operator}` does not take `{left}` and `{right}`",
+            two,
+            f"this is `{right}`",
+            Label(one, f"this is `{left}`"),
+        )
 
     def common_element(
         self, operator: str, left: t.Array, right: t.Array, one: Span, two: Span
@@ -78,8 +88,13 @@ class OperatorChecker(TypeChecker):
         if element is None:
             raise self.element_fault(operator, before, one, two)
         if t.kind_of(element) == "bool" and operator not in ("==", "!="):
-            raise fault("N033", f"`{operator}` does not take bool", one, "this is `bool`",
-                        help="count with `x as i64`, combine with && and ||")
+            raise fault(
+                "N033",
+                f"`{operator}` does not take bool",
+                one,
+                "this is `bool`",
+                help="count with `x as i64`, combine with && and ||",
+            )
         return element
 
     def element_fault(
@@ -90,13 +105,15 @@ class OperatorChecker(TypeChecker):
         help = ""
         if kinds == ("int", "float"):
             help = f"write `{_cast(one.text)} as {t.default(right)}`"
-        elif kinds == ("float", "int"):
-            help = f"write `{_cast(two.text)} as {t.default(left)}`"
-        elif "bool" not in kinds:
+        elif kinds == ("float", "int") or "bool" not in kinds:
             help = f"write `{_cast(two.text)} as {t.default(left)}`"
         return fault(
-            "N031", f"`{operator}` needs equal element types, not `{left}` and `{right}`", two,
-            f"this is `{right}`", Label(one, f"this is `{left}`"), help=help,
+            "N031",
+            f"`{operator}` needs equal element types, not `{left}` and `{right}`",
+            two,
+            f"this is `{right}`",
+            Label(one, f"this is `{left}`"),
+            help=help,
         )
 
     def check_division(self, element: t.Element, one: s.Expr, two: s.Expr) -> None:
@@ -105,23 +122,28 @@ class OperatorChecker(TypeChecker):
             return
         if two.value == 0:
             raise fault("N033", "division by zero", two.span)
-        if isinstance(one, s.NumberExpr) and one.value % two.value:
-            if isinstance(t.resolve(element), t.Literal):
-                raise fault(
-                    "N039", f"`{one.span.text}/{two.span.text}` of integers is "
-                    f"{int(one.value / two.value)}", one.span.to(two.span),
-                    help=f"write `{one.span.text}.0 / {two.span.text}.0`",
-                )
+        if (
+            isinstance(one, s.NumberExpr)
+            and one.value % two.value
+            and isinstance(t.resolve(element), t.Literal)
+        ):
+            raise fault(
+                "N039",
+                f"`{one.span.text}/{two.span.text}` of integers is {int(one.value / two.value)}",
+                one.span.to(two.span),
+                help=f"write `{one.span.text}.0 / {two.span.text}.0`",
+            )
 
-    def same_unit(
-        self, operator: str, left: t.Array, right: t.Array, one: Span, two: Span
-    ) -> None:
+    def same_unit(self, operator: str, left: t.Array, right: t.Array, one: Span, two: Span) -> None:
         if left.unit == right.unit:
             return
         shown = [units.show_unit(item.unit) or "no unit" for item in (left, right)]
         raise fault(
-            "N050", f"`{operator}` needs equal units, not {shown[0]} and {shown[1]}", two,
-            f"this has {_unit_text(shown[1])}", Label(one, f"this has {_unit_text(shown[0])}"),
+            "N050",
+            f"`{operator}` needs equal units, not {shown[0]} and {shown[1]}",
+            two,
+            f"this has {_unit_text(shown[1])}",
+            Label(one, f"this has {_unit_text(shown[0])}"),
         )
 
     def broadcast(
@@ -148,8 +170,12 @@ class OperatorChecker(TypeChecker):
             help = f"transpose the right operand: `{one.text} ⊙ {two.text}ᵀ`"
         shown = _ASCII.get(operator, operator)
         return fault(
-            "N032", f"the shapes of `{shown}` do not fit: `{left}` and `{right}`", two,
-            f"this is `{right}`", Label(one, f"this is `{left}`"), help=help,
+            "N032",
+            f"the shapes of `{shown}` do not fit: `{left}` and `{right}`",
+            two,
+            f"this is `{right}`",
+            Label(one, f"this is `{left}`"),
+            help=help,
         )
 
     def product_shape(
@@ -171,10 +197,15 @@ class OperatorChecker(TypeChecker):
         if operator == "⋅" and (len(a) != 1 or len(b) != 1):
             raise failure
         if not a or not b:
-            raise fault("N033", f"`{_ASCII[operator]}` takes matrices and vectors, not numbers",
-                        one if not a else two, help="write `*`")
+            raise fault(
+                "N033",
+                f"`{_ASCII[operator]}` takes matrices and vectors, not numbers",
+                one if not a else two,
+                help="write `*`",
+            )
         inner = b[-2] if len(b) > 1 else b[0]
-        if a[-1] != inner and not t.is_any(a[-1]) and not t.is_any(inner):
+        last = a[len(a) - 1]
+        if last != inner and not t.is_any(last) and not t.is_any(inner):
             raise failure
         try:
             batch = t.broadcast(a[:-2], b[:-2]) or ()
@@ -188,8 +219,12 @@ class OperatorChecker(TypeChecker):
         """``x^n``: a float base takes any real exponent, an integer base an integer one."""
         shape = self.broadcast("^", left, right, one.span, two.span)
         if right.unit != t.NO_UNIT:
-            raise fault("N050", "an exponent has no unit", two.span,
-                        f"this has {units.show_unit(right.unit)}")
+            raise fault(
+                "N050",
+                "an exponent has no unit",
+                two.span,
+                f"this has {units.show_unit(right.unit)}",
+            )
         base, exponent = t.resolve(left.element), t.resolve(right.element)
         if t.kind_of(base) == "bool" or t.kind_of(exponent) == "bool":
             raise self.operand_fault("^", left, right, one.span, two.span)
@@ -207,40 +242,44 @@ class OperatorChecker(TypeChecker):
             unit = units.power(unit, value)
         return t.Array(element, shape, unit)
 
-    def logic(
-        self, operator: str, left: t.Array, right: t.Array, one: Span, two: Span
-    ) -> t.Type:
+    def logic(self, operator: str, left: t.Array, right: t.Array, one: Span, two: Span) -> t.Type:
         for kind, span in ((left, one), (right, two)):
             if t.kind_of(kind.element) not in ("bool", "any"):
-                raise fault("N033", f"`{operator}` takes bool, not `{kind}`", span,
-                            f"this is `{kind}`")
+                raise fault(
+                    "N033", f"`{operator}` takes bool, not `{kind}`", span, f"this is `{kind}`"
+                )
         return t.Array(t.BOOL, self.broadcast(operator, left, right, one, two))
 
     def membership(self, left: t.Type, right: t.Type, two: s.Expr) -> t.Type:
-        if not isinstance(right, t.Range | t.Sequence_ | t.Array | t.Unknown):
+        if not isinstance(right, t.Range | t.Vec | t.Array | t.Unknown):
             raise fault("N033", f"`∈` needs a range, a vector or a Vec, not `{right}`", two.span)
-        if isinstance(left, t.Array) and isinstance(right, t.Range | t.Array):
-            if t.unify(left.element, right.element) is None:
-                raise fault("N031", f"a `{left}` cannot be in a `{right}`", two.span)
+        if (
+            isinstance(left, t.Array)
+            and isinstance(right, t.Range | t.Array)
+            and t.unify(left.element, right.element) is None
+        ):
+            raise fault("N031", f"a `{left}` cannot be in a `{right}`", two.span)
         return t.BOOLEAN
 
     # --- indexing -----------------------------------------------------------------------------
 
-    def index_type(
-        self, base: t.Array, indices: list[tuple[s.Expr, t.Type]], span: Span
-    ) -> t.Type:
+    def index_type(self, base: t.Array, indices: list[tuple[s.Expr, t.Type]], span: Span) -> t.Type:
         """Return the type of ``base[indices]``."""
         if base.shape is None:
             return t.Array(base.element, None, base.unit)
         if len(indices) == 1 and self.is_mask(indices[0][1], base.shape):
             return t.Array(base.element, (t.ANY,), base.unit)
         if len(indices) > len(base.shape):
-            raise fault("N038", f"{len(indices)} indices into `{base}`", span,
-                        f"it has {len(base.shape)} axes")
+            raise fault(
+                "N038",
+                f"{len(indices)} indices into `{base}`",
+                span,
+                f"it has {len(base.shape)} axes",
+            )
         shape: list[t.Size] = []
         for axis, (node, kind) in enumerate(indices):
             shape += self.index_axis(base, axis, node, kind)
-        shape += base.shape[len(indices):]
+        shape += base.shape[len(indices) :]
         return t.Array(base.element, tuple(shape), base.unit)
 
     def is_mask(self, kind: t.Type, shape: tuple[t.Size, ...]) -> bool:
@@ -258,8 +297,9 @@ class OperatorChecker(TypeChecker):
         if isinstance(kind, t.Unknown):
             return ()
         if not isinstance(kind, t.Array) or t.kind_of(kind.element) not in ("int", "bool", "any"):
-            raise fault("N038", f"an index is an integer, a range or a mask, not `{kind}`",
-                        node.span)
+            raise fault(
+                "N038", f"an index is an integer, a range or a mask, not `{kind}`", node.span
+            )
         if kind.shape is None:
             return (t.ANY,)
         if kind.shape == ():
@@ -273,8 +313,12 @@ class OperatorChecker(TypeChecker):
 
     def check_index(self, value: int, size: int, span: Span, base: t.Array) -> None:
         if not -size <= value < size:
-            raise fault("N038", f"index {value} is out of range for `{base}`", span,
-                        f"the axis has {size} elements, 0 to {size - 1}")
+            raise fault(
+                "N038",
+                f"index {value} is out of range for `{base}`",
+                span,
+                f"the axis has {size} elements, 0 to {size - 1}",
+            )
 
     def slice_size(self, size: t.Size, node: s.RangeExpr, base: t.Array) -> t.Size:
         """Return how many elements ``start..stop; step`` takes from an axis of ``size``."""
@@ -308,15 +352,23 @@ class OperatorChecker(TypeChecker):
         return isinstance(node, s.UnaryExpr)
 
     def check_slice(
-        self, size: t.Size, start: t.Size | None, stop: t.Size | None, node: s.RangeExpr,
+        self,
+        size: t.Size,
+        start: t.Size | None,
+        stop: t.Size | None,
+        node: s.RangeExpr,
         base: t.Array,
     ) -> None:
         if not size.known:
             return
         for end in (start, stop):
             if end is not None and end.known and not 0 <= end.constant <= size.constant:
-                raise fault("N038", f"the range {node.span.text} is out of range for `{base}`",
-                            node.span, f"the axis has {size.constant} elements")
+                raise fault(
+                    "N038",
+                    f"the range {node.span.text} is out of range for `{base}`",
+                    node.span,
+                    f"the axis has {size.constant} elements",
+                )
 
 
 def _cast(text: str) -> str:

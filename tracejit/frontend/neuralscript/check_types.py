@@ -12,8 +12,15 @@ from tracejit.frontend.neuralscript.lexer import PRIMITIVES
 from tracejit.frontend.neuralscript.scope import Body, Module, Scope, TypeRef
 from tracejit.frontend.neuralscript.source import Span
 
-NUMERIC_BOUNDS = {"Numeric": "Numeric", "Float": "Float", "Ord": "Numeric", "Real": "Float",
-                  "PartialOrd": "Numeric", "Integer": "Numeric", "Num": "Numeric"}
+NUMERIC_BOUNDS = {
+    "Numeric": "Numeric",
+    "Float": "Float",
+    "Ord": "Numeric",
+    "Real": "Float",
+    "PartialOrd": "Numeric",
+    "Integer": "Numeric",
+    "Num": "Numeric",
+}
 OTHER_BOUNDS = frozenset(("Copy", "Clone", "Debug", "Display", "Default", "PartialEq", "Eq"))
 _ARRAYS = {"Vector": 1, "Matrix": 2, "Array": 1, "Tensor": None}
 _COMPLEX = {"f32": "c64", "f64": "c128"}
@@ -64,8 +71,12 @@ class TypeChecker:
             if name in NUMERIC_BOUNDS:
                 return t.Array(t.Param(generic.name, NUMERIC_BOUNDS[name]))
             if name not in OTHER_BOUNDS:
-                raise fault("N022", f"unknown bound `{bound.span.text}`", bound.span,
-                            help="the bounds are Numeric, Float, Ord and Fn(A) -> B")
+                raise fault(
+                    "N022",
+                    f"unknown bound `{bound.span.text}`",
+                    bound.span,
+                    help="the bounds are Numeric, Float, Ord and Fn(A) -> B",
+                )
         return t.Opaque(generic.name)
 
     # --- types --------------------------------------------------------------------------------
@@ -87,8 +98,12 @@ class TypeChecker:
             case s.UnitType():
                 return t.Array(t.Prim("f64"), (), self.unit_type(node))
             case _:
-                raise fault("N022", "a shape stands where a type is needed", node.span,
-                            help="write `Tensor<f64, [A, B]>`")
+                raise fault(
+                    "N022",
+                    "a shape stands where a type is needed",
+                    node.span,
+                    help="write `Tensor<f64, [A, B]>`",
+                )
 
     def named_type(self, node: s.NamedType) -> t.Type:
         name = node.name
@@ -109,7 +124,7 @@ class TypeChecker:
             return self.array_named(node)
         if name == "Vec":
             inner = self.type_argument(node.arguments[0]) if node.arguments else t.UNKNOWN
-            return t.Sequence_(inner)
+            return t.Vec(inner)
         if name == "Self":
             if self.body.self_type is None:
                 raise fault("N022", "`Self` outside an `impl` block", node.span)
@@ -123,11 +138,24 @@ class TypeChecker:
         raise self.unknown_type(node)
 
     def unknown_type(self, node: s.NamedType) -> Fault:
-        known = [*PRIMITIVES, *_ARRAYS, "Vec", "Complex", "Option", "Result", *self.module.types,
-                 *self.body.generics]
+        known = [
+            *PRIMITIVES,
+            *_ARRAYS,
+            "Vec",
+            "Complex",
+            "Option",
+            "Result",
+            *self.module.types,
+            *self.body.generics,
+        ]
         near = closest(node.name, known)
-        return fault("N022", f"unknown type `{node.name}`", node.span, "not a type or a unit",
-                     help=f"did you mean `{near}`?" if near else "")
+        return fault(
+            "N022",
+            f"unknown type `{node.name}`",
+            node.span,
+            "not a type or a unit",
+            help=f"did you mean `{near}`?" if near else "",
+        )
 
     def complex_type(self, node: s.NamedType) -> t.Type:
         if not node.arguments:
@@ -154,16 +182,23 @@ class TypeChecker:
         if isinstance(element, t.Opaque):
             element = t.Array(t.Param(element.name))
         if not isinstance(element, t.Array) or element.shape != ():
-            raise fault("N022", f"`{node.name}` holds numbers, not `{element}`",
-                        arguments[0].span, help="use `Vec<T>` for other things")
+            raise fault(
+                "N022",
+                f"`{node.name}` holds numbers, not `{element}`",
+                arguments[0].span,
+                help="use `Vec<T>` for other things",
+            )
         rest = arguments[1:]
         if node.name == "Tensor":
             sizes = rest[0].sizes if rest and isinstance(rest[0], s.ShapeType) else rest
             return element.with_shape(tuple(map(self.size, sizes)) if rest else None)
         assert rank is not None
         if len(rest) > rank:
-            raise fault("N022", f"`{node.name}` has {rank} size{'s' * (rank > 1)}, "
-                        f"{len(rest)} are given", node.span)
+            raise fault(
+                "N022",
+                f"`{node.name}` has {rank} size{'s' * (rank > 1)}, {len(rest)} are given",
+                node.span,
+            )
         found = [self.size(size) for size in rest]
         return element.with_shape((*found, *(t.ANY,) * (rank - len(found))))
 
@@ -171,16 +206,19 @@ class TypeChecker:
         inner = self.type(element)
         if isinstance(inner, t.Array) and inner.shape is not None:
             return inner.with_shape((t.ANY if size is None else size, *inner.shape))
-        return t.Sequence_(inner)
+        return t.Vec(inner)
 
     def item_type(self, found: TypeRef, node: s.NamedType) -> t.Type:
         """A struct, enum or alias with its arguments."""
         generics = found.item.generics
         given = node.arguments
         if given and len(given) != len(generics):
-            raise fault("N022", f"`{found.name}` has {len(generics)} generic parameters, "
-                        f"{len(given)} are given", node.span,
-                        help="", )
+            raise fault(
+                "N022",
+                f"`{found.name}` has {len(generics)} generic parameters, {len(given)} are given",
+                node.span,
+                help="",
+            )
         arguments: list[t.Type | t.Size] = []
         for index, generic in enumerate(generics):
             if not given:
@@ -193,9 +231,7 @@ class TypeChecker:
             return self.alias(found, found.item, arguments)
         return t.Named(found.item, tuple(arguments))
 
-    def alias(
-        self, found: TypeRef, item: s.AliasItem, arguments: list[t.Type | t.Size]
-    ) -> t.Type:
+    def alias(self, found: TypeRef, item: s.AliasItem, arguments: list[t.Type | t.Size]) -> t.Type:
         names = [generic.name for generic in item.generics]
         saved = self.body, self.module
         self.module = found.module
@@ -223,8 +259,12 @@ class TypeChecker:
                     return kind.unit
             case _:
                 pass
-        raise fault("N051", f"`{node.span.text}` is not a unit", node.span,
-                    help="units are written like Meter/Second or Newton*Meter")
+        raise fault(
+            "N051",
+            f"`{node.span.text}` is not a unit",
+            node.span,
+            help="units are written like Meter/Second or Newton*Meter",
+        )
 
     # --- sizes --------------------------------------------------------------------------------
 
@@ -232,8 +272,12 @@ class TypeChecker:
         """Return the size that an expression or a name in a type means. Errors: Fault."""
         found = self.constant_size(node)
         if found is None:
-            raise fault("N022", f"`{node.span.text}` is not a size", node.span,
-                        help="sizes are integers, const generics, constants, and their sums")
+            raise fault(
+                "N022",
+                f"`{node.span.text}` is not a size",
+                node.span,
+                help="sizes are integers, const generics, constants, and their sums",
+            )
         return found
 
     def constant_size(self, node: s.TypeSyntax | s.Expr) -> t.Size | None:
@@ -298,5 +342,3 @@ def _combine(operator: str, one: t.Size, two: t.Size) -> t.Size | None:
             return t.Size(one.constant**two.constant)
         case _:
             return None
-
-

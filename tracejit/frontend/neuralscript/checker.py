@@ -7,6 +7,8 @@ types is a ``Body``; the tracer runs the program by these.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
 from tracejit.frontend.neuralscript.check_calls import CallChecker, fresh
@@ -24,7 +26,7 @@ from tracejit.frontend.neuralscript.scope import (
     TypeRef,
     VariantRef,
 )
-from tracejit.frontend.neuralscript.source import Span
+from tracejit.frontend.neuralscript.source import Source, Span
 
 _MAX_INSTANCES = 24  # nested checks of bodies; deeper ones (polymorphic recursion) stay unknown
 
@@ -32,12 +34,15 @@ _MAX_INSTANCES = 24  # nested checks of bodies; deeper ones (polymorphic recursi
 class Checker(CallChecker):
     """Checks one program and the modules that it imports."""
 
-    def __init__(self) -> None:
+    def __init__(self, main: Source | None = None) -> None:
         super().__init__(prelude())
+        self.main = main
         self.instances: dict[tuple[object, ...], Body] = {}
         self.depth = 0
         # Names that are bound before the top-level statements run: a program's inputs.
         self.given: dict[str, Span] = {}
+        # Values that replace constants and top-level bindings of the program itself.
+        self.settings: dict[str, Any] = {}
         self.loops: list[list[t.Type]] = []
 
     # --- modules ------------------------------------------------------------------------------
@@ -108,6 +113,8 @@ class Checker(CallChecker):
             ref.type = kind
             if isinstance(kind, t.Array) and t.kind_of(kind.element) == "int":
                 ref.size = self.constant_size(ref.item.value)
+            if ref.module.source is self.main and ref.item.name in self.settings:
+                ref.size = _setting_size(self.settings[ref.item.name])
         except Fault as failure:
             self.report(failure)
 
@@ -171,8 +178,9 @@ class Checker(CallChecker):
         saved = self.body, self.module, self.scope, self.loops
         if isinstance(ref, ClosureRef):
             outer = ref.body
-            body = Body(ref.name, outer.module, outer.generics, parameters,
-                        self_type=outer.self_type)
+            body = Body(
+                ref.name, outer.module, outer.generics, parameters, self_type=outer.self_type
+            )
             scope = Scope(ref.scope)
         else:
             body = Body(ref.name, ref.module, dict(found), parameters)
@@ -194,9 +202,7 @@ class Checker(CallChecker):
             body.done = True
         return body
 
-    def instance_for_values(
-        self, ref: FunctionRef | ClosureRef, kinds: tuple[t.Type, ...]
-    ) -> Body:
+    def instance_for_values(self, ref: FunctionRef | ClosureRef, kinds: tuple[t.Type, ...]) -> Body:
         """Return the body of a function for the types of values at hand. Errors: Fault."""
         if isinstance(ref, ClosureRef):
             return self.instance(ref, kinds, {})
@@ -210,19 +216,31 @@ class Checker(CallChecker):
                 before = set(found)
                 t.match_type(_without_units(pattern), _without_units(kind), found, free)
             except t.Mismatch as cause:
-                labels = [Label(s, f"{cause.name} = {found[cause.name]} comes from here")
-                          for s, _ in [origin[cause.name]]] if cause.name in origin else []
+                labels = (
+                    [
+                        Label(s, f"{cause.name} = {found[cause.name]} comes from here")
+                        for s, _ in [origin[cause.name]]
+                    ]
+                    if cause.name in origin
+                    else []
+                )
                 self.body, self.module, self.scope = Body("", ref.module, {}), ref.module, Scope()
                 raise self.mismatch(
-                    cause, t.substitute(pattern, found), kind, parameter.span,
-                    f"the argument `{parameter.name}` of `{ref.name}`", *labels) from None
+                    cause,
+                    t.substitute(pattern, found),
+                    kind,
+                    parameter.span,
+                    f"the argument `{parameter.name}` of `{ref.name}`",
+                    *labels,
+                ) from None
             for name in set(found) - before:
                 origin[name] = parameter.span, kind
         for generic in generics:
             found.setdefault(generic.name, t.ANY if generic.const else t.UNKNOWN)
             self.settle(found, generic.name)
         final = tuple(
-            _filled(t.substitute(pattern, found), kind) if parameter.annotation is not None
+            _filled(t.substitute(pattern, found), kind)
+            if parameter.annotation is not None
             else kind
             for parameter, pattern, kind in zip(ref.item.parameters, wanted, kinds, strict=True)
         )
@@ -274,8 +292,9 @@ class Checker(CallChecker):
         wanted: tuple[t.Type, ...] = (t.UNKNOWN,) * len(ref.expr.parameters)
         if isinstance(expected, t.Function):
             if len(expected.parameters) != len(wanted):
-                raise fault("N036", f"a `{expected}` is needed, this closure takes {len(wanted)}",
-                            span)
+                raise fault(
+                    "N036", f"a `{expected}` is needed, this closure takes {len(wanted)}", span
+                )
             wanted = expected.parameters
         parameters = tuple(
             kind if p.annotation is None else self.type(p.annotation)
@@ -315,7 +334,7 @@ class Checker(CallChecker):
                     return self.expr(value, t.VOID)
                 case s.FunctionItem() if self.scope.parent is not None:
                     ref = FunctionRef(self.module, node)
-                    self.scope.names[node.name] = Binding(t.Callable_(node.name, ref), node.span)
+                    self.scope.names[node.name] = Binding(t.Callee(node.name, ref), node.span)
                     self.check_function(ref)
                 case s.ConstItem() if self.scope.parent is not None:
                     pattern = s.NamePattern(node.span, node.name)
@@ -345,12 +364,23 @@ class Checker(CallChecker):
             if isinstance(element, t.Literal) and element.kind == "int":
                 element.kind = "integer"
         self.bind(node.pattern, kind, self.scope)
-        if isinstance(node.pattern, s.NamePattern) and not node.pattern.mutable:
-            if node.value is not None and isinstance(kind, t.Array) and kind.shape == ():
-                if t.kind_of(kind.element) == "int":
-                    binding = self.scope.names.get(node.pattern.name)
-                    if binding is not None:
-                        binding.size = self.constant_size(node.value)
+        if (
+            isinstance(node.pattern, s.NamePattern)
+            and not node.pattern.mutable
+            and node.value is not None
+            and isinstance(kind, t.Array)
+            and kind.shape == ()
+            and t.kind_of(kind.element) == "int"
+        ):
+            binding = self.scope.names.get(node.pattern.name)
+            if binding is not None:
+                binding.size = self.constant_size(node.value)
+            if (
+                binding is not None
+                and self.scope.parent is None
+                and (self.body.ref is None and node.pattern.name in self.settings)
+            ):
+                binding.size = _setting_size(self.settings[node.pattern.name])
 
     def assign(self, node: s.AssignExpr) -> t.Type:
         place = self.expr(node.place)
@@ -365,8 +395,13 @@ class Checker(CallChecker):
         if isinstance(node.place, s.IndexExpr) and isinstance(place, t.Array):
             self.stores(place, value, node)
         else:
-            self.coerce(value, place, node.value.span, "the assigned value",
-                        Label(node.place.span, f"this is `{place}`"))
+            self.coerce(
+                value,
+                place,
+                node.value.span,
+                "the assigned value",
+                Label(node.place.span, f"this is `{place}`"),
+            )
         return t.VOID
 
     def stores(self, place: t.Array, value: t.Type, node: s.AssignExpr) -> None:
@@ -376,15 +411,25 @@ class Checker(CallChecker):
         if isinstance(value, t.Array) and value.shape is not None and place.shape is not None:
             try:
                 grown = t.broadcast(place.shape, value.shape)
-                fits = grown is not None and len(grown) == len(place.shape) and all(
-                    a == b or t.is_any(a) or t.is_any(b)
-                    for a, b in zip(grown, place.shape, strict=True))
+                fits = (
+                    grown is not None
+                    and len(grown) == len(place.shape)
+                    and all(
+                        a == b or t.is_any(a) or t.is_any(b)
+                        for a, b in zip(grown, place.shape, strict=True)
+                    )
+                )
             except t.Mismatch:
                 fits = False
             if fits:
                 value = value.with_shape(place.shape)
-        self.coerce(value, place, node.value.span, "the assigned value",
-                    Label(node.place.span, f"this is `{place}`"))
+        self.coerce(
+            value,
+            place,
+            node.value.span,
+            "the assigned value",
+            Label(node.place.span, f"this is `{place}`"),
+        )
 
     # --- control flow -------------------------------------------------------------------------
 
@@ -397,12 +442,21 @@ class Checker(CallChecker):
             return
         if not isinstance(kind, t.Array) or t.kind_of(kind.element) not in ("bool", "any"):
             help = f"write `{node.span.text} != 0`" if isinstance(kind, t.Array) else ""
-            raise fault("N034", f"a condition is bool, not `{kind}`", node.span,
-                        f"this is `{kind}`", help=help)
+            raise fault(
+                "N034",
+                f"a condition is bool, not `{kind}`",
+                node.span,
+                f"this is `{kind}`",
+                help=help,
+            )
         if kind.shape:
-            raise fault("N034", f"a condition is one bool, not `{kind}`", node.span,
-                        f"this is `{kind}`",
-                        help="write `any(…)`, `all(…)`, or `where(condition, x, y)` elementwise")
+            raise fault(
+                "N034",
+                f"a condition is one bool, not `{kind}`",
+                node.span,
+                f"this is `{kind}`",
+                help="write `any(…)`, `all(…)`, or `where(condition, x, y)` elementwise",
+            )
 
     def loop(self, node: s.LoopExpr | s.WhileExpr | s.ForExpr) -> t.Type:
         outer = self.scope
@@ -428,15 +482,16 @@ class Checker(CallChecker):
 
     def iterated(self, node: s.Expr) -> t.Type:
         kind = self.expr(node)
-        if isinstance(kind, t.Range | t.Sequence_ | t.Unknown):
+        if isinstance(kind, t.Range | t.Vec | t.Unknown):
             if isinstance(node, s.RangeExpr) and (node.start is None or node.stop is None):
                 raise fault("N030", "a loop needs a range with both ends", node.span)
             return item_type(kind)
         if isinstance(kind, t.Array) and kind.shape != ():
             return item_type(kind)
         help = f"write `0..{node.span.text}`" if isinstance(kind, t.Array) else ""
-        raise fault("N030", f"`{kind}` cannot be iterated", node.span, f"this is `{kind}`",
-                    help=help)
+        raise fault(
+            "N030", f"`{kind}` cannot be iterated", node.span, f"this is `{kind}`", help=help
+        )
 
     def jump(self, node: s.JumpExpr) -> t.Type:
         if node.kind == "return":
@@ -465,15 +520,22 @@ class Checker(CallChecker):
         if declared is not None and isinstance(declared, t.Named) and declared.item is kind.item:
             inner = kind.arguments[0]
             return inner if isinstance(inner, t.Type) else t.UNKNOWN
-        raise fault("N042", f"`?` needs a function that returns {kind.name}", node.span,
-                    help=f"declare `-> {kind.name}<…>`, or use `unwrap()`")
+        raise fault(
+            "N042",
+            f"`?` needs a function that returns {kind.name}",
+            node.span,
+            help=f"declare `-> {kind.name}<…>`, or use `unwrap()`",
+        )
 
     # --- patterns -----------------------------------------------------------------------------
 
     def variant(self, owner: str | None, name: str) -> VariantRef | None:
         """Find a variant: of a named enum, or of Option and Result without their name."""
-        refs = [self.find_type(owner)] if owner is not None else list(
-            self.prelude.types.values() if self.prelude is not None else ())
+        refs = (
+            [self.find_type(owner)]
+            if owner is not None
+            else list(self.prelude.types.values() if self.prelude is not None else ())
+        )
         for ref in refs:
             if ref is not None and isinstance(ref.item, s.EnumItem):
                 for entry in ref.item.variants:
@@ -528,14 +590,18 @@ class Checker(CallChecker):
             owner = self.body.self_type.name
         ref = self.variant(owner, pattern.path[-1])
         if ref is None:
-            raise fault("N043", f"`{'::'.join(pattern.path)}` is not a variant of `{kind}`",
-                        pattern.span)
+            raise fault(
+                "N043", f"`{'::'.join(pattern.path)}` is not a variant of `{kind}`", pattern.span
+            )
         if isinstance(kind, t.Named) and kind.item is not ref.owner.item:
             raise fault("N043", f"`{ref.name}` does not match `{kind}`", pattern.span)
         items = pattern.items or ()
         if len(items) != len(ref.item.items):
-            raise fault("N043", f"`{ref.name}` holds {len(ref.item.items)} values, the pattern "
-                        f"{len(items)}", pattern.span)
+            raise fault(
+                "N043",
+                f"`{ref.name}` holds {len(ref.item.items)} values, the pattern {len(items)}",
+                pattern.span,
+            )
         inner_types = self.member_types(ref.owner, ref.item.items)
         names = [generic.name for generic in ref.owner.item.generics]
         arguments = kind.arguments if isinstance(kind, t.Named) else ()
@@ -558,9 +624,13 @@ class Checker(CallChecker):
                 self.scope = outer
             joined = t.VOID if expected is t.VOID else t.join(result, kind)
             if joined is None:
-                raise fault("N030", f"the arms of `match` differ: `{result}` and `{kind}`",
-                            arm.body.span, f"this is `{kind}`",
-                            Label(node.arms[0].body.span, f"this is `{result}`"))
+                raise fault(
+                    "N030",
+                    f"the arms of `match` differ: `{result}` and `{kind}`",
+                    arm.body.span,
+                    f"this is `{kind}`",
+                    Label(node.arms[0].body.span, f"this is `{result}`"),
+                )
             result = joined
         self.exhaustive(node, subject)
         return result
@@ -573,8 +643,9 @@ class Checker(CallChecker):
         elif isinstance(subject, t.Array) and t.kind_of(subject.element) == "bool":
             open_cases = {"true", "false"}
         for arm in node.arms:
-            options = arm.pattern.options if isinstance(arm.pattern, s.OrPattern) else (
-                arm.pattern,)
+            options = (
+                arm.pattern.options if isinstance(arm.pattern, s.OrPattern) else (arm.pattern,)
+            )
             for option in options:
                 if arm.guard is None and _irrefutable(option):
                     return
@@ -583,8 +654,16 @@ class Checker(CallChecker):
         if isinstance(subject, t.Unknown) or open_cases == set():
             return
         missing = ", ".join(f"`{name}`" for name in sorted(open_cases or {"_"}))
-        raise fault("N043", f"the match leaves {missing} open", node.subject.span,
-                    help="add an arm `_ => …`")
+        raise fault(
+            "N043",
+            f"the match leaves {missing} open",
+            node.subject.span,
+            help="add an arm `_ => …`",
+        )
+
+
+def _setting_size(value: object) -> t.Size | None:
+    return t.Size(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _without_units(kind: t.Type) -> t.Type:
@@ -638,9 +717,9 @@ def _key(kind: t.Type) -> object:
             return (found.kind if isinstance(found, t.Literal) else found, shape, unit)
         case t.Tuple(items):
             return ("tuple", *map(_key, items))
-        case t.Sequence_(item):
+        case t.Vec(item):
             return ("vec", _key(item))
-        case t.Callable_(_, target):
+        case t.Callee(_, target):
             return ("function", target)
         case _:
             return kind

@@ -161,9 +161,7 @@ def _width(text: str) -> int:
 class _Line:
     """The marks of one shown source line."""
 
-    marks: list[tuple[int, int, str, str]] = field(
-        default_factory=list[tuple[int, int, str, str]]
-    )
+    marks: list[tuple[int, int, str, str]] = field(default_factory=list[tuple[int, int, str, str]])
 
 
 def _snippet(source: Source, marks: list[tuple[Span, str, str]], gutter: int) -> list[str]:

@@ -16,12 +16,65 @@ from tracejit.frontend.neuralscript.diagnostics import Diagnostic
 from tracejit.frontend.neuralscript.source import Source, Span
 
 KEYWORDS = frozenset(
-    "fn let mut const if else for in while loop break continue return match struct enum impl use "
-    "import as true false self Self type pub where trait async await actor unsafe mod extern "
-    "static dyn gpu spawn".split()
+    [
+        "fn",
+        "let",
+        "mut",
+        "const",
+        "if",
+        "else",
+        "for",
+        "in",
+        "while",
+        "loop",
+        "break",
+        "continue",
+        "return",
+        "match",
+        "struct",
+        "enum",
+        "impl",
+        "use",
+        "import",
+        "as",
+        "true",
+        "false",
+        "self",
+        "Self",
+        "type",
+        "pub",
+        "trait",
+        "async",
+        "await",
+        "actor",
+        "unsafe",
+        "mod",
+        "extern",
+        "static",
+        "dyn",
+        "gpu",
+        "spawn",
+    ]
 )
 PRIMITIVES = frozenset(
-    "f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 usize isize bool str c64 c128".split()
+    [
+        "f32",
+        "f64",
+        "i8",
+        "i16",
+        "i32",
+        "i64",
+        "u8",
+        "u16",
+        "u32",
+        "u64",
+        "usize",
+        "isize",
+        "bool",
+        "str",
+        "c64",
+        "c128",
+    ]
 )
 SUPERSCRIPTS = {character: str(digit) for digit, character in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 SUPERSCRIPTS["⁻"] = "-"
@@ -30,9 +83,68 @@ _FRACTIONS = {"½": 0.5, "¼": 0.25, "¾": 0.75, "∞": float("inf")}
 _NOT_LETTERS = frozenset("ᵀⁿⁱ")
 _SUBSCRIPTS = frozenset("₀₁₂₃₄₅₆₇₈₉")
 _OPERATORS = sorted(
-    "-> => :: ..= .. ** == != <= >= && || += -= *= /= "
-    "+ - * / % ^ = < > ! . , : ? | & @ # "
-    "× ÷ ⊙ • ⋅ · ⊗ ⊕ ⊖ ≡ ≠ ≤ ≥ ≈ ∈ ∉ ∧ ∨ ¬ √ ∛ ∇ ∑ ∏ ∂ ᵀ".split(),
+    [
+        "->",
+        "=>",
+        "::",
+        "..=",
+        "..",
+        "**",
+        "==",
+        "!=",
+        "<=",
+        ">=",
+        "&&",
+        "||",
+        "+=",
+        "-=",
+        "*=",
+        "/=",
+        "+",
+        "-",
+        "*",
+        "/",
+        "%",
+        "^",
+        "=",
+        "<",
+        ">",
+        "!",
+        ".",
+        ",",
+        ":",
+        "?",
+        "|",
+        "&",
+        "@",
+        "#",
+        "×",
+        "÷",
+        "⊙",
+        "•",
+        "⋅",
+        "·",
+        "⊗",
+        "⊕",
+        "⊖",
+        "≡",
+        "≠",
+        "≤",
+        "≥",
+        "≈",
+        "∈",
+        "∉",
+        "∧",
+        "∨",
+        "¬",
+        "√",
+        "∛",
+        "∇",
+        "∑",
+        "∏",
+        "∂",
+        "ᵀ",
+    ],
     key=len,
     reverse=True,
 )
@@ -103,9 +215,7 @@ class Lexer:
     def report(
         self, code: str, message: str, start: int, end: int, text: str = "", help: str = ""
     ) -> None:
-        self.diagnostics.append(
-            Diagnostic(code, message, self.span(start, end), text, help=help)
-        )
+        self.diagnostics.append(Diagnostic(code, message, self.span(start, end), text, help=help))
 
     def add(self, kind: str, end: int, value: object = None) -> None:
         self.tokens.append(Token(kind, self.text[self.at : end], self.at, end, value))
@@ -191,16 +301,25 @@ class Lexer:
         opener = self.open.pop()
         closer = _OPENERS[opener.text]
         self.report(
-            "N002", f"unclosed `{opener.text}`", opener.start, opener.end,
-            f"this `{opener.text}` is never closed", help=f"add `{closer}`",
+            "N002",
+            f"unclosed `{opener.text}`",
+            opener.start,
+            opener.end,
+            f"this `{opener.text}` is never closed",
+            help=f"add `{closer}`",
         )
         self.tokens.append(Token("close", closer, self.at, self.at))
 
     def close(self, character: str) -> None:
         wanted = [_OPENERS[token.text] for token in self.open]
         if character not in wanted:
-            self.report("N002", f"unexpected `{character}`", self.at, self.at + 1,
-                        "nothing is open that this could close")
+            self.report(
+                "N002",
+                f"unexpected `{character}`",
+                self.at,
+                self.at + 1,
+                "nothing is open that this could close",
+            )
             self.at += 1
             return
         while _OPENERS[self.open[-1].text] != character:
@@ -241,8 +360,9 @@ class Lexer:
         try:
             exponent = int(digits)
         except ValueError:
-            self.report("N003", f"`{self.text[self.at : end]}` is not an integer exponent",
-                        self.at, end)
+            self.report(
+                "N003", f"`{self.text[self.at : end]}` is not an integer exponent", self.at, end
+            )
             exponent = 1
         self.add("super", end, exponent)
 
@@ -277,7 +397,10 @@ class Lexer:
         word = self.text[end:stop]
         number = self.text[start:end]
         self.report(
-            "N003", f"`{word}` is not a suffix of a number", start, stop,
+            "N003",
+            f"`{word}` is not a suffix of a number",
+            start,
+            stop,
             help=f"write `{number} * {word}` to multiply, `{number}_{word}` for a unit",
         )
         return stop
@@ -286,15 +409,25 @@ class Lexer:
         """Refuse characters and lifetimes, which the language does not have."""
         match = re.compile(r"'(\\.|[^'\n])'").match(self.text, self.at, self.end)
         if match:
-            self.report("N011", "there are no character literals", self.at, match.end(),
-                        help=f'write a string: "{match.group(1)}"')
+            self.report(
+                "N011",
+                "there are no character literals",
+                self.at,
+                match.end(),
+                help=f'write a string: "{match.group(1)}"',
+            )
             self.add("string", match.end(), match.group(1))
             return
         end = self.at + 1
         while self.is_part(end):
             end += 1
-        self.report("N011", "there are no lifetimes", self.at, end,
-                    help="leave it out: values are copied or shared as needed")
+        self.report(
+            "N011",
+            "there are no lifetimes",
+            self.at,
+            end,
+            help="leave it out: values are copied or shared as needed",
+        )
         self.at = end
 
     def string(self) -> None:
@@ -329,8 +462,12 @@ def unescape(source: Source, start: int, end: int) -> tuple[str, list[Diagnostic
             return _ESCAPES[code]
         at = start + match.start()
         found.append(
-            Diagnostic("N003", f"unknown escape `\\{code}`", Span(source, at, at + 2),
-                       help=r"the escapes are \n \t \r \0 \\ \" and \u{…}")
+            Diagnostic(
+                "N003",
+                f"unknown escape `\\{code}`",
+                Span(source, at, at + 2),
+                help=r"the escapes are \n \t \r \0 \\ \" and \u{…}",
+            )
         )
         return code
 
@@ -341,4 +478,3 @@ def tokenize(source: Source) -> tuple[list[Token], list[Diagnostic]]:
     """Return the tokens of a source and what was wrong with it."""
     lexer = Lexer(source)
     return lexer.run(), lexer.diagnostics
-

@@ -35,7 +35,7 @@ def item_type(kind: t.Type) -> t.Type:
     match kind:
         case t.Range(element):
             return t.Array(element)
-        case t.Sequence_(item):
+        case t.Vec(item):
             return item
         case t.Array(element, shape, unit):
             return t.Array(element, shape[1:] if shape else None, unit)
@@ -83,7 +83,7 @@ def _total(receiver: Any, _: list[Any], __: Apply) -> Any:
 
 
 def _vec(kind: t.Type) -> t.Type:
-    return t.Sequence_(kind)
+    return t.Vec(kind)
 
 
 VEC: dict[str, Method] = {
@@ -99,26 +99,51 @@ ITERATOR: dict[str, Method] = {
     "is_empty": Method(0, lambda r, a, f: t.BOOLEAN, lambda r, a, f: not items_of(r)),
     "iter": Method(0, lambda r, a, f: _vec(item_type(r)), lambda r, a, f: items_of(r)),
     "collect": Method(0, lambda r, a, f: _vec(item_type(r)), lambda r, a, f: list(items_of(r))),
-    "rev": Method(0, lambda r, a, f: _vec(item_type(r)),
-                  lambda r, a, f: list(reversed(items_of(r)))),
-    "first": Method(0, lambda r, a, f: _option(item_type(r)),
-                    lambda r, a, f: _some(items_of(r)[0]) if items_of(r) else _NONE),
-    "last": Method(0, lambda r, a, f: _option(item_type(r)),
-                   lambda r, a, f: _some(items_of(r)[-1]) if items_of(r) else _NONE),
-    "enumerate": Method(0, lambda r, a, f: _vec(t.Tuple((t.USIZE, item_type(r)))),
-                        lambda r, a, f: list(enumerate(items_of(r)))),
-    "zip": Method(1, lambda r, a, f: _vec(t.Tuple((item_type(r), item_type(a[0])))),
-                  lambda r, a, f: list(zip(items_of(r), items_of(a[0]), strict=False))),
-    "map": Method(1, lambda r, a, f: _vec(f(0, (item_type(r),))),
-                  lambda r, a, f: [f(0, (item,)) for item in items_of(r)]),
-    "filter": Method(1, lambda r, a, f: (f(0, (item_type(r),)), _vec(item_type(r)))[1],
-                     lambda r, a, f: [i for i in items_of(r) if bool(f(0, (i,)))]),
+    "rev": Method(
+        0, lambda r, a, f: _vec(item_type(r)), lambda r, a, f: list(reversed(items_of(r)))
+    ),
+    "first": Method(
+        0,
+        lambda r, a, f: _option(item_type(r)),
+        lambda r, a, f: _some(items_of(r)[0]) if items_of(r) else _NONE,
+    ),
+    "last": Method(
+        0,
+        lambda r, a, f: _option(item_type(r)),
+        lambda r, a, f: _some(items_of(r)[-1]) if items_of(r) else _NONE,
+    ),
+    "enumerate": Method(
+        0,
+        lambda r, a, f: _vec(t.Tuple((t.USIZE, item_type(r)))),
+        lambda r, a, f: list(enumerate(items_of(r))),
+    ),
+    "zip": Method(
+        1,
+        lambda r, a, f: _vec(t.Tuple((item_type(r), item_type(a[0])))),
+        lambda r, a, f: list(zip(items_of(r), items_of(a[0]), strict=False)),
+    ),
+    "map": Method(
+        1,
+        lambda r, a, f: _vec(f(0, (item_type(r),))),
+        lambda r, a, f: [f(0, (item,)) for item in items_of(r)],
+    ),
+    "filter": Method(
+        1,
+        lambda r, a, f: (f(0, (item_type(r),)), _vec(item_type(r)))[1],
+        lambda r, a, f: [i for i in items_of(r) if bool(f(0, (i,)))],
+    ),
     "fold": Method(2, lambda r, a, f: (f(1, (a[0], item_type(r))), a[0])[1], _fold),
     "sum": Method(0, lambda r, a, f: item_type(r), _total),
-    "contains": Method(1, lambda r, a, f: t.BOOLEAN,
-                       lambda r, a, f: any(bool(item == a[0]) for item in items_of(r))),
-    "join": Method(1, lambda r, a, f: t.TEXT,
-                   lambda r, a, f: str(a[0]).join(format_value(i) for i in items_of(r))),
+    "contains": Method(
+        1,
+        lambda r, a, f: t.BOOLEAN,
+        lambda r, a, f: any(bool(item == a[0]) for item in items_of(r)),
+    ),
+    "join": Method(
+        1,
+        lambda r, a, f: t.TEXT,
+        lambda r, a, f: str(a[0]).join(format_value(i) for i in items_of(r)),
+    ),
 }
 TEXT: dict[str, Method] = {
     "len": Method(0, lambda r, a, f: t.USIZE, lambda r, a, f: len(r)),
@@ -169,10 +194,16 @@ def _mapped_type(kind: t.Type, _: list[t.Type], apply: ApplyType) -> t.Type:
 OPTION: dict[str, Method] = {
     "unwrap": Method(0, lambda r, a, f: _inner(r), _unwrap),
     "expect": Method(1, lambda r, a, f: _inner(r), _expect),
-    "unwrap_or": Method(1, lambda r, a, f: t.join(_inner(r), a[0]) or t.UNKNOWN,
-                        lambda r, a, f: r.items[0] if r.variant in ("Some", "Ok") else a[0]),
+    "unwrap_or": Method(
+        1,
+        lambda r, a, f: t.join(_inner(r), a[0]) or t.UNKNOWN,
+        lambda r, a, f: r.items[0] if r.variant in ("Some", "Ok") else a[0],
+    ),
     "map": Method(1, _mapped_type, _map),
-    "is_some": _is("Some"), "is_none": _is("None"), "is_ok": _is("Ok"), "is_err": _is("Err"),
+    "is_some": _is("Some"),
+    "is_none": _is("None"),
+    "is_ok": _is("Ok"),
+    "is_err": _is("Err"),
 }
 
 
@@ -193,7 +224,7 @@ def find_method(kind: t.Type, name: str) -> Method | None:
     """Return the method that a built-in type has, or None."""
     tables: tuple[dict[str, Method], ...]
     match kind:
-        case t.Sequence_():
+        case t.Vec():
             tables = (VEC, ITERATOR, ANY)
         case t.Range() | t.Array():
             tables = (ITERATOR, ANY)

@@ -66,9 +66,8 @@ def integer_power(base: Any, exponent: int) -> Any:
 
 def times(left: Any, right: Any) -> Any:
     """``×``: the cross product of two 3-vectors, else elementwise."""
-    if isinstance(left, Tensor) and isinstance(right, Tensor):
-        if left.shape == right.shape == (3,):
-            return array_function("cross")(left, right)
+    if isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape == (3,):
+        return array_function("cross")(left, right)
     return left * right
 
 
@@ -91,14 +90,27 @@ def _logic(name: str) -> Callable[[Any, Any], Any]:
 
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": divide, "%": remainder,
-    "×": times, "^": power, "==": operator.eq, "!=": operator.ne, "<": operator.lt,
-    ">": operator.gt, "<=": operator.le, ">=": operator.ge, "≈": near, "∈": contains,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": divide,
+    "%": remainder,
+    "×": times,
+    "^": power,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "≈": near,
+    "∈": contains,
     "∉": lambda left, right: negate(contains(left, right)),
     "@": lambda left, right: array_function("matmul")(tensor(left), tensor(right)),
     "⋅": lambda left, right: array_function("dot")(tensor(left), tensor(right)),
     "⊗": lambda left, right: kronecker(tensor(left), tensor(right)),
-    "&&": _logic("logical_and"), "||": _logic("logical_or"),
+    "&&": _logic("logical_and"),
+    "||": _logic("logical_or"),
 }
 
 
@@ -149,7 +161,7 @@ def index(base: Any, keys: list[Any]) -> Any:
         return base[tuple(keys)]
     if not isinstance(base, list | str | tuple | range):
         raise DTypeError(f"{type(base).__name__} cannot be indexed")
-    result: Any = base
+    result = base  # pyright: ignore[reportUnknownVariableType]
     for key in keys:
         result = _item(result, key)
     return result
@@ -169,7 +181,8 @@ def choose(condition: Tensor, one: Any, two: Any) -> Any:
     if isinstance(one, tuple) and isinstance(two, tuple):
         pairs: list[tuple[Any, Any]] = list(zip(one, two, strict=True))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         return tuple(choose(condition, a, b) for a, b in pairs)
-    for value in (one, two):
+    arms: list[Any] = [one, two]
+    for value in arms:
         if not isinstance(value, Tensor) and not is_scalar(value):
             raise DTypeError("the arms of a traced `if` must be numbers or arrays")
     return array_function("where")(condition, one, two)

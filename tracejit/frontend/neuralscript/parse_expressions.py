@@ -16,16 +16,45 @@ ASSIGNMENTS = frozenset(("=", "+=", "-=", "*=", "/="))
 # Each level binds tighter than the one before.
 ASSIGN, OR, AND, COMPARE, RANGE, SUM, PRODUCT, POWER = 1, 2, 3, 4, 5, 6, 7, 9
 BINARY: dict[str, tuple[int, str]] = {
-    **{text: (OR, "||") for text in ("||", "∨")},
-    **{text: (AND, "&&") for text in ("&&", "∧")},
-    **{text: (COMPARE, name) for text, name in {
-        "==": "==", "≡": "==", "!=": "!=", "≠": "!=", "<": "<", ">": ">", "<=": "<=", "≤": "<=",
-        ">=": ">=", "≥": ">=", "≈": "≈", "∈": "∈", "∉": "∉"}.items()},
+    **dict.fromkeys(("||", "∨"), (OR, "||")),
+    **dict.fromkeys(("&&", "∧"), (AND, "&&")),
+    **{
+        text: (COMPARE, name)
+        for text, name in {
+            "==": "==",
+            "≡": "==",
+            "!=": "!=",
+            "≠": "!=",
+            "<": "<",
+            ">": ">",
+            "<=": "<=",
+            "≤": "<=",
+            ">=": ">=",
+            "≥": ">=",
+            "≈": "≈",
+            "∈": "∈",
+            "∉": "∉",
+        }.items()
+    },
     **{text: (SUM, name) for text, name in {"+": "+", "-": "-", "⊕": "+", "⊖": "-"}.items()},
-    **{text: (PRODUCT, name) for text, name in {
-        "*": "*", "/": "/", "%": "%", "×": "×", "÷": "/", "⊙": "@", "@": "@", "•": "⋅",
-        "⋅": "⋅", "·": "⋅", "⊗": "⊗"}.items()},
-    "^": (POWER, "^"), "**": (POWER, "^"),
+    **{
+        text: (PRODUCT, name)
+        for text, name in {
+            "*": "*",
+            "/": "/",
+            "%": "%",
+            "×": "×",
+            "÷": "/",
+            "⊙": "@",
+            "@": "@",
+            "•": "⋅",
+            "⋅": "⋅",
+            "·": "⋅",
+            "⊗": "⊗",
+        }.items()
+    },
+    "^": (POWER, "^"),
+    "**": (POWER, "^"),
 }
 PREFIX = {"-": "-", "!": "!", "¬": "!", "√": "sqrt", "∛": "cbrt", "∑": "sum", "∏": "prod"}
 # Constants that may follow a numeral directly: `2π`.
@@ -39,6 +68,7 @@ _ENDS_RANGE = frozenset((")", "]", "}", ",", "{", ";", "=>", "=", "|"))
 class ExpressionParser(TypeParser):
     """Reads expressions; blocks and statements come from the subclass."""
 
+    diagnostics: list[Diagnostic]
     # Inside the head of `if`, `while`, `for` and `match`, `Name {` is not a struct literal.
     allow_struct = True
 
@@ -115,18 +145,25 @@ class ExpressionParser(TypeParser):
         second = self.token.text
         middle = right.span.text
         return fault(
-            "N012", "comparisons do not chain", self.span(), "a second comparison",
+            "N012",
+            "comparisons do not chain",
+            self.span(),
+            "a second comparison",
             help=f"write `{left.span.text} {first} {middle} && {middle} {second} …`",
         )
 
     def warn_sign(self, left: s.UnaryExpr, right: s.Expr) -> None:
         base = left.operand.span.text
         span = left.span.to(right.span)
-        self.diagnostics.append(Diagnostic(
-            "N101", f"`{span.text}` means `(-{base})^{right.span.text}`", span,
-            "a sign binds tighter than `^`",
-            help=f"write `-({base}^{right.span.text})` or `({left.span.text})^{right.span.text}`",
-        ))
+        self.diagnostics.append(
+            Diagnostic(
+                "N101",
+                f"`{span.text}` means `(-{base})^{right.span.text}`",
+                span,
+                "a sign binds tighter than `^`",
+                help=f"write `-({base}^{right.span.text})` or `({left.span.text})^{right.span.text}`",
+            )
+        )
 
     def range(self, left: s.Expr | None, start: int) -> s.Expr:
         operator = self.advance()
@@ -192,7 +229,9 @@ class ExpressionParser(TypeParser):
             self.expect("∂", "in `∂f/∂x`")
             wrt = self.name("a parameter after `∂`")
             return s.GradientExpr(
-                self.since(start.start), s.NameExpr(self.span(function), function.text), 1,
+                self.since(start.start),
+                s.NameExpr(self.span(function), function.text),
+                1,
                 s.StringExpr(self.span(wrt), wrt.text),
             )
         order = int(str(self.advance().value)) if self.token.kind == "super" else 1
@@ -271,8 +310,12 @@ class ExpressionParser(TypeParser):
                 self.advance()
                 step = self.expression(SUM)
                 if not isinstance(item, s.RangeExpr):
-                    raise fault("N010", "a step needs a range before it", item.span,
-                                help=f"write `{item.span.text}..; {step.span.text}`")
+                    raise fault(
+                        "N010",
+                        "a step needs a range before it",
+                        item.span,
+                        help=f"write `{item.span.text}..; {step.span.text}`",
+                    )
                 item = s.RangeExpr(
                     item.span.to(step.span), item.start, item.stop, item.inclusive, step
                 )
@@ -345,7 +388,9 @@ class ExpressionParser(TypeParser):
             at += 1
         after = self.tokens[at + 1]
         if after.kind in ("name", "number", "string", "fstring") and after.text not in (
-            "as", "else", "in"
+            "as",
+            "else",
+            "in",
         ):
             return True
         if after.text in ("->", "√", "∛", "∑", "∏", "!", "¬", "∇", "|", "||"):
@@ -544,9 +589,12 @@ class ExpressionParser(TypeParser):
                 arguments = [*arguments[:position], shown]
             elif not isinstance(arguments[position], s.FormatExpr):
                 shown_text = arguments[position].span.text
-                raise fault("N003", f"`{name}!` needs a format string first",
-                            arguments[position].span,
-                            help=f'write `{name}!("{{}}", {shown_text})`')
+                raise fault(
+                    "N003",
+                    f"`{name}!` needs a format string first",
+                    arguments[position].span,
+                    help=f'write `{name}!("{{}}", {shown_text})`',
+                )
         return s.MacroExpr(self.since(start), name, tuple(arguments))
 
     def format(self, start: int, end: int, positional: list[s.Expr]) -> s.Expr:
@@ -566,8 +614,12 @@ class ExpressionParser(TypeParser):
                 pieces.append(hole)
                 literal = at
             elif character == "}":
-                raise fault("N003", "unmatched `}` in a format", Span(self.source, at, at + 1),
-                            help="write `}}` for a brace")
+                raise fault(
+                    "N003",
+                    "unmatched `}` in a format",
+                    Span(self.source, at, at + 1),
+                    help="write `}}` for a brace",
+                )
             else:
                 at += 2 if character == "\\" else 1
         pieces.append(self.string_value(literal, end).value)
@@ -587,8 +639,12 @@ class ExpressionParser(TypeParser):
             close += 1
         whole = Span(self.source, at, min(close + 1, end))
         if close >= end:
-            raise fault("N003", "unclosed `{` in a format", Span(self.source, at, at + 1),
-                        help="write `{{` for a brace")
+            raise fault(
+                "N003",
+                "unclosed `{` in a format",
+                Span(self.source, at, at + 1),
+                help="write `{{` for a brace",
+            )
         stop = close if colon < 0 else colon
         spec = "" if colon < 0 else text[colon + 1 : close].strip()
         if text[at + 1 : stop].strip():

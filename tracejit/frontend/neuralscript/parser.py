@@ -64,9 +64,15 @@ class Parser(ExpressionParser):
 
     def item_readers(self) -> dict[str, Callable[[], s.Syntax]]:
         return {
-            "let": self.let, "const": self.const, "fn": self.function, "struct": self.struct_item,
-            "enum": self.enum_item, "impl": self.impl_item, "use": self.use_item,
-            "import": self.use_item, "type": self.alias_item,
+            "let": self.let,
+            "const": self.const,
+            "fn": self.function,
+            "struct": self.struct_item,
+            "enum": self.enum_item,
+            "impl": self.impl_item,
+            "use": self.use_item,
+            "import": self.use_item,
+            "type": self.alias_item,
         }
 
     def attribute(self) -> None:
@@ -148,9 +154,14 @@ class Parser(ExpressionParser):
     def keyword_readers(self) -> dict[str, Callable[[], s.Expr]]:
         return {
             **super().keyword_readers(),
-            "if": self.if_expr, "match": self.match_expr, "for": self.for_expr,
-            "while": self.while_expr, "loop": self.loop_expr, "return": self.jump,
-            "break": self.jump, "continue": self.jump,
+            "if": self.if_expr,
+            "match": self.match_expr,
+            "for": self.for_expr,
+            "while": self.while_expr,
+            "loop": self.loop_expr,
+            "return": self.jump,
+            "break": self.jump,
+            "continue": self.jump,
         }
 
     def if_expr(self) -> s.Expr:
@@ -170,7 +181,9 @@ class Parser(ExpressionParser):
         if not self.sees("{"):
             help = ""
             if self.sees("=", ":", "then"):
-                help = "write `==` to compare" if self.sees("=") else f"{what} takes a block `{{ … }}`"
+                help = (
+                    "write `==` to compare" if self.sees("=") else f"{what} takes a block `{{ … }}`"
+                )
             raise self.expected(f"`{{` after {what}", help)
         return self.block()
 
@@ -188,9 +201,13 @@ class Parser(ExpressionParser):
             self.skip_newlines()
             body = self.expression()
             arms.append(s.MatchArm(self.since(at), pattern, guard, body))
-            if not self.take(",") and self.token.kind != "newline" and not self.sees("}"):
-                if not isinstance(body, s.BlockExpr):
-                    raise self.expected("`,` or a new line after the arm")
+            if (
+                not self.take(",")
+                and self.token.kind != "newline"
+                and not self.sees("}")
+                and not isinstance(body, s.BlockExpr)
+            ):
+                raise self.expected("`,` or a new line after the arm")
             self.skip_newlines()
         self.expect("}", "to close the match")
         return s.MatchExpr(self.since(start), subject, tuple(arms))
@@ -239,8 +256,15 @@ class Parser(ExpressionParser):
         self.skip_newlines()
         body = self.body(f"the head of `{name.text}`")
         return s.FunctionItem(
-            self.since(start), name.text, self.span(name), generics, tuple(parameters), result,
-            body, owner, doc,
+            self.since(start),
+            name.text,
+            self.span(name),
+            generics,
+            tuple(parameters),
+            result,
+            body,
+            owner,
+            doc,
         )
 
     def doc(self, start: int) -> str:

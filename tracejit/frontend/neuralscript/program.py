@@ -42,9 +42,15 @@ def kernels_path() -> Path:
 class Program:
     """A checked program with what it imports. One thread at a time traces it."""
 
-    def __init__(self, source: Source, inputs: Sequence[str] = ()):
+    def __init__(
+        self,
+        source: Source,
+        inputs: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+    ):
         self.source = source
-        self.checker = Checker()
+        self.checker = Checker(source)
+        self.checker.settings = dict(settings or {})
         self.lock = threading.RLock()
         self.modules: dict[Path, Module] = {}
         self.diagnostics: list[Diagnostic] = []
@@ -95,8 +101,12 @@ class Program:
                 module.constants[name] = target.constants[name]
             else:
                 near = closest(name, [n for table in tables for n in table])
-                raise fault("N023", f"the module `{target.name}` has no `{name}`", item.span,
-                            help=f"did you mean `{near}`?" if near else "")
+                raise fault(
+                    "N023",
+                    f"the module `{target.name}` has no `{name}`",
+                    item.span,
+                    help=f"did you mean `{near}`?" if near else "",
+                )
 
     def imported(self, module: Module, item: s.UseItem) -> Module:
         folders = [f for f in (module.source.folder, kernels_path()) if f is not None]
@@ -104,8 +114,12 @@ class Program:
         path = next((p.resolve() for p in paths if p.is_file()), None)
         if path is None:
             looked = ", ".join(str(p) for p in paths)
-            raise fault("N024", f"cannot find the module `{item.module}`", item.span,
-                        help=f"looked for {looked}")
+            raise fault(
+                "N024",
+                f"cannot find the module `{item.module}`",
+                item.span,
+                help=f"looked for {looked}",
+            )
         if path in self.modules:
             return self.modules[path]
         try:
@@ -118,9 +132,7 @@ class Program:
         self.modules[path] = loaded
         return loaded
 
-    def tracer(
-        self, write: Callable[[str], None], arguments: Sequence[str] = ()
-    ) -> Tracer:
+    def tracer(self, write: Callable[[str], Any], arguments: Sequence[str] = ()) -> Tracer:
         """Return a tracer for one run; relative paths mean the program's folder first."""
         folders = [self.source.folder] if self.source.folder is not None else []
         return Tracer(self.checker, [*folders, Path.cwd()], list(arguments), write)
@@ -175,12 +187,16 @@ def _signature(ref: FunctionRef) -> inspect.Signature:
     found: list[inspect.Parameter] = []
     for parameter in ref.item.parameters:
         text = "" if parameter.annotation is None else parameter.annotation.span.text
-        found.append(inspect.Parameter(
-            parameter.name, kind,
-            default=inspect.Parameter.empty if parameter.default is None else _Default(
-                parameter.default.span.text),
-            annotation=text or inspect.Parameter.empty,
-        ))
+        found.append(
+            inspect.Parameter(
+                parameter.name,
+                kind,
+                default=inspect.Parameter.empty
+                if parameter.default is None
+                else _Default(parameter.default.span.text),
+                annotation=text or inspect.Parameter.empty,
+            )
+        )
     return inspect.Signature(found)
 
 
@@ -333,14 +349,17 @@ def run_program(
     fails while it runs, ArgumentError for a name that the program does not have.
     """
     settings, inputs = dict(settings or {}), dict(inputs or {})
-    program = Program(_read(path), tuple(inputs))
+    program = Program(_read(path), tuple(inputs), settings)
     program.raise_errors()
     return run(program, settings, inputs, arguments, write)
 
 
 def run(
-    program: Program, settings: Mapping[str, Any], inputs: Mapping[str, Any],
-    arguments: Sequence[str] = (), write: Callable[[str], Any] | None = None,
+    program: Program,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    arguments: Sequence[str] = (),
+    write: Callable[[str], Any] | None = None,
 ) -> Outputs:
     """Run a checked program; see ``run_program``."""
     tracer = program.tracer(write or sys.stdout.write, arguments)
@@ -360,8 +379,10 @@ def run(
         elif parameter.default is not None:
             values.append(tracer.eval(parameter.default))
         else:
-            raise ArgumentError(f"main needs a value for {parameter.name}",
-                                hint=f"--set {parameter.name}=… or --input {parameter.name}=x.npy")
+            raise ArgumentError(
+                f"main needs a value for {parameter.name}",
+                hint=f"--set {parameter.name}=… or --input {parameter.name}=x.npy",
+            )
     result = tracer.call_ref(main, values)
     if isinstance(result, Struct):
         return Outputs(result.fields)
@@ -381,9 +402,10 @@ def check_names(program: Program, main: FunctionRef | None, given: Mapping[str, 
     for name in given:
         if name not in known:
             near = closest(name, known)
-            raise ArgumentError(f"the program has no setting or input {name!r}",
-                                hint=f"did you mean {near}?" if near else
-                                f"it has: {', '.join(sorted(known))}")
+            raise ArgumentError(
+                f"the program has no setting or input {name!r}",
+                hint=f"did you mean {near}?" if near else f"it has: {', '.join(sorted(known))}",
+            )
 
 
 class Kernels:

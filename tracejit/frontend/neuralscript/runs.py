@@ -33,9 +33,13 @@ def _public() -> dict[str, Callable[..., Any]]:
     for entry in pkgutil.iter_modules(functions.__path__):
         module = importlib.import_module(f"{functions.__name__}.{entry.name}")
         for name, value in vars(module).items():
-            if not name.startswith("_") and callable(value) and not isinstance(value, type):
-                if getattr(value, "__module__", "").startswith("tracejit.functions"):
-                    found[name] = value
+            if (
+                not name.startswith("_")
+                and callable(value)
+                and not isinstance(value, type)
+                and getattr(value, "__module__", "").startswith("tracejit.functions")
+            ):
+                found[name] = value
     return found
 
 
@@ -54,18 +58,21 @@ def is_scalar(value: Any) -> bool:
 
 def weak(result: Any, *inputs: Any) -> Any:
     """Make a NumPy result of Python scalars a Python scalar again, so that it still adapts."""
-    if isinstance(result, np.generic) and not any(isinstance(x, np.generic) for x in inputs):
-        return result.item()
-    return result
+    adapts = not any(isinstance(x, np.generic) for x in inputs)
+    return result.item() if adapts and isinstance(result, np.generic) else result  # pyright: ignore[reportUnknownVariableType]
 
 
 def apply(name: str, *inputs: Any) -> Any:
     """Apply an elementwise function to scalars or tensors."""
     if all(map(is_scalar, inputs)):
-        scalar = _SCALAR_FUNCTIONS.get(name) or getattr(np, name)
+        scalar: Callable[..., Any] = _SCALAR_FUNCTIONS.get(name) or getattr(np, name)
         with np.errstate(all="ignore"):
             return weak(scalar(*inputs), *inputs)
     return array_function(name)(*inputs)
+
+
+def _erf(x: Any) -> Any:
+    return type(x)(math.erf(x))
 
 
 def _gamma(x: Any) -> Any:
@@ -78,15 +85,30 @@ def _gamma(x: Any) -> Any:
 
 
 _SCALAR_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "erf": lambda x: type(x)(math.erf(x)),
+    "erf": _erf,
     "gamma": _gamma,
-    "conj": np.conj, "real": np.real, "imag": np.imag, "angle": np.angle,
+    "conj": np.conj,
+    "real": np.real,
+    "imag": np.imag,
+    "angle": np.angle,
     "concat": np.concatenate,
 }
 
 
 def elementwise(name: str, *parameters: str) -> Callable[..., Any]:
-    return lambda **k: apply(name, *(k[p] for p in parameters))
+    def run(**values: Any) -> Any:
+        return apply(name, *(values[parameter] for parameter in parameters))
+
+    return run
+
+
+def whole(name: str, *parameters: str) -> Callable[..., Any]:
+    """An array function of arrays."""
+
+    def run(**values: Any) -> Any:
+        return array_function(name)(*(tensor(values[parameter]) for parameter in parameters))
+
+    return run
 
 
 def reduction(name: str) -> Callable[..., Any]:
@@ -135,7 +157,10 @@ def _norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def _sort(name: str) -> Callable[..., Any]:
-    return lambda x, axis=-1: array_function(name)(tensor(x), axis=int(axis))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    def run(x: Any, axis: Any = -1) -> Any:
+        return array_function(name)(tensor(x), axis=int(axis))
+
+    return run
 
 
 def _cumsum(x: Any, axis: Any = None) -> Any:
@@ -196,7 +221,7 @@ def _svd(x: Any) -> Any:
 
 
 def _eigenvalues(x: Any) -> Any:
-    values = np.linalg.eigvals(x)
+    values: Any = np.linalg.eigvals(x)
     return values.astype(np.complex64 if x.dtype == np.float32 else np.complex128)
 
 
@@ -212,7 +237,10 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _create(name: str) -> Callable[..., Any]:
-    return lambda shape, dtype: array_function(name)(_shape(shape), dtype=dtype)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    def run(shape: Any, dtype: Any) -> Any:
+        return array_function(name)(_shape(shape), dtype=dtype)
+
+    return run
 
 
 def _random(kind: str) -> Callable[..., Any]:
@@ -252,6 +280,18 @@ def _take(x: Any, index: Any, axis: Any = 0) -> Any:
     return array_function("take")(tensor(x), tensor(index), axis=int(axis))
 
 
+def _sizes(x: Any) -> tuple[int, ...]:
+    return tuple(x.shape) if isinstance(x, Tensor) else ()
+
+
+def _reshape(x: Any, shape: Any) -> Any:
+    return array_function("reshape")(tensor(x), _shape(shape))
+
+
+def _eye(n: Any, dtype: Any) -> Any:
+    return array_function("eye")(int(n), dtype=dtype)
+
+
 def _length(x: Any) -> int:
     if isinstance(x, Tensor) and x.ndim == 0:
         raise ShapeError("a number has no length")
@@ -284,6 +324,10 @@ def _relu(x: Any) -> Any:
 
 def _sigmoid(x: Any) -> Any:
     return 1.0 / (1.0 + apply("exp", -x))
+
+
+def _silu(x: Any) -> Any:
+    return x * _sigmoid(x)
 
 
 def _gelu(x: Any) -> Any:
@@ -376,41 +420,91 @@ def show(value: Any) -> str:
 
 
 # Builtins that take the element type that the checker found for their result.
-TYPED = frozenset((
-    "zeros", "ones", "full", "eye", "linspace", "arange", "random_normal", "random_uniform",
-    "one_hot",
-))
+TYPED = frozenset(
+    (
+        "zeros",
+        "ones",
+        "full",
+        "eye",
+        "linspace",
+        "arange",
+        "random_normal",
+        "random_uniform",
+        "one_hot",
+    )
+)
 
 RUNS: dict[str, Callable[..., Any]] = {
-    **{name: elementwise(row.run, *row.names) for name, row in BUILTINS.items()
-       if row.group == "math"},
-    **{name: reduction(name) for name in
-       ("sum", "prod", "mean", "var", "std", "median", "logsumexp", "argmin", "argmax", "any",
-        "all")},
-    "atan2": elementwise("atan2", "y", "x"), "arg": elementwise("angle", "x"),
-    "min": _extremum("min"), "max": _extremum("max"), "norm": _norm, "clamp": _clamp,
-    "where": _where, "select": _where, "sort": _sort("sort"), "argsort": _sort("argsort"),
+    **{
+        name: elementwise(row.run, *row.names)
+        for name, row in BUILTINS.items()
+        if row.group == "math"
+    },
+    **{
+        name: reduction(name)
+        for name in (
+            "sum",
+            "prod",
+            "mean",
+            "var",
+            "std",
+            "median",
+            "logsumexp",
+            "argmin",
+            "argmax",
+            "any",
+            "all",
+        )
+    },
+    "atan2": elementwise("atan2", "y", "x"),
+    "arg": elementwise("angle", "x"),
+    "min": _extremum("min"),
+    "max": _extremum("max"),
+    "norm": _norm,
+    "clamp": _clamp,
+    "where": _where,
+    "select": _where,
+    "sort": _sort("sort"),
+    "argsort": _sort("argsort"),
     "cumsum": _cumsum,
-    "dot": lambda x, y: array_function("dot")(x, y),
-    "cross": lambda x, y: array_function("cross")(x, y),
-    "outer": lambda x, y: array_function("outer")(x, y),
-    "transpose": transpose, "trace": lambda x: array_function("trace")(x),
-    "det": _host("det", np.linalg.det), "inv": _host("inv", np.linalg.inv),
-    "solve": _host("solve", np.linalg.solve), "svd": _host("svd", _svd),
-    "eigenvalues": _host("eigenvalues", _eigenvalues), "qr": _host("qr", np.linalg.qr),
+    "dot": whole("dot", "x", "y"),
+    "cross": whole("cross", "x", "y"),
+    "outer": whole("outer", "x", "y"),
+    "transpose": transpose,
+    "trace": whole("trace", "x"),
+    "det": _host("det", np.linalg.det),
+    "inv": _host("inv", np.linalg.inv),
+    "solve": _host("solve", np.linalg.solve),
+    "svd": _host("svd", _svd),
+    "eigenvalues": _host("eigenvalues", _eigenvalues),
+    "qr": _host("qr", np.linalg.qr),
     "cholesky": _host("cholesky", np.linalg.cholesky),
-    "shape": lambda x: tuple(x.shape) if isinstance(x, Tensor) else (), "len": _length,
-    "reshape": lambda x, shape: array_function("reshape")(tensor(x), _shape(shape)),
-    "concat": _join("concat"), "stack": _join("stack"), "take": _take,
-    "zeros": _create("zeros"), "ones": _create("ones"), "full": _full,
-    "eye": lambda n, dtype: array_function("eye")(int(n), dtype=dtype), "linspace": _linspace,
+    "shape": _sizes,
+    "len": _length,
+    "reshape": _reshape,
+    "concat": _join("concat"),
+    "stack": _join("stack"),
+    "take": _take,
+    "zeros": _create("zeros"),
+    "ones": _create("ones"),
+    "full": _full,
+    "eye": _eye,
+    "linspace": _linspace,
     "arange": _arange,
-    "zeros_like": lambda x: array_function("zeros_like")(tensor(x)),
-    "ones_like": lambda x: array_function("ones_like")(tensor(x)),
-    "random_normal": _random("normal"), "random_uniform": _random("uniform"),
-    "relu": _relu, "sigmoid": _sigmoid, "gelu": _gelu, "silu": lambda x: x * _sigmoid(x),
-    "softmax": _softmax, "log_softmax": _log_softmax, "layer_norm": _layer_norm, "mse": _mse,
-    "cross_entropy": _cross_entropy, "one_hot": _one_hot,
+    "zeros_like": whole("zeros_like", "x"),
+    "ones_like": whole("ones_like", "x"),
+    "random_normal": _random("normal"),
+    "random_uniform": _random("uniform"),
+    "relu": _relu,
+    "sigmoid": _sigmoid,
+    "gelu": _gelu,
+    "silu": _silu,
+    "softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "layer_norm": _layer_norm,
+    "mse": _mse,
+    "cross_entropy": _cross_entropy,
+    "one_hot": _one_hot,
     "time": time.perf_counter,
 }
 
@@ -418,5 +512,3 @@ RUNS: dict[str, Callable[..., Any]] = {
 def missing() -> list[str]:
     """Return the builtins without a row here (load, save, print and args need the program)."""
     return sorted(set(BUILTINS) - set(RUNS) - {"load", "save", "print", "args"})
-
-

@@ -11,12 +11,26 @@ _RESTARTS = frozenset(("let", "fn", "struct", "enum", "impl", "use", "import", "
 
 # Words of other languages, and what NeuralScript writes instead.
 FOREIGN_WORDS = {
-    "def": "fn", "func": "fn", "function": "fn", "var": "let mut", "val": "let", "elif": "else if",
-    "elseif": "else if", "and": "&&", "or": "||", "not": "!", "class": "struct",
-    "switch": "match", "lambda": "|x| …", "foreach": "for",
+    "def": "fn",
+    "func": "fn",
+    "function": "fn",
+    "var": "let mut",
+    "val": "let",
+    "elif": "else if",
+    "elseif": "else if",
+    "and": "&&",
+    "or": "||",
+    "not": "!",
+    "class": "struct",
+    "switch": "match",
+    "lambda": "|x| …",
+    "foreach": "for",
 }
 LEFT_OUT = {
-    "trait": ("user traits", "write functions over the types, or use the bounds Numeric, Float, Ord"),
+    "trait": (
+        "user traits",
+        "write functions over the types, or use the bounds Numeric, Float, Ord",
+    ),
     "async": ("async functions", "leave out `async`: calls run where they stand"),
     "await": ("await", "leave it out: calls run where they stand"),
     "actor": ("actors", "use a struct with methods"),
@@ -92,8 +106,12 @@ class TokenStream:
         """Return the error for something that is not what the grammar wants here."""
         token = self.token
         return fault(
-            "N010", f"expected {what}, found {describe(token)}", self.span(), f"expected {what}",
-            *labels, help=help or self.advice(token),
+            "N010",
+            f"expected {what}, found {describe(token)}",
+            self.span(),
+            f"expected {what}",
+            *labels,
+            help=help or self.advice(token),
         )
 
     def advice(self, token: Token) -> str:
@@ -112,7 +130,10 @@ class TokenStream:
         """Return the error for a construct that the language leaves out."""
         what, instead = LEFT_OUT[token.text]
         return fault(
-            "N011", f"NeuralScript has no {what}", self.span(token), "not part of the language",
+            "N011",
+            f"NeuralScript has no {what}",
+            self.span(token),
+            "not part of the language",
             help=instead,
         )
 
@@ -136,8 +157,12 @@ class TokenStream:
         """Count one level of nesting; too many are an error rather than a crash."""
         self.nesting += 1
         if self.nesting > MAX_NESTING:
-            raise fault("N013", f"nested more than {MAX_NESTING} levels deep", self.span(),
-                        help="name the inner parts with `let`, or move them into functions")
+            raise fault(
+                "N013",
+                f"nested more than {MAX_NESTING} levels deep",
+                self.span(),
+                help="name the inner parts with `let`, or move them into functions",
+            )
 
     def leave(self) -> None:
         self.nesting -= 1
@@ -150,9 +175,12 @@ class TokenStream:
         spans = {item.span for item in self.diagnostics}
         if failure.diagnostic.span not in spans:
             self.diagnostics.append(failure.diagnostic)
-        if self.at > start and self.token.text in _RESTARTS:
-            if self.tokens[self.at - 1].kind == "newline":
-                return
+        if (
+            self.at > start
+            and self.token.text in _RESTARTS
+            and self.tokens[self.at - 1].kind == "newline"
+        ):
+            return
         depth = 0
         while self.token.kind != "end":
             token = self.token

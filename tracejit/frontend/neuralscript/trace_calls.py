@@ -13,6 +13,7 @@ from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
 from tracejit.frontend.neuralscript.builtins import BUILTINS, EFFECTS, Builtin
 from tracejit.frontend.neuralscript.check_calls import Arguments, bind_arguments
+from tracejit.frontend.neuralscript.diagnostics import Fault, run_error
 from tracejit.frontend.neuralscript.methods import find_method
 from tracejit.frontend.neuralscript.prelude import prelude
 from tracejit.frontend.neuralscript.runs import RUNS, TYPED, load, save, tensor
@@ -24,7 +25,6 @@ from tracejit.frontend.neuralscript.scope import (
     TypeRef,
     VariantRef,
 )
-from tracejit.frontend.neuralscript.diagnostics import Fault, run_error
 from tracejit.frontend.neuralscript.source import Span
 from tracejit.frontend.neuralscript.trace_control import ControlTracer, Jump
 from tracejit.frontend.neuralscript.values import (
@@ -63,21 +63,24 @@ class CallTracer(ControlTracer):
                 return t.Array(t.Prim(t.ELEMENTS[str(value.dtype)]), shape)
             case bool():
                 return t.BOOLEAN
-            case int() | float() | complex():
-                return t.Array(t.Literal({int: "int", float: "float"}.get(
-                    type(value), "complex")))
+            case int():
+                return t.Array(t.Literal("int"))
             case np.generic():
-                return t.Array(t.Prim(t.ELEMENTS[str(value.dtype)]))
+                return t.Array(t.Prim(t.ELEMENTS[str(np.result_type(value))]))
+            case float():
+                return t.Array(t.Literal("float"))
+            case complex():
+                return t.Array(t.Literal("complex"))
             case str():
                 return t.TEXT
             case tuple():
                 return t.Tuple(tuple(self.type_of(item) for item in value))  # pyright: ignore[reportUnknownVariableType]
             case list():
-                return t.Sequence_(self.type_of(value[0]) if value else t.UNKNOWN)
+                return t.Vec(self.type_of(value[0]) if value else t.UNKNOWN)
             case range():
                 return t.Range(t.Literal("integer"))
             case FunctionValue():
-                return t.Callable_(getattr(value.target, "name", "closure"), value.target)
+                return t.Callee(getattr(value.target, "name", "closure"), value.target)
             case Struct() | Variant():
                 return self.named_type(value)
             case _:
@@ -95,8 +98,9 @@ class CallTracer(ControlTracer):
             self.checker.module, self.checker.body = self.body.module, self.body
             nodes = [entry.annotation for entry in item.fields]
             free = [generic.name for generic in item.generics]
-            for entry, kind in zip(item.fields, self.checker.member_types(refs[0], nodes),
-                                   strict=True):
+            for entry, kind in zip(
+                item.fields, self.checker.member_types(refs[0], nodes), strict=True
+            ):
                 if free:
                     t.match_type(kind, self.type_of(value.fields[entry.name]), found, free)
         return t.Named(item, self.checker.named_arguments(item, found))
@@ -200,7 +204,8 @@ class CallTracer(ControlTracer):
         if errors:
             del self.checker.diagnostics[before:]
             self.checker.instances = {
-                k: v for k, v in self.checker.instances.items() if v is not found}
+                k: v for k, v in self.checker.instances.items() if v is not found
+            }
             self.checker.seen -= {(item.code, item.span) for item in errors}
             raise self.shown(run_error(errors[0]))
         return found
@@ -268,22 +273,27 @@ class CallTracer(ControlTracer):
     def outside(self, what: str, span: Span) -> None:
         """Refuse an effect inside a traced function: it would happen once, not at each call."""
         if state.trace is not None:
-            raise self.traced_fault(span, f"{what} inside a traced function happens once, "
-                                    "not at each call", "do it at program level")
+            raise self.traced_fault(
+                span,
+                f"{what} inside a traced function happens once, not at each call",
+                "do it at program level",
+            )
 
     # --- methods, fields, paths ---------------------------------------------------------------
 
     def method(self, node: s.MethodExpr) -> Any:
         receiver = self.eval(node.receiver)
         if isinstance(receiver, Module):
-            return self.call_value(FunctionValue(receiver.functions[node.name]), node,
-                                   node.arguments)
+            return self.call_value(
+                FunctionValue(receiver.functions[node.name]), node, node.arguments
+            )
         kind = self.type_of(receiver)
         self.checker.module = self.body.module
         owner = self.checker.owner_of(kind)
         if owner is not None and node.name in owner.functions:
-            return self.call_function(owner.functions[node.name], node, node.arguments,
-                                      node.receiver)
+            return self.call_function(
+                owner.functions[node.name], node, node.arguments, node.receiver
+            )
         if isinstance(receiver, Struct) and node.name in receiver.fields:
             return self.call_value(receiver.fields[node.name], node, node.arguments)
         if isinstance(receiver, Arrays) and node.name in receiver:
@@ -320,7 +330,7 @@ class CallTracer(ControlTracer):
 
     def path(self, node: s.PathExpr) -> Any:
         kind = self.body.types.get(node)
-        if isinstance(kind, t.Callable_):
+        if isinstance(kind, t.Callee):
             return FunctionValue(kind.target)
         if isinstance(kind, t.Function):
             return FunctionValue(_NEW_VEC)
@@ -367,11 +377,12 @@ class CallTracer(ControlTracer):
             same = first.shape == second.shape and bool(np.all(first == second))
         if not same:
             raise ValueArgumentError(
-                f"assertion failed: {format_value(one)} is not {format_value(two)}")
+                f"assertion failed: {format_value(one)} is not {format_value(two)}"
+            )
 
 
 def _new_vec_rule(_: Any) -> t.Type:
-    return t.Sequence_(t.UNKNOWN)
+    return t.Vec(t.UNKNOWN)
 
 
 _NEW_VEC = Builtin("Vec::new", (), _new_vec_rule, "", "", "an empty Vec")
@@ -383,5 +394,3 @@ def _merged(known: t.Type, actual: t.Type) -> t.Type:
     if isinstance(known, t.Array) and isinstance(actual, t.Array):
         return t.Array(actual.element, actual.shape, known.unit)
     return actual if not t.is_exact(known) else known
-
-

@@ -86,8 +86,11 @@ class ControlTracer(ABC):
     frame: Frame
 
     def __init__(
-        self, checker: Checker, folders: list[Path], arguments: list[str],
-        write: Callable[[str], None],
+        self,
+        checker: Checker,
+        folders: list[Path],
+        arguments: list[str],
+        write: Callable[[str], Any],
     ):
         self.checker = checker
         self.folders = folders
@@ -127,14 +130,22 @@ class ControlTracer(ABC):
             self.frame = saved
 
     def traced_fault(self, span: Span, message: str, help: str) -> TracejitError:
-        return self.shown(run_error(Diagnostic("N061", message, span, "known only when the "
-                                               "compiled function runs", help=help)))
+        return self.shown(
+            run_error(
+                Diagnostic(
+                    "N061", message, span, "known only when the compiled function runs", help=help
+                )
+            )
+        )
 
     def known(self, value: Any, span: Span, what: str) -> None:
         """Refuse a traced value where a known one is needed."""
         if isinstance(value, Tensor) and value.traced_in is not None:
-            raise self.traced_fault(span, f"{what} needs a value that is being traced",
-                                    "do it at program level, or return the value")
+            raise self.traced_fault(
+                span,
+                f"{what} needs a value that is being traced",
+                "do it at program level, or return the value",
+            )
 
     # --- statements ---------------------------------------------------------------------------
 
@@ -157,7 +168,8 @@ class ControlTracer(ABC):
         if node.value is None:
             return
         if name in self.settings and self.frame.parent is None:
-            self.frame.names[name] = self.settings[name]
+            kind = self.body.types.get(node.value)
+            self.frame.names[name] = self.adapt(self.settings[name], kind)
             return
         value = self.eval(node.value)
         if node.annotation is not None:
@@ -168,12 +180,16 @@ class ControlTracer(ABC):
         if isinstance(value, Tensor) and isinstance(node.pattern, s.NamePattern):
             value = copy(value) if node.pattern.mutable else value
         if not self.matches(node.pattern, value, self.frame):
-            raise self.shown(run_error(Diagnostic("N043", "the pattern does not fit the value",
-                                                  node.pattern.span)))
+            raise self.shown(
+                run_error(
+                    Diagnostic("N043", "the pattern does not fit the value", node.pattern.span)
+                )
+            )
 
     def check_annotation(self, value: Any, kind: t.Type, node: s.LetStatement) -> None:
         """Check what was unknown before running (a loaded array) against its annotation."""
-        assert node.value is not None and node.annotation is not None
+        assert node.value is not None
+        assert node.annotation is not None
         if t.is_exact(self.body.types.get(node.value, t.UNKNOWN)):
             return
         if isinstance(kind, t.Array) and isinstance(value, Tensor):
@@ -202,8 +218,12 @@ class ControlTracer(ABC):
     def turn(self, body: s.BlockExpr, frame: Frame, count: int, span: Span) -> Jump | None:
         """Run a loop's body once; return the jump that ends the loop, if any."""
         if state.trace is not None and count > UNROLL_LIMIT:
-            item = Diagnostic("N071", f"a traced loop of more than {UNROLL_LIMIT} turns", span,
-                              help="move the loop to program level, where each turn is run")
+            item = Diagnostic(
+                "N071",
+                f"a traced loop of more than {UNROLL_LIMIT} turns",
+                span,
+                help="move the loop to program level, where each turn is run",
+            )
             raise self.shown(run_error(item))
         try:
             self.inside(frame, body)
@@ -244,7 +264,8 @@ class ControlTracer(ABC):
         value = self.eval(condition)
         if isinstance(value, Tensor) and value.traced_in is not None:
             raise self.traced_fault(
-                condition.span, "this `while` depends on a traced value",
+                condition.span,
+                "this `while` depends on a traced value",
                 "use `for` with a fixed number of turns and `where`, or loop at program level",
             )
         return bool(value)

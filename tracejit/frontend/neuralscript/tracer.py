@@ -49,15 +49,16 @@ class Tracer(CallTracer):
     """
 
     def __init__(
-        self, checker: Checker, folders: list[Path], arguments: list[str],
-        write: Callable[[str], None],
+        self,
+        checker: Checker,
+        folders: list[Path],
+        arguments: list[str],
+        write: Callable[[str], Any],
     ):
         super().__init__(checker, folders, arguments, write)
         self.constants: dict[int, Any] = {}
 
-    def run_module(
-        self, module: Module, settings: dict[str, Any], given: dict[str, Any]
-    ) -> Frame:
+    def run_module(self, module: Module, settings: dict[str, Any], given: dict[str, Any]) -> Frame:
         """Run the top-level statements over the variables ``given``.
 
         ``settings`` replace constants and bindings by name.
@@ -85,8 +86,9 @@ class Tracer(CallTracer):
         except TracejitError:
             raise
         except RecursionError:
-            item = Diagnostic("N071", "the recursion is too deep", node.span,
-                              help="write it as a loop")
+            item = Diagnostic(
+                "N071", "the recursion is too deep", node.span, help="write it as a loop"
+            )
             raise self.shown(run_error(item)) from None
         except _NUMERIC_ERRORS as error:
             wrapped = ValueArgumentError(str(error) or type(error).__name__)
@@ -173,8 +175,8 @@ class Tracer(CallTracer):
     def constant(self, module: Module, name: str) -> Any:
         ref = module.constants[name]
         if id(ref) not in self.constants:
-            if name in self.settings and module.body is self.body:
-                self.constants[id(ref)] = self.settings[name]
+            if name in self.settings and module.source is self.checker.main:
+                self.constants[id(ref)] = self.adapt(self.settings[name], ref.type)
             else:
                 body = module.body or self.body
                 value = self.within(body, Frame(), lambda: self.eval(ref.item.value))
@@ -247,7 +249,7 @@ class Tracer(CallTracer):
         if not isinstance(value, bool | int | float | complex | np.generic | Tensor | list):
             return value
         if isinstance(value, list) and not convert:
-            return value
+            return value  # pyright: ignore[reportUnknownVariableType]
         return ops.cast(value, element.name, t.DTYPES[element.name])
 
     def range(self, node: s.RangeExpr) -> range:
@@ -302,8 +304,9 @@ class Tracer(CallTracer):
         element = t.default(kind.element)
         dtype = t.DTYPES[element.name] if isinstance(element, t.Prim) else None
         if any(isinstance(item, Tensor) for item in items):
-            parts = [tensor(item) if isinstance(item, Tensor) else tensor(item, dtype)
-                     for item in items]
+            parts = [
+                tensor(item) if isinstance(item, Tensor) else tensor(item, dtype) for item in items
+            ]
             return array_function("stack")(parts)
         return tensor(np.array(items, dtype=dtype))
 
@@ -317,12 +320,13 @@ class Tracer(CallTracer):
 
     def closure(self, node: s.ClosureExpr) -> Any:
         kind = self.body.types.get(node)
-        target = kind.target if isinstance(kind, t.Callable_) else None
+        target = kind.target if isinstance(kind, t.Callee) else None
         return FunctionValue(target, self.frame, self.body.callees.get(node))
 
     def struct(self, node: s.StructExpr) -> Any:
         kind = self.body.types[node]
-        assert isinstance(kind, t.Named) and isinstance(kind.item, s.StructItem)
+        assert isinstance(kind, t.Named)
+        assert isinstance(kind.item, s.StructItem)
         given = {item.name: self.eval(item.value) for item in node.fields}
         base: Any = None if node.base is None else self.eval(node.base)
         order = [entry.name for entry in kind.item.fields]
@@ -357,7 +361,8 @@ class Tracer(CallTracer):
         why = why or purity(node.then) or (node.otherwise and purity(node.otherwise))
         if why or node.otherwise is None:
             raise self.traced_fault(
-                node.condition.span, f"this `if` depends on a traced value, and {why}",
+                node.condition.span,
+                f"this `if` depends on a traced value, and {why}",
                 "make both arms plain values, `x = if c { a } else { b }`, or write "
                 "`where(c, a, b)`",
             )
@@ -388,7 +393,8 @@ class Tracer(CallTracer):
             case s.TuplePattern(_, items):
                 values = items_of(value)
                 return len(values) == len(items) and all(
-                    self.matches(p, v, frame) for p, v in zip(items, values, strict=True))
+                    self.matches(p, v, frame) for p, v in zip(items, values, strict=True)
+                )
             case s.LiteralPattern(_, literal):
                 return bool(value == self.eval(literal))
             case s.RangePattern(_, limits):
@@ -400,7 +406,8 @@ class Tracer(CallTracer):
             case s.VariantPattern(_, path, items):
                 return value.variant == path[-1] and all(
                     self.matches(p, v, frame)
-                    for p, v in zip(items or (), value.items, strict=False))
+                    for p, v in zip(items or (), value.items, strict=False)
+                )
             case _:
                 return False
 
@@ -429,8 +436,6 @@ class Tracer(CallTracer):
 
 def _error(tracer: Tracer, node: s.ErrorExpr) -> Any:
     raise ValueArgumentError("this expression could not be read")
-
-
 
 
 _RULES: dict[type[s.Expr], Callable[[Any, Any], Any]] = {

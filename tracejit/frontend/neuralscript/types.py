@@ -16,13 +16,25 @@ from fractions import Fraction
 
 from tracejit.frontend.neuralscript import syntax as s
 
-INTEGERS = frozenset("i8 i16 i32 i64 u8 u16 u32 u64 usize isize".split())
+INTEGERS = frozenset(["i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "usize", "isize"])
 FLOATS = frozenset(("f32", "f64"))
 COMPLEXES = frozenset(("c64", "c128"))
 DTYPES = {
-    "f32": "float32", "f64": "float64", "c64": "complex64", "c128": "complex128", "bool": "bool",
-    "usize": "int64", "isize": "int64", "i8": "int8", "i16": "int16", "i32": "int32",
-    "i64": "int64", "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64",
+    "f32": "float32",
+    "f64": "float64",
+    "c64": "complex64",
+    "c128": "complex128",
+    "bool": "bool",
+    "usize": "int64",
+    "isize": "int64",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "u8": "uint8",
+    "u16": "uint16",
+    "u32": "uint32",
+    "u64": "uint64",
 }
 ELEMENTS = {dtype: name for name, dtype in DTYPES.items() if name not in ("usize", "isize")}
 COMPLEX_OF = {"f32": "c64", "f64": "c128"}
@@ -168,8 +180,10 @@ def _fits(literal: Literal, element: Element) -> bool:
         return literal.kind in ("int", "float") or element.bound != "Float"
     kind = kind_of(element)
     wanted = {
-        "int": ("int", "float", "complex"), "integer": ("int",),
-        "float": ("float", "complex"), "complex": ("complex",),
+        "int": ("int", "float", "complex"),
+        "integer": ("int",),
+        "float": ("float", "complex"),
+        "complex": ("complex",),
     }
     return kind in wanted[literal.kind]
 
@@ -206,13 +220,20 @@ def _unify_literals(left: Literal, right: Literal) -> Element | None:
 def _promote(left: Element, right: Element) -> Element | None:
     """A real number meets a complex one of its precision: the complex one wins."""
     for real, other in ((left, right), (right, left)):
-        if isinstance(other, Literal) and other.kind == "complex" and isinstance(real, Prim):
-            if real.name in COMPLEX_OF:
-                other.bound = Prim(COMPLEX_OF[real.name])
-                return other.bound
-        if isinstance(real, Prim) and isinstance(other, Prim):
-            if COMPLEX_OF.get(real.name) == other.name:
-                return other
+        if (
+            isinstance(other, Literal)
+            and other.kind == "complex"
+            and isinstance(real, Prim)
+            and real.name in COMPLEX_OF
+        ):
+            other.bound = Prim(COMPLEX_OF[real.name])
+            return other.bound
+        if (
+            isinstance(real, Prim)
+            and isinstance(other, Prim)
+            and COMPLEX_OF.get(real.name) == other.name
+        ):
+            return other
     return None
 
 
@@ -267,8 +288,10 @@ class Array(Type):
 
         element = str(resolve(self.element))
         if self.unit != NO_UNIT:
-            element = f"{show_unit(self.unit)}" if element in ("f64", "{float}", "{integer}") else (
-                f"{element} {show_unit(self.unit)}"
+            element = (
+                f"{show_unit(self.unit)}"
+                if element in ("f64", "{float}", "{integer}")
+                else (f"{element} {show_unit(self.unit)}")
             )
         if self.shape is None:
             return f"Tensor<{element}>"
@@ -302,7 +325,7 @@ class Tuple(Type):
 
 
 @dataclass(frozen=True)
-class Sequence_(Type):
+class Vec(Type):
     """``Vec<T>``, or an array of things that are not numbers."""
 
     item: Type
@@ -359,7 +382,7 @@ class Function(Type):
 
 
 @dataclass(frozen=True)
-class Callable_(Type):
+class Callee(Type):
     """A function, closure or builtin that is known itself; ``target`` is what is called."""
 
     name: str
@@ -370,7 +393,7 @@ class Callable_(Type):
 
 
 @dataclass(frozen=True)
-class Module_(Type):
+class Imported(Type):
     """A module bound by ``use name``."""
 
     name: str
@@ -399,7 +422,7 @@ def is_exact(kind: Type) -> bool:
             return known and not isinstance(resolve(element), AnyElement)
         case Tuple(items):
             return all(is_exact(item) for item in items)
-        case Sequence_(item):
+        case Vec(item):
             return is_exact(item)
         case Named(_, arguments):
             return all(is_exact(a) for a in arguments if isinstance(a, Type))
@@ -433,24 +456,29 @@ def substitute(kind: Type, found: Mapping[str, Type | Size]) -> Type:
                 value = found[element.name]
                 element = value.element if isinstance(value, Array) else ANY_ELEMENT
             if shape is not None:
-                shape = tuple(size if is_any(size) else substitute_size(size, found)
-                              for size in shape)
+                shape = tuple(
+                    size if is_any(size) else substitute_size(size, found) for size in shape
+                )
             return Array(element, shape, unit)
         case Tuple(items):
             return Tuple(tuple(substitute(item, found) for item in items))
-        case Sequence_(item):
-            return Sequence_(substitute(item, found))
+        case Vec(item):
+            return Vec(substitute(item, found))
         case Opaque(name):
             value = found.get(name, kind)
             return value if isinstance(value, Type) else kind
         case Named(item, arguments):
-            return Named(item, tuple(
-                substitute_size(a, found) if isinstance(a, Size) else substitute(a, found)
-                for a in arguments
-            ))
+            return Named(
+                item,
+                tuple(
+                    substitute_size(a, found) if isinstance(a, Size) else substitute(a, found)
+                    for a in arguments
+                ),
+            )
         case Function(parameters, result):
-            return Function(tuple(substitute(p, found) for p in parameters),
-                            substitute(result, found))
+            return Function(
+                tuple(substitute(p, found) for p in parameters), substitute(result, found)
+            )
         case _:
             return kind
 
@@ -508,9 +536,9 @@ def match_type(pattern: Type, actual: Type, found: Bindings, generics: Sequence[
         case Tuple(items), Tuple(others) if len(items) == len(others):
             for item, other in zip(items, others, strict=True):
                 match_type(item, other, found, generics)
-        case Sequence_(item), Sequence_(other):
+        case Vec(item), Vec(other):
             match_type(item, other, found, generics)
-        case Sequence_(item), Array(_, shape) if shape is None or len(shape) == 1:
+        case Vec(item), Array(_, shape) if shape is None or len(shape) == 1:
             match_type(item, Array(actual.element, (), actual.unit), found, generics)
         case Named(item, arguments), Named(other, others) if item is other:
             for one, two in zip(arguments, others, strict=False):
@@ -518,7 +546,7 @@ def match_type(pattern: Type, actual: Type, found: Bindings, generics: Sequence[
                     match_size(one, two, found)
                 elif isinstance(one, Type) and isinstance(two, Type):
                     match_type(one, two, found, generics)
-        case Function(), Callable_():
+        case Function(), Callee():
             return
         case Function(parameters, result), Function(others, other):
             if len(parameters) != len(others):
@@ -533,9 +561,12 @@ def match_type(pattern: Type, actual: Type, found: Bindings, generics: Sequence[
 
 
 def _match_array(pattern: Array, actual: Array, found: Bindings, generics: Sequence[str]) -> None:
-    if pattern.shape is not None and actual.shape is not None:
-        if len(pattern.shape) != len(actual.shape):
-            raise Mismatch("rank")
+    if (
+        pattern.shape is not None
+        and actual.shape is not None
+        and len(pattern.shape) != len(actual.shape)
+    ):
+        raise Mismatch("rank")
     _match_element(pattern, actual, found, generics)
     if pattern.unit != actual.unit:
         raise Mismatch("unit")
@@ -544,9 +575,7 @@ def _match_array(pattern: Array, actual: Array, found: Bindings, generics: Seque
             match_size(one, two, found)
 
 
-def _match_element(
-    pattern: Array, actual: Array, found: Bindings, generics: Sequence[str]
-) -> None:
+def _match_element(pattern: Array, actual: Array, found: Bindings, generics: Sequence[str]) -> None:
     element = pattern.element
     if isinstance(element, Param) and element.name in generics:
         bound = found.get(element.name)
@@ -557,11 +586,14 @@ def _match_element(
             found[element.name] = Array(common)
             return
         given = resolve(actual.element)
-        if isinstance(given, Literal) and given.kind in ("int", "integer"):
-            if element.bound == "Float":
-                if given.kind == "integer":
-                    raise Mismatch("element", element.name)
-                given.bound = Literal("float")
+        if (
+            isinstance(given, Literal)
+            and given.kind in ("int", "integer")
+            and element.bound == "Float"
+        ):
+            if given.kind == "integer":
+                raise Mismatch("element", element.name)
+            given.bound = Literal("float")
         if isinstance(given, Prim) and element.bound == "Float" and given.name not in FLOATS:
             raise Mismatch("element", element.name)
         if isinstance(given, Prim) and given.name == "bool":
@@ -569,14 +601,17 @@ def _match_element(
         found[element.name] = Array(actual.element)
         return
     common = unify(element, actual.element)
-    if common is None or (common != resolve(element) and not isinstance(
-        resolve(element), AnyElement | Literal
-    ) and not isinstance(common, AnyElement)):
+    if common is None or (
+        common != resolve(element)
+        and not isinstance(resolve(element), AnyElement | Literal)
+        and not isinstance(common, AnyElement)
+    ):
         raise Mismatch("element")
 
 
-def broadcast(left: tuple[Size, ...] | None, right: tuple[Size, ...] | None
-              ) -> tuple[Size, ...] | None:
+def broadcast(
+    left: tuple[Size, ...] | None, right: tuple[Size, ...] | None
+) -> tuple[Size, ...] | None:
     """NumPy's broadcasting over symbolic sizes. Errors: Mismatch("shape")."""
     if left is None or right is None:
         return None
@@ -622,12 +657,12 @@ def join(left: Type, right: Type) -> Type | None:
     if isinstance(left, Tuple) and isinstance(right, Tuple) and len(left.items) == len(right.items):
         items = [join(a, b) for a, b in zip(left.items, right.items, strict=True)]
         return None if None in items else Tuple(tuple(i for i in items if i is not None))
-    if isinstance(left, Callable_ | Function) and isinstance(right, Callable_ | Function):
+    if isinstance(left, Callee | Function) and isinstance(right, Callee | Function):
         return left if left == right else UNKNOWN
     try:
         match_type(left, right, {}, ())
     except Mismatch:
         return None
-    if isinstance(left, Named | Sequence_) and not is_exact(left):
+    if isinstance(left, Named | Vec) and not is_exact(left):
         return right
     return left

@@ -15,13 +15,27 @@ from tracejit.frontend.neuralscript.lexer import SUPERSCRIPTS
 from tracejit.frontend.neuralscript.types import BASE_UNITS, NO_UNIT, Unit
 
 _DIMENSIONS = (
-    "[length]", "[mass]", "[time]", "[current]", "[temperature]", "[substance]", "[luminosity]",
+    "[length]",
+    "[mass]",
+    "[time]",
+    "[current]",
+    "[temperature]",
+    "[substance]",
+    "[luminosity]",
 )
 # Coherent derived units by their exponents of m, kg, s, A: used to print.
 _DERIVED = {
-    (1, 1, -2, 0): "N", (2, 1, -2, 0): "J", (2, 1, -3, 0): "W", (-1, 1, -2, 0): "Pa",
-    (0, 0, 1, 1): "C", (2, 1, -3, -1): "V", (2, 1, -3, -2): "Ω", (-2, -1, 4, 2): "F",
-    (0, 1, -2, -1): "T", (2, 1, -2, -1): "Wb", (2, 1, -2, -2): "H",
+    (1, 1, -2, 0): "N",
+    (2, 1, -2, 0): "J",
+    (2, 1, -3, 0): "W",
+    (-1, 1, -2, 0): "Pa",
+    (0, 0, 1, 1): "C",
+    (2, 1, -3, -1): "V",
+    (2, 1, -3, -2): "Ω",
+    (-2, -1, 4, 2): "F",
+    (0, 1, -2, -1): "T",
+    (2, 1, -2, -1): "Wb",
+    (2, 1, -2, -2): "H",
 }
 _WORDS = re.compile(r"[A-Z][a-z]+")
 _FACTOR = re.compile(r"([^⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]*)")
@@ -79,8 +93,9 @@ def _convert(spelled: str, shown: str) -> tuple[float, float, Unit]:
         raise UnknownUnit(shown) from error
     if any(name not in _DIMENSIONS for name in dimensions):
         raise UnknownUnit(shown)
-    exponents = tuple(Fraction(dimensions.get(name, 0)).limit_denominator(64)
-                      for name in _DIMENSIONS)
+    exponents = tuple(
+        Fraction(dimensions.get(name, 0)).limit_denominator(64) for name in _DIMENSIONS
+    )
     offset = float(zero.magnitude)
     factor = _exact(float(one.magnitude) - offset)
     return factor, offset, exponents

@@ -98,7 +98,7 @@ def items_of(value: Any) -> list[Any]:
     """Return what iterating over a value yields."""
     if isinstance(value, Tensor):
         return [value[i] for i in range(len(value))]
-    return value if isinstance(value, list) else list(value)
+    return value if isinstance(value, list) else list(value)  # pyright: ignore[reportUnknownVariableType]
 
 
 def format_value(value: Any, spec: str = "", unit: str = "") -> str:
@@ -108,17 +108,21 @@ def format_value(value: Any, spec: str = "", unit: str = "") -> str:
 
 
 def _format(value: Any, spec: str) -> str:
+    if isinstance(value, np.generic):
+        narrow = isinstance(value, np.float32) and not spec  # float32 has a shorter spelling
+        value = str(value) if narrow else value.item()  # pyright: ignore[reportUnknownMemberType]
     match value:
-        case bool() | np.bool_():
+        case bool():
             return format(str(bool(value)).lower(), spec)
-        case int() | np.integer():
+        case int():
             return format(int(value), spec.split(".")[0] if spec[-1:].isdigit() else spec)
-        case float() | np.floating():
+        case float():
             if not spec:
                 return str(value)
-            return format(float(value), spec if spec[-1] in "eEgfF%" or "." not in spec
-                          else f"{spec}f")
-        case complex() | np.complexfloating():
+            return format(
+                float(value), spec if spec[-1] in "eEgfF%" or "." not in spec else f"{spec}f"
+            )
+        case complex():
             return _complex(complex(value), spec)
         case str():
             return format(value, spec)
@@ -136,8 +140,9 @@ def _format(value: Any, spec: str) -> str:
             parts = ", ".join(f"{key}: {_format(item, spec)}" for key, item in fields.items())
             return f"{name} {{ {parts} }}"
         case Arrays():
-            parts = ", ".join(f"{key}: {item.dtype}{list(item.shape)}"
-                              for key, item in value.arrays.items())
+            parts = ", ".join(
+                f"{key}: {item.dtype}{list(item.shape)}" for key, item in value.arrays.items()
+            )
             return f"{{ {parts} }}"
         case FunctionValue():
             return f"<fn {getattr(value.target, 'name', 'closure')}>"
@@ -154,5 +159,8 @@ def _complex(value: complex, spec: str) -> str:
 def _array(array: np.ndarray[Any, Any], spec: str) -> str:
     if not spec:
         return np.array2string(array, separator=", ")
-    shown = {"all": lambda item: _format(item, spec)}  # pyright: ignore[reportUnknownLambdaType]
-    return np.array2string(array, separator=", ", formatter=shown)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def shown(item: Any) -> str:
+        return _format(item, spec)
+
+    return np.array2string(array, separator=", ", formatter={"all": shown})
