@@ -24,6 +24,7 @@ import numpy as np
 
 from tracejit.errors import (
     DTypeError,
+    InternalError,
     OutOfMemory,
     RangeError,
     ShapeError,
@@ -32,10 +33,10 @@ from tracejit.errors import (
     ValueArgumentError,
 )
 from tracejit.graph.graph import reachable
-from tracejit.graph.node import Node, constant, data, make
+from tracejit.graph.node import Node, constant, data, intern, make
 from tracejit.operators import Operators
 from tracejit.ops import OPS, Family
-from tracejit.ops.table import Array, DType, Shape
+from tracejit.ops.table import Array, Aval, DType, Op, Shape
 from tracejit.tracing import Trace, join, no_value, state, user_location
 
 Step = tuple[str, Mapping[str, Hashable]]
@@ -416,15 +417,15 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
     Python ``int``, ``float`` and ``complex`` are weak: they take the dtype of the others. Raises
     ``DTypeError``, ``ShapeError``, and ``RangeError`` for a Python integer the dtype cannot hold.
     """
-    row = OPS[name]
     trace: Trace | None = None
     nodes: list[Any] = []
-    dtypes: list[Any] = []
+    avals: list[Any] = []  # dtypes (or weak Python types) and shapes, in turn
     for operand in operands:
         kind = operand.__class__
         if kind in _WEAK:
             nodes.append(operand)
-            dtypes.append(kind)
+            avals.append(kind)
+            avals.append(())
             continue
         tensor: Tensor = operand if kind is Tensor else lift(operand)
         if tensor._view is None:
@@ -434,18 +435,45 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
         if source is not None and (source is not trace or not source.active):
             trace = join(trace, source)
         nodes.append(node)
-        dtypes.append(node.dtype if kind is Tensor else tensor.weak or node.dtype)
+        avals.append(node.dtype if kind is Tensor else tensor.weak or node.dtype)
+        avals.append(node.shape)
     location = user_location()
+    signature = (name, tuple(avals), tuple(attrs.items()) if attrs else ())
     try:
-        wanted, _ = row.types(tuple(dtypes))  # type: ignore[misc]
-        for position, (node, dtype) in enumerate(zip(nodes, wanted, strict=True)):
+        row, wanted, aval = _signatures.get(signature) or _resolve(signature, attrs)
+        for position, node in enumerate(nodes):
+            dtype = wanted[position]
             if node.__class__ is not Node:
                 nodes[position] = scalar(node, dtype)
             elif node.dtype is not dtype and node.dtype != dtype:
                 nodes[position] = make("cast", (node,), {"dtype": dtype.str}, location)
-        return wrap(make(row, nodes, attrs, location), trace)
+        return wrap(intern(row, tuple(nodes), attrs, aval, location), trace)
     except UserError as error:
         raise _placed(error) from None
+
+
+# What the rows said about operands of these dtypes and shapes: asking anew costs as much as the
+# rest of recording.
+_signatures: dict[Any, tuple[Op, tuple[DType, ...], Aval]] = {}
+_SIGNATURES_KEPT = 1 << 14
+
+
+def _resolve(
+    signature: tuple[str, tuple[Any, ...], Any], attrs: Mapping[str, Hashable]
+) -> tuple[Op, tuple[DType, ...], Aval]:
+    """Return the row, the dtypes its loop takes, and the result's dtype and shape."""
+    name, avals, _ = signature
+    row = OPS[name]
+    if row.arity is not None and 2 * row.arity != len(avals):
+        raise InternalError(f"{name} takes {row.arity} operands, got {len(avals) // 2}")
+    assert row.types is not None
+    wanted, _ = row.types(avals[::2])
+    operands = [Aval(d, s) for d, s in zip(wanted, avals[1::2], strict=True)]
+    resolved = (row, wanted, row.infer(operands, attrs))
+    if len(_signatures) >= _SIGNATURES_KEPT:
+        _signatures.clear()
+    _signatures[signature] = resolved
+    return resolved
 
 
 def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -61,8 +61,42 @@ class Node:
 
 
 _serials = itertools.count()
-_interned: WeakValueDictionary[Any, Node] = WeakValueDictionary()
 _lock = threading.Lock()
+
+
+class _Entry(weakref.ref[Node]):
+    """A node in the table of interned nodes; the table forgets it when nothing else holds it."""
+
+    __slots__ = ("key",)
+
+    key: Any
+
+
+# A WeakValueDictionary would do, at twice the cost of a node.
+_interned: dict[Any, _Entry] = {}
+
+
+def _forget(entry: weakref.ref[Node]) -> None:
+    assert isinstance(entry, _Entry)
+    if _interned.get(entry.key) is entry:
+        del _interned[entry.key]
+
+
+def _find(key: Any) -> Node | None:
+    entry = _interned.get(key)
+    return None if entry is None else entry()
+
+
+def _insert(key: Any, node: Node) -> Node:
+    """Enter ``node``, or return the equal one that another thread has entered first."""
+    entry = _Entry(node, _forget)
+    entry.key = key
+    with _lock:
+        found = _find(key)
+        if found is not None:
+            return found
+        _interned[key] = entry
+    return node
 
 
 def _new(
@@ -99,17 +133,33 @@ def make(
     attrs = attrs or _NO_ATTRS
     if row.arity is not None and len(operands) != row.arity:
         raise InternalError(f"{row.name} takes {row.arity} operands, got {len(operands)}")
+    key = _key(row, operands, attrs)
+    found = _find(key)
+    if found is not None:
+        return found
+    node = _new(row, operands, attrs, row.infer([n.aval for n in operands], attrs), loc)
+    return node if row.has(Fact.IMPURE) else _insert(key, node)
+
+
+def intern(
+    row: Op,
+    operands: tuple[Node, ...],
+    attrs: Mapping[str, Hashable],
+    aval: Aval,
+    loc: Location | None,
+) -> Node:
+    """Return ``make(row, operands, attrs, loc)`` for a caller who knows what it infers."""
+    key = _key(row, operands, attrs)
+    found = _find(key)
+    if found is not None:
+        return found
+    node = _new(row, operands, attrs, aval, loc)
+    return node if row.has(Fact.IMPURE) else _insert(key, node)
+
+
+def _key(row: Op, operands: tuple[Node, ...], attrs: Mapping[str, Hashable]) -> Any:
     # Operands are compared by identity: they are interned themselves.
-    key = (row, operands, tuple(sorted(attrs.items())) if attrs else ())
-    shared = not row.has(Fact.IMPURE)
-    if shared:
-        found = _interned.get(key)
-        if found is not None:
-            return found
-    aval = row.infer([n.aval for n in operands], attrs)
-    with _lock:
-        node = _new(row, operands, attrs, aval, loc)
-        return _interned.setdefault(key, node) if shared else node
+    return row, operands, tuple(sorted(attrs.items())) if attrs else ()
 
 
 def constant(value: Any, dtype: Any, loc: Location | None = None) -> Node:
@@ -117,12 +167,11 @@ def constant(value: Any, dtype: Any, loc: Location | None = None) -> Node:
     dtype = np.dtype(dtype)
     scalar = np.asarray(value).astype(dtype)
     key = ("constant", dtype.str, scalar.tobytes())
-    found = _interned.get(key)
+    found = _find(key)
     if found is not None:
         return found
     attrs = {"value": scalar.item(), "dtype": dtype.str}
-    with _lock:
-        return _interned.setdefault(key, _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc))
+    return _insert(key, _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc))
 
 
 def placeholder(
