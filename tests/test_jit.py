@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import namedtuple
@@ -156,6 +157,26 @@ def test_python_floats_are_traced_and_weak() -> None:
     assert tj.jit(lambda x, s: x * s)(A, 1j).dtype == np.complex64
 
 
+def test_a_float_whose_value_is_asked_for_is_static() -> None:
+    @tj.jit
+    def dropout(x: Any, rate: float, scale: float = 1.0) -> Any:
+        if rate > 0.5:
+            return x * scale
+        return x * math.cos(rate)
+
+    for rate in (0.7, 0.25, 0.7, -0.0, 0.0):
+        expected = A * 2 if rate > 0.5 else A * math.cos(rate)
+        result = dropout(A, rate, 2.0)
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+        assert result.dtype == np.float32
+    assert dropout.stats()["compiles"] == 4  # -0.0 and 0.0 differ
+    np.testing.assert_allclose(dropout.trace(A, 0.7)(A, 0.7), A, rtol=1e-6)
+    with pytest.raises(TraceError, match="condition"):
+        tj.jit(lambda x, rate: x if x.sum() > rate else -x)(A, 0.5)
+    with pytest.raises(ArgumentError, match="other arguments"):
+        dropout.trace(A, 0.7)(A, 0.8)
+
+
 def test_numpy_scalars_are_traced_and_strong() -> None:
     f = tj.jit(lambda x, s: x * s)
     assert f(A, np.float64(0.5)).dtype == np.float64
@@ -191,7 +212,7 @@ def test_many_static_integers_get_a_hint() -> None:
     f = tj.jit(lambda x, n: x * n)
     for n in range(STATIC_VALUES):
         f(B, n)
-    with pytest.warns(RuntimeWarning, match=r"values of the integer argument n"):
+    with pytest.warns(RuntimeWarning, match=r"values of the int argument n"):
         f(B, STATIC_VALUES)
     f(B, STATIC_VALUES + 1)  # once is enough
 
@@ -512,10 +533,27 @@ def test_generators_and_coroutines_are_refused() -> None:
         tj.jit(lambda x: (v for v in x))(A)
 
 
+class Foreign:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return B
+
+
+def test_captured_arrays_are_constants_of_the_trace() -> None:
+    weight = np.ones(4, np.float32)
+    f = tj.jit(lambda x: x * weight)
+    np.testing.assert_array_equal(f(A), A)
+    weight[:] = 5
+    np.testing.assert_array_equal(f(A), A)
+    f.clear()
+    np.testing.assert_array_equal(f(A), A * 5)
+
+
 def test_arguments_that_are_refused() -> None:
     f = tj.jit(lambda x: x)
     with pytest.raises(ArgumentError, match="neither an array nor hashable"):
         f({1, 2})
+    with pytest.raises(ArgumentError, match=r"argument x\['w'\] is a Foreign, another library"):
+        f({"w": Foreign()})
     with pytest.raises(DTypeError, match="object"):
         f(np.array([None]))
     with pytest.raises(DTypeError, match="<U1"):

@@ -58,7 +58,8 @@ def _check_arguments(
     handles: Sequence[Tensor],
     arguments: Any,
 ) -> None:
-    leaves, after = flatten(arguments)
+    # A traced float is a tensor here: a float that is one was put there, or is static.
+    leaves, after = flatten(arguments, static_floats=True)
     same = len(leaves) == len(handles) and all(
         a is b for a, b in zip(leaves, handles, strict=False)
     )

@@ -6,9 +6,12 @@ in force. What is what:
 
 - arrays and tensors are traced; NumPy in gives NumPy out, and Tensors out where an argument is one;
 - Python floats and complex numbers are traced as weak scalars (NEP 50): a new value does not
-  recompile, and float32 stays float32;
+  recompile, and float32 stays float32; a function that asks for a float's value (``if rate > 0``)
+  is traced again with all its floats static;
 - ints, bools, strings, None and other hashable objects are static: they may be sizes, axes and
   conditions, and each value is a signature of its own;
+- arrays that the function reads from globals and closures are constants of the trace; attributes
+  of plain objects among the arguments (``self.weights``) are arguments;
 - an array that the function changes in place is changed for the caller too, after the run.
 """
 
@@ -28,9 +31,9 @@ from tracejit import config
 from tracejit.errors import ArgumentError, TraceError, ValueArgumentError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.names import definition, name_of, parameter
-from tracejit.frontend.signature import is_array, leaf_key, why_new
+from tracejit.frontend.signature import has_floats, is_array, leaf_key, why_new
 from tracejit.frontend.traced import Traced
-from tracejit.frontend.trees import Spec, Tree, check_hashable, flatten, statics
+from tracejit.frontend.trees import Spec, Tree, check_statics, flatten, statics
 from tracejit.tracing import state
 
 Compile = Literal["auto", "now", "background", "never"]
@@ -67,6 +70,7 @@ class Jitted:
         "_locks",
         "_mode",
         "_relaxed",
+        "_static_floats",
         "_stats",
         "_values",
     )
@@ -89,8 +93,10 @@ class Jitted:
             self._fast: tuple[Any, dict[Key, _Fast]] = (None, {})
             self._locks: dict[Key, threading.Lock] = {}
             self._stats = _Counts()
-            self._values: dict[str, set[int]] = {}
+            self._values: dict[str, set[Any]] = {}
             self._hinted = False
+            # Set when the function asks for the value of a float (``if rate > 0``).
+            self._static_floats = False
             self._last: Key | None = None
 
     # -- calling -----------------------------------------------------------------------------------
@@ -108,7 +114,7 @@ class Jitted:
                 if kind is np.ndarray:
                     # ``num`` has the contiguity and alignment bits, which strides do not tell.
                     parts += (a.dtype, a.shape, a.strides, a.flags.num)
-                elif kind is float or kind is complex:
+                elif (kind is float or kind is complex) and not self._static_floats:
                     parts.append(kind)
                 elif kind in _STATIC:
                     parts += (kind, a)
@@ -140,15 +146,23 @@ class Jitted:
         self, fast_key: Key | None, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Flatten any arguments, find or make the compiled form, run it."""
-        leaves, tree = flatten((args, kwargs))
-        key = (tree, tuple(leaf_key(leaf, self.__name__) for leaf in leaves), settings)
+        name, static_floats = self.__name__, self._static_floats
+        leaves, tree = flatten((args, kwargs), static_floats=static_floats)
+        key = (tree, tuple(leaf_key(leaf, name) for leaf in leaves), settings)
         try:
             compiled = self._compiled.get(key)
         except TypeError:
-            check_hashable(tree, self.__name__)
+            check_statics(tree, self.__wrapped__)
             raise
         if compiled is None:
-            compiled = self._compile(key, leaves, tree)
+            check_statics(tree, self.__wrapped__)
+            try:
+                compiled = self._compile(key, leaves, tree)
+            except TraceError:
+                if static_floats or not has_floats(leaves):
+                    raise
+                # The function may have asked for the value of a float: then floats are static.
+                return self._retry_static(settings, args, kwargs)
         if fast_key is not None:
             current, table = self._fast
             if current is not settings or len(table) >= SIGNATURES_KEPT:
@@ -156,20 +170,33 @@ class Jitted:
             table[fast_key] = _fast_entry(compiled, args, leaves)
         return compiled.call(leaves, self.plain, args, kwargs)
 
+    def _retry_static(self, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call with static floats; keep them static where that is what was missing."""
+        self._static_floats = True
+        try:
+            return self._call_general(None, settings, args, kwargs)
+        except TraceError:
+            self._static_floats = False
+            raise
+
     def _compile(self, key: Key, leaves: Sequence[Any], tree: Tree) -> Compiled:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            compiled = self._compiled.get(key)
-            if compiled is not None:
+        try:
+            with lock:
+                compiled = self._compiled.get(key)
+                if compiled is not None:
+                    return compiled
+                interpret = self._mode == "never" or config.disable_jit()
+                compiled = compile_signature(
+                    self.__wrapped__, leaves, tree, fast_math=self._relaxed, interpret=interpret
+                )
+                with self._lock:
+                    self._remember(key, tree, compiled)
                 return compiled
-            interpret = self._mode == "never" or config.disable_jit()
-            compiled = compile_signature(
-                self.__wrapped__, leaves, tree, fast_math=self._relaxed, interpret=interpret
-            )
+        finally:
             with self._lock:
-                self._remember(key, tree, compiled)
-        return compiled
+                self._locks.pop(key, None)
 
     def _remember(self, key: Key, tree: Tree, compiled: Compiled) -> None:
         stats = self._stats
@@ -184,22 +211,22 @@ class Jitted:
         while len(self._compiled) >= SIGNATURES_KEPT:
             self._compiled.pop(next(iter(self._compiled)))
         self._compiled[key] = compiled
-        self._locks.pop(key, None)
         self._hint(tree)
 
     def _hint(self, tree: Tree) -> None:
-        """Warn once when an integer argument makes one compilation a value."""
+        """Warn once when a number as argument makes one compilation a value."""
         for path, value in statics(tree):
-            if type(value) is not int:
+            if type(value) not in (int, float, complex):
                 continue
             seen = self._values.setdefault(path, set())
             seen.add(value)
             if len(seen) > STATIC_VALUES and not self._hinted:
                 self._hinted = True
                 warnings.warn(
-                    f"{self.__name__} has been compiled for {len(seen)} values of the integer "
-                    f"argument {parameter(self.__wrapped__, path)}. Ints are static; pass "
-                    "np.int64(n) or a float where it is only a number in the arithmetic.",
+                    f"{self.__name__} has been compiled for {len(seen)} values of the "
+                    f"{type(value).__name__} argument {parameter(self.__wrapped__, path)}, whose "
+                    "value decides what it does. Where it is only a number in the arithmetic, "
+                    "pass an array or a NumPy scalar, such as np.int64(n).",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -365,11 +392,15 @@ def trace(function: Callable[..., Any], *examples: Any, **keywords: Any) -> Trac
     if isinstance(function, Jitted):
         function = function.__wrapped__
     check_function(function)
+    interpret, static_floats = config.disable_jit(), False
     leaves, tree = flatten((examples, keywords))
-    check_hashable(tree, function.__name__)
-    for leaf in leaves:
-        leaf_key(leaf, function.__name__)
-    compiled = compile_signature(
-        function, leaves, tree, fast_math=relaxed, interpret=config.disable_jit()
-    )
-    return Traced(function, compiled, tree)
+    check_statics(tree, function)
+    try:
+        compiled = compile_signature(function, leaves, tree, fast_math=relaxed, interpret=interpret)
+    except TraceError:
+        if not has_floats(leaves):
+            raise
+        static_floats = True
+        leaves, tree = flatten((examples, keywords), static_floats=True)
+        compiled = compile_signature(function, leaves, tree, fast_math=relaxed, interpret=interpret)
+    return Traced(function, compiled, tree, static_floats=static_floats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, TypeGuard, cast
 
@@ -43,6 +44,11 @@ class ArrayKey(tuple[DType, Shape, Shape | None]):
 def is_array(value: Any) -> TypeGuard[Array]:
     """True for ndarrays and their subclasses."""
     return isinstance(value, np.ndarray)
+
+
+def has_floats(leaves: Sequence[Any]) -> bool:
+    """True where a leaf is a Python float or complex number."""
+    return any(type(leaf) in (float, complex) for leaf in leaves)
 
 
 def leaf_key(leaf: Any, function: str) -> Any:

@@ -30,10 +30,18 @@ class Traced:
     Calling it runs the compiled form; the arguments must have the examples' signature.
     """
 
-    def __init__(self, function: Callable[..., Any], compiled: Compiled, tree: Tree):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        compiled: Compiled,
+        tree: Tree,
+        *,
+        static_floats: bool = False,
+    ):
         self.function = function
         self.compiled = compiled
         self._tree = tree
+        self._static_floats = static_floats
 
     @property
     def source(self) -> Graph:
@@ -86,7 +94,7 @@ class Traced:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = name_of(self.function)
-        leaves, tree = flatten((args, kwargs))
+        leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
         keys = tuple(leaf_key(leaf, name) for leaf in leaves)
         if tree != self._tree or keys != self.compiled.keys:
             raise ArgumentError(

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from tracejit.errors import ArgumentError, LimitError
+from tracejit.frontend.names import name_of, parameter
 from tracejit.tensor import Tensor
 
 MAX_DEPTH = 64
@@ -54,6 +55,22 @@ class _Mark:
         return self.name
 
 
+class _Number:
+    """A static float or complex number, compared by its text."""
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, value: complex):
+        self.value = value
+        self.text = repr(value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Number) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
 LEAF_MARK, STATIC_MARK, OBJECT_MARK = _Mark("leaf"), _Mark("static"), _Mark("object")
 LEAF = Tree(LEAF_MARK)
 
@@ -61,18 +78,26 @@ _LEAF_TYPES = (np.ndarray, Tensor, np.generic, float, complex, Spec)
 _ATOMS = frozenset({int, bool, str, bytes, type(None), type, FunctionType, np.dtype})
 
 
-def flatten(value: Any) -> tuple[list[Any], Tree]:
-    """Return the leaves of ``value`` in order, and its tree. Raises LimitError when too deep."""
+def flatten(value: Any, *, static_floats: bool = False) -> tuple[list[Any], Tree]:
+    """Return the leaves of ``value`` in order, and its tree. Raises LimitError when too deep.
+
+    ``static_floats`` makes Python floats and complex numbers static instead of leaves.
+    """
     leaves: list[Any] = []
-    tree = _flatten(value, leaves, 0, ())
+    tree = _flatten(value, leaves, 0, (), static_floats)
     return leaves, tree
 
 
-def _flatten(value: Any, leaves: list[Any], depth: int, around: tuple[int, ...]) -> Tree:
+def _flatten(
+    value: Any, leaves: list[Any], depth: int, around: tuple[int, ...], static_floats: bool
+) -> Tree:
     kind: Any = value.__class__
     if kind in _ATOMS:
         return Tree(STATIC_MARK, (kind, value))
     if isinstance(value, _LEAF_TYPES):
+        if static_floats and kind in (float, complex):
+            # 0.0 == -0.0, and nan != nan: the text tells them apart and together.
+            return Tree(STATIC_MARK, (kind, _Number(cast(complex, value))))
         leaves.append(value)
         return LEAF
     found = _children(value, kind, depth)
@@ -82,7 +107,8 @@ def _flatten(value: Any, leaves: list[Any], depth: int, around: tuple[int, ...])
         raise LimitError(f"arguments nest deeper than {MAX_DEPTH} containers")
     mark, meta, children = found
     around = (*around, id(value))
-    return Tree(mark, meta, tuple(_flatten(c, leaves, depth + 1, around) for c in children))
+    inner = [_flatten(c, leaves, depth + 1, around, static_floats) for c in children]
+    return Tree(mark, meta, tuple(inner))
 
 
 def _children(value: Any, kind: Any, depth: int) -> tuple[Any, Hashable, Sequence[Any]] | None:
@@ -109,10 +135,16 @@ def is_plain_object(value: Any, kind: Any) -> bool:
         and kind.__eq__ is object.__eq__
         and kind.__new__ is object.__new__
         and kind.__getattribute__ is object.__getattribute__
+        and not is_foreign_array(kind)
         and kind.__module__.partition(".")[0] not in sys.stdlib_module_names
         and hasattr(value, "__dict__")
         and not any("__slots__" in vars(base) for base in kind.__mro__[:-1])
     )
+
+
+def is_foreign_array(kind: Any) -> bool:
+    """True for classes of other libraries' arrays (torch, pandas, …): no leaf, no constant."""
+    return hasattr(kind, "__array__") or hasattr(kind, "__dlpack__")
 
 
 def unflatten(tree: Tree, leaves: Sequence[Any]) -> Any:
@@ -129,7 +161,7 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     if kind is LEAF_MARK:
         return next(leaves)
     if kind is STATIC_MARK:
-        return cast("tuple[type, Any]", tree.meta)[1]
+        return _static(tree)
     children = [_unflatten(child, leaves) for child in tree.children]
     if kind is list:
         return children
@@ -145,6 +177,11 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     return _object(kind, cast("tuple[str, ...]", tree.meta), children)
 
 
+def _static(tree: Tree) -> Any:
+    value = cast("tuple[type, Any]", tree.meta)[1]
+    return value.value if isinstance(value, _Number) else value
+
+
 def _object(cls: Any, names: Sequence[str], values: Sequence[Any]) -> Any:
     made: Any = object.__new__(cls)
     for name, value in zip(names, values, strict=True):
@@ -158,7 +195,7 @@ def statics(tree: Tree) -> Iterator[tuple[str, Any]]:
     while stack:
         path, top = stack.pop()
         if top.kind is STATIC_MARK:
-            yield path, cast("tuple[type, Any]", top.meta)[1]
+            yield path, _static(top)
         stack += [(path + step, child) for step, child in reversed(_steps(top))]
 
 
@@ -187,14 +224,20 @@ def _steps(tree: Tree) -> list[tuple[str, Tree]]:
     return list(zip(names, tree.children, strict=True))
 
 
-def check_hashable(tree: Tree, function: str) -> None:
-    """Raise ArgumentError where a static argument cannot be compared by value."""
+def check_statics(tree: Tree, function: Callable[..., Any]) -> None:
+    """Raise ArgumentError where a static argument is an array, or cannot be compared by value."""
     for path, value in statics(tree):
+        what = f"{name_of(function)}: argument {parameter(function, path)}"
+        kind: Any = value.__class__
+        if is_foreign_array(kind):
+            raise ArgumentError(
+                f"{what} is a {kind.__name__}, another library's array",
+                hint="pass np.asarray(x), or tj.asarray(x)",
+            )
         try:
             hash(value)
         except TypeError:
             raise ArgumentError(
-                f"{function}: argument {path} is a {type(value).__name__}, which is neither an "
-                "array nor hashable",
+                f"{what} is a {kind.__name__}, which is neither an array nor hashable",
                 hint="pass an array (np.asarray), a tuple, or a hashable object",
             ) from None
