@@ -53,9 +53,6 @@ REGIONS: dict[str, tuple[tuple[float, float], ...]] = {
     "sin": (*_ALL, (-1e5, 1e5)), "cos": (*_ALL, (-1e5, 1e5)), "tan": (*_ALL, (-1e5, 1e5)),
 }  # fmt: skip
 
-# Sums whose terms cancel near 0: the error there is against the larger term, as NumPy's.
-ABSOLUTE = frozenset({"logaddexp", "logaddexp2"})
-
 
 class Kernel:
     """A registered function compiled for one dtype and target, called on arrays.
@@ -253,6 +250,21 @@ def ulp_errors(result: Array, truth: Reference, scale: Array | None = None) -> A
         return np.where(np.isnan(error), np.inf, error)
 
 
+def unit_scale(name: str, arguments: Sequence[Array], truth: Reference) -> Array | None:
+    """Return what the unit is taken from where that is not the true value alone.
+
+    logaddexp: also the arguments, since the terms cancel near 0, as NumPy's do. lgamma: at least
+    1 for negative arguments, which have a root beside every pole.
+    """
+    size = np.abs(truth.hi)
+    with np.errstate(all="ignore"):
+        if name in ("logaddexp", "logaddexp2"):
+            return np.maximum.reduce([size, *(np.abs(a.astype(np.float64)) for a in arguments)])
+        if name == "lgamma":
+            return np.where(arguments[0] < 0, np.maximum(size, 1.0), size)
+    return None
+
+
 # -- inputs ----------------------------------------------------------------------------------------
 
 
@@ -304,11 +316,7 @@ def measure(name: str, dtype: str, levels: Sequence[str], count: int) -> dict[st
     """Sampled errors per level."""
     arguments = samples(name, dtype, count)
     truth = reference(name, arguments)
-    scale = None
-    if name in ABSOLUTE:
-        with np.errstate(invalid="ignore"):
-            scale = np.maximum.reduce([np.abs(a.astype(np.float64)) for a in arguments])
-            scale = np.maximum(scale, np.abs(truth.hi))
+    scale = unit_scale(name, arguments, truth)
     found: dict[str, Errors] = {}
     for level in levels:
         errors = ulp_errors(kernel(name, dtype, level)(*arguments), truth, scale)

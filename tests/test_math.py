@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks.ulp import (
-    ABSOLUTE,
     REFERENCES,
     Kernel,
     Reference,
@@ -20,6 +19,7 @@ from benchmarks.ulp import (
     reference,
     samples,
     ulp_errors,
+    unit_scale,
 )
 from tracejit.codegen.llvm import assembly, compile_object
 from tracejit.codegen.math import FUNCTIONS
@@ -157,12 +157,8 @@ def _sampled(name: str, dtype: str) -> tuple[list[np.ndarray], Reference, np.nda
     """Arguments and reference values, found once for all levels."""
     if (name, dtype) not in _references:
         arguments = samples(name, dtype, 2000, seed=1)
-        scale = None
         truth = reference(name, arguments)
-        if name in ABSOLUTE:
-            with np.errstate(invalid="ignore"):
-                largest = np.maximum(*(np.abs(a.astype(np.float64)) for a in arguments))
-                scale = np.maximum(largest, np.abs(truth.hi))
+        scale = unit_scale(name, arguments, truth)
         _references[name, dtype] = arguments, truth, scale
     return _references[name, dtype]
 
