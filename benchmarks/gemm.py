@@ -34,7 +34,9 @@ from tracejit.codegen.target import Target
 from tracejit.runtime import cpu
 from tracejit.runtime.loader import LoadedObject
 
-SQUARE = [(n, n, n) for n in (8, 16, 31, 32, 64, 97, 100, 127, 128, 256, 257, 512, 1000, 1024, 2048)]
+SQUARE = [
+    (n, n, n) for n in (8, 16, 31, 32, 64, 97, 100, 127, 128, 256, 257, 512, 1000, 1024, 2048)
+]
 OTHER = [
     (1, 512, 512), (512, 1, 512), (1, 2048, 2048), (2048, 1, 2048), (1, 1, 4096),
     (300, 300, 1), (8, 1024, 1024), (64, 10, 128), (64, 128, 784), (32, 1024, 1000),
@@ -131,12 +133,12 @@ def report(sizes: list[tuple[int, int, int]], seconds: float) -> None:
         print(f"{'m x n x k':>16} {'tracejit':>28} {'numpy':>28} {'min':>6} {'median':>7}")
         ratios: list[float] = []
         for m, n, k in sizes:
+            rate = 2e-9 * m * n * k
             times = race(target, repeat.address("repeat"), (m, n, k), dtype, seconds)
             best = [min(t) for t in times]
             median = [statistics.median(t) for t in times]
             cells = [
-                f"{t * 1e6:11.1f} us {2e-9 * m * n * k / t:6.1f} {2e-7 * m * n * k / t / top:4.0f} %"
-                for t in best
+                f"{t * 1e6:11.1f} us {rate / t:6.1f} {100 * rate / t / top:4.0f} %" for t in best
             ]
             ratios.append(best[1] / best[0])
             print(
@@ -158,7 +160,8 @@ def report_compile() -> None:
         for spec in sorted(specs, key=str):
             best = min(compile_seconds(target, spec) for _ in range(5))
             packed = f"pack A {spec.pack_a:d} B {spec.pack_b:d}"
-            print(f"{spec.dtype} {spec.kind:6} a {spec.a:5} b {spec.b:5} {packed} {best * 1e3:6.1f} ms")
+            layout = f"a {spec.a:5} b {spec.b:5}"
+            print(f"{spec.dtype} {spec.kind:6} {layout} {packed} {best * 1e3:6.1f} ms")
 
 
 def parse(text: str) -> tuple[int, int, int]:

@@ -10,8 +10,8 @@
 Where an operand is not packed the microkernel reads it in place; then only the columns beyond
 the last whole vector are copied. The first k block writes C, later ones add to it: C is never
 read before it is written, so what it held does not matter. Blocks that are not whole, that do
-not lie along the rows of C, or that an epilogue is to see go through a small tile in the
-workspace (``finish``).
+not lie along the rows of C, or that the epilogue is to see (in the last k block) go through a
+small tile in the workspace (``finish``).
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ def _micro_name(name: str, rows: int, vectors: int) -> str:
     return f"{name}.{rows}x{vectors}"
 
 
-def _uses_tile_always(spec: GemmSpec) -> bool:
-    return spec.epilogue is not None or spec.c != "last"
+def _offered(heights: list[int]) -> list[int]:
+    return sorted(set(heights) - {0})
 
 
 def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
     a_row: int | None = 1 if spec.pack_a or spec.a == "first" else None
     a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
     for vectors in (unit.vectors, 1):
-        for rows in set(panel_heights(unit, spec.pack_a)) - {0}:
+        for rows in _offered(panel_heights(unit, spec.pack_a)):
             shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth)
             emit_microkernel(module, _micro_name(name, rows, vectors), shape)
     emit_finish(module, f"{name}.finish", spec)
@@ -267,16 +267,11 @@ class _Panels(Frame):
         rows: Value, columns: Value, vectors: int,
     ) -> None:  # fmt: skip
         """Call the microkernel on C itself where the block is whole, else on the tile."""
-        b, unit = self.b, self.unit
-        if _uses_tile_always(self.spec):
-            whole = const(False, I1)
-        elif columns.is_literal and not self.spec.pack_a:
+        b = self.b
+        whole = self._whole(block, rows, columns, vectors)
+        if whole.text == "true":
             self._dispatch(call, rows, vectors)
             return
-        else:
-            whole = b.compare("eq", columns, const(vectors * unit.lanes, I64))
-            if self.spec.pack_a:
-                whole = b.and_(whole, b.compare("eq", rows, const(unit.rows, I64)))
         tile_row = const(self.unit.columns, I64)
         self._dispatch(
             call._replace(
@@ -298,10 +293,24 @@ class _Panels(Frame):
 
         b.if_(b.not_(whole), finish)
 
+    def _whole(self, block: _Block, rows: Value, columns: Value, vectors: int) -> Value:
+        """Return (i1) whether the microkernel may write its block of C itself."""
+        b, unit = self.b, self.unit
+        if self.spec.c != "last":
+            return const(False, I1)
+        whole = const(True, I1)
+        if not columns.is_literal:
+            whole = b.compare("eq", columns, const(vectors * unit.lanes, I64))
+        if self.spec.pack_a:
+            whole = b.and_(whole, b.compare("eq", rows, const(unit.rows, I64)))
+        if self.spec.epilogue is not None:
+            whole = b.and_(whole, b.not_(block.last))
+        return whole
+
     def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
         """Call the microkernel for ``rows`` rows, which is known at run time only."""
         b = self.b
-        functions = {h: f"@{_micro_name(self.name, h, vectors)}" for h in set(self.heights) - {0}}
+        functions = {h: f"@{_micro_name(self.name, h, vectors)}" for h in _offered(self.heights)}
         chosen = Value(functions.pop(self.unit.rows), PTR)
         for height, function in sorted(functions.items()):
             same = b.compare("eq", rows, const(height, I64))

@@ -217,11 +217,17 @@ def _transpose_strip(
         loaded += [Value("poison", vector)] * (lanes - count)
         to = b.element(panel.target, b.mul(depth, const(width, I64)), type)
         for i, column in enumerate(transpose(b, loaded)):
-            value = column if stored == lanes else b.shuffle(column, None, range(stored))
+            value = _first_lanes(b, column, stored)
             b.store(value, b.element(to, const(i * width + start, I64), type))
         return []
 
     b.loop(const(0, I64), stop, lanes, [], body)
+
+
+def _first_lanes(b: Builder, value: Value, count: int) -> Value:
+    if count == value.type.lanes:
+        return value
+    return b.shuffle(value, None, range(count)) if count > 1 else b.extract(value, 0)
 
 
 def transpose(b: Builder, rows: list[Value]) -> list[Value]:
