@@ -263,7 +263,17 @@ def _ordered(loop: Loop, predicate: str) -> str:
 
 def _comparison(predicate: str) -> Lowering:
     def entry(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-        return b.compare(_ordered(loop, predicate), x[0], x[1])
+        kinds = [d.kind for d in loop.operands]
+        if sorted(kinds) != ["i", "u"]:
+            return b.compare(_ordered(loop, predicate), x[0], x[1])
+        # int64 against uint64: a negative number is below every unsigned one.
+        signed = x[kinds.index("i")]
+        negative = b.compare("lt", signed, const(0, signed.type))
+        unsigned = "u" + predicate if predicate not in ("eq", "ne") else predicate
+        below = kinds[0] == "i"
+        answer = predicate == "ne" or (predicate in ("lt", "le")) == below and predicate != "eq"
+        usual = b.compare(unsigned, x[0], x[1])
+        return b.select(negative, const(answer, negative.type), usual)
 
     return entry
 

@@ -100,6 +100,7 @@ class KernelEmitter:
         self.extents: list[Value] = []
         self.strides: list[list[Value]] = []
         self.index_terms: dict[int, list[Value]] = {}
+        self.constants: dict[int, Value] = {}
         self.roots: list[Value] = []
         # Values that the nest being written loads from scratch instead of computing.
         self.reused: dict[int, int] = {}
@@ -152,6 +153,10 @@ class KernelEmitter:
                     if coefficient == 0:
                         terms[axis + 1] = const(0, I64)
                 self.index_terms[position] = terms
+            elif isinstance(expr, Const) and not expr.literal:
+                address = b.element(self.sizes, const(slot, I64), I64)
+                self.constants[position] = b.load(address, register_type(expr.dtype))
+                slot += 1
         if any(a.buffer == SCRATCH for a in kernel.accesses):
             self._allocate_scratch(size())
 
@@ -390,6 +395,8 @@ class KernelEmitter:
             expr = Load(expr.dtype, expr.axes, self.reused[position])
         match expr:
             case Const():
+                if position in self.constants:
+                    return [self.constants[position]]
                 return [const(expr.value, register_type(expr.dtype))]
             case Load():
                 return self._load(expr, scope)

@@ -6,23 +6,27 @@ an answer: the caller warns once and interprets it.
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
-from math import prod
+from typing import Any, cast
 
 from tracejit import config
 from tracejit.codegen import contraction, elementwise
 from tracejit.codegen.builder import Module
 from tracejit.codegen.loops import ENTRY, emit_kernel
 from tracejit.codegen.target import Target
+from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
-from tracejit.graph.node import Node
+from tracejit.graph.node import Node, placeholder
 from tracejit.graph.passes import canonicalise
 from tracejit.ops.table import Array
 from tracejit.runtime import cpu
 from tracejit.runtime.code import obtain
 from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.interpreter import run_graph
+from tracejit.runtime.threads import available
 from tracejit.schedule.grain import grain
 from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.schedule import (
@@ -105,15 +109,9 @@ def _contraction_call(
         pointers,
         arguments.sizes,
         contraction.tile_count(spec, target, problem),
-        _tile_grain(problem),
+        contraction.tile_grain(spec, target, problem, available()),
         contraction.workspace_bytes(spec, target, problem),
     )
-
-
-def _tile_grain(problem: contraction.GemmProblem) -> int:
-    """Return how many tiles of a product make one chunk; small products stay whole."""
-    small = prod(problem.batch) * problem.m * problem.n * problem.k < 1 << 18
-    return 1 << 40 if small else 1
 
 
 def _gemm_problem(step: ContractionStep) -> contraction.GemmProblem:
@@ -140,17 +138,79 @@ def _gemm_problem(step: ContractionStep) -> contraction.GemmProblem:
     )
 
 
+# Graphs that were evaluated on demand, by structure: a loop at program level records the same
+# operations on other data each time round, and should plan and compile them once.
+_MAX_PLANS = 256
+_plans: OrderedDict[Any, Executable] = OrderedDict()
+_plans_lock = threading.Lock()
+
+
 def evaluate(nodes: Sequence[Node]) -> list[Array]:
     """Return the values of ``nodes``, whose leaves are all data."""
     graph = Graph((), nodes)
     if config.disable_jit():
         return run_graph(graph, ())
+    key, leaves = _structure(graph)
     try:
-        executable = compile_graph(graph, ())
+        executable = _planned(key, graph, leaves)
+    except UserError:
+        raise
     except Exception as error:  # any failure of ours must not cost the user the answer
         warn_interpreted(error)
         return run_graph(graph, ())
-    return executable.run(())
+    return executable.run([cast(Array, leaf.value) for leaf in leaves])
+
+
+def _planned(key: Any, graph: Graph, leaves: Sequence[Node]) -> Executable:
+    with _plans_lock:
+        found = _plans.get(key)
+        if found is not None:
+            _plans.move_to_end(key)
+            return found
+    executable = compile_graph(_lifted(graph, leaves), [layout_of(_value(n)) for n in leaves])
+    with _plans_lock:
+        _plans[key] = executable
+        if len(_plans) > _MAX_PLANS:
+            _plans.popitem(last=False)
+    return executable
+
+
+def _value(leaf: Node) -> Array:
+    return cast(Array, leaf.value)
+
+
+def layout_of(array: Array) -> Layout:
+    """Return None for a C-contiguous array, else its strides in elements."""
+    if array.flags.c_contiguous:
+        return None
+    return tuple(s // array.itemsize for s in array.strides)
+
+
+def _structure(graph: Graph) -> tuple[Any, list[Node]]:
+    """Return a key that graphs with equal structure share, and the data leaves in order."""
+    position: dict[Node, int] = {}
+    leaves: list[Node] = []
+    parts: list[Any] = [cpu.target().name]
+    for number, node in enumerate(graph.nodes):
+        position[node] = number
+        if node.value is not None:
+            leaves.append(node)
+            parts.append((node.dtype, node.shape, layout_of(node.value)))
+        else:
+            attrs = tuple(sorted(node.attrs.items())) if node.attrs else ()
+            # repr tells −0.0 from 0.0 and 1 from True, which compare equal.
+            exact = repr(attrs) if node.op.name == "constant" else attrs
+            parts.append((node.op.name, exact, tuple([position[i] for i in node.inputs])))
+    parts.append(tuple(position[o] for o in graph.outputs))
+    return tuple(parts), leaves
+
+
+def _lifted(graph: Graph, leaves: Sequence[Node]) -> Graph:
+    """Return ``graph`` with its data leaves as inputs."""
+    inputs = [placeholder(i, n.dtype, n.shape) for i, n in enumerate(leaves)]
+    image = dict(zip(leaves, inputs, strict=True))
+    lifted = graph.rewrite(lambda node, operands: image.get(node))
+    return Graph(inputs, lifted.outputs)
 
 
 _warned: set[str] = set()

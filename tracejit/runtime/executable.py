@@ -8,6 +8,7 @@ outputs and arena, and makes one native call per stretch between opaque steps.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from tracejit.codegen.driver import RECORD
 from tracejit.codegen.target import Target
 from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
+from tracejit.runtime import monitor
 from tracejit.runtime.code import Code, driver
 from tracejit.runtime.interpreter import evaluate_node
 from tracejit.runtime.threads import available, pool_address
@@ -151,7 +153,16 @@ class Executable:
         return sum(c.seconds for c in {id(c): c for c in self.codes}.values())
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Return the outputs for ``arrays``, which have the dtypes, shapes and layouts compiled for."""
+        """Return the outputs for ``arrays``, of the dtypes, shapes and layouts compiled for."""
+        recording = monitor.active
+        if recording is None:
+            return self._run(arrays)
+        started = time.perf_counter()
+        results = self._run(arrays)
+        recording.add(self, time.perf_counter() - started)
+        return results
+
+    def _run(self, arrays: Sequence[Array]) -> list[Array]:
         bases = self._template.copy()
         held: dict[int, Array] = {}
         for i, number in self._inputs:
@@ -188,6 +199,8 @@ class Executable:
 
     def _array(self, view: View, held: dict[int, Array], block: Array | None) -> Array:
         """Return a NumPy view of a stored value."""
+        if 0 in view.shape:
+            return np.empty(view.shape, view.dtype)
         buffer = self.schedule.buffers[view.buffer]
         if buffer.value is not None:
             base = buffer.value
@@ -196,10 +209,7 @@ class Executable:
         else:
             raw = cast(Array, block)[buffer.offset : buffer.offset + buffer.nbytes]
             base = raw.view(buffer.dtype).reshape(buffer.shape)
-        itemsize = view.dtype.itemsize
-        if 0 in view.shape:
-            return np.empty(view.shape, view.dtype)
-        return _strided(base, view, itemsize)
+        return _strided(base, view)
 
     def _collect(self, held: dict[int, Array], block: Array | None) -> list[Array]:
         """Return the outputs as arrays of their own."""
@@ -220,12 +230,12 @@ class Executable:
         return results
 
 
-def _strided(base: Array, view: View, itemsize: int) -> Array:
+def _strided(base: Array, view: View) -> Array:
     """Return ``base``'s memory from element ``view.offset`` on, under the view's strides."""
+    itemsize = view.dtype.itemsize
     strides = tuple(s * itemsize for s in view.strides)
     if view.offset == 0 and strides == base.strides and view.shape == base.shape:
         return base
-    # as_strided starts at the first element of an array: find one at the byte offset.
     interface = {
         "shape": view.shape,
         "strides": strides,

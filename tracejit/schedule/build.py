@@ -69,7 +69,7 @@ class KernelBuilder:
     # -- instances -----------------------------------------------------------------------------
 
     def _store(self, root: Root) -> Store:
-        value = self._value((root.node, root.index))
+        value = self._value((root.node, root.value_index))
         target = root.target
         place = cast(Place, self.place(target.node))
         strides = contiguous_strides(target.shape)

@@ -61,6 +61,11 @@ class Root:
     index: Map
     target: Target
 
+    @property
+    def value_index(self) -> Map:
+        """The map that ``node`` is read at: ``index``, broadcast where a scalar fills a region."""
+        return broadcast(self.index, self.node.shape)
+
 
 @dataclass(eq=False, slots=True)
 class Cluster:
@@ -344,7 +349,7 @@ class Fuser:
             if 0 in shape:
                 continue
             cluster = self._cluster_into(piece, shape, start, target)
-            self._demand(piece).read(cluster, cluster.roots[0].index)
+            self._demand(piece).read(cluster, cluster.roots[0].value_index)
 
 
 Piece = tuple[Node, Shape, tuple[int, ...], Target]

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from tracejit.ops.table import DType
 
 
@@ -57,6 +59,25 @@ class Load(Expr):
 @dataclass(frozen=True, slots=True)
 class Const(Expr):
     value: Any
+
+
+    @property
+    def literal(self) -> bool:
+        """Whether the code holds the value; other constants are run-time arguments.
+
+        A kernel that scales by 0.1 is the same code as one that scales by 0.2: a loop whose
+        constants change (a step size, a class number) compiles once.
+        """
+        return self.dtype.kind == "b" or self.value in _LITERALS or self.value != self.value
+
+    def bits(self) -> int:
+        """Return the value's bits in the low end of an i64."""
+        raw = np.asarray(self.value, self.dtype).tobytes().ljust(8, b"\0")
+        return int.from_bytes(raw, "little", signed=True)
+
+
+# Values that simplify the code they stand in.
+_LITERALS = frozenset({0, 1, -1, 2, 0.5, float("inf"), float("-inf")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +177,7 @@ class Kernel:
                 case Load():
                     parts.append(f"load {e.access}")
                 case Const():
-                    parts.append(f"const {e.dtype.str} {e.value!r}")
+                    parts.append(f"const {e.dtype.str} {repr(e.value) if e.literal else '?'}")
                 case Index():
                     parts.append(f"index {e.dtype.str} {''.join('0' if c == 0 else 's' for c in e.coefficients)}")
                 case Apply():
@@ -181,13 +202,15 @@ class Kernel:
         return len(self.labels)
 
     def sizes(self) -> list[int]:
-        """Return the run-time integers: extents, strides, index coefficients, scratch bytes."""
+        """Return the run-time arguments: extents, strides, index terms, constants, scratch size."""
         values = list(self.extents)
         for access in self.accesses:
             values += access.strides
         for expr in self.exprs:
             if isinstance(expr, Index):
                 values += (expr.offset, *expr.coefficients)
+            elif isinstance(expr, Const) and not expr.literal:
+                values.append(expr.bits())
         return [*values, self.scratch]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tracejit.graph.node import Node
-from tracejit.ops.table import DType, Fact, Family
+from tracejit.ops.table import DType, Fact, Family, Op
+from tracejit.schedule.index import VIEWS
 
 NATIVE_DTYPES = frozenset(
     np.dtype(name)
@@ -62,3 +63,25 @@ def cost(node: Node) -> int:
         return 2
     return _COSTS.get(node.op.name, 1)
 
+
+
+def how(op: Op, lowers: Lowers) -> str:
+    """Return in words how ``op`` runs: in a kernel, by decomposition, as a view, or in NumPy."""
+    if op.family is Family.LEAF:
+        return "leaf"
+    if op.decompose is not None:
+        return "decomposed"
+    if op.name in NATIVE_REDUCTIONS or op.name in PIECEWISE:
+        return "kernel"
+    if op.name == "matmul":
+        return "matrix kernel"
+    if op.name in VIEWS:
+        return "index map"
+    floats = [np.dtype(np.float64)] * (op.arity or 1)
+    bools = [np.dtype(bool)] * (op.arity or 1)
+    integers = [np.dtype(np.int64)] * (op.arity or 1)
+    if op.family is Family.ELEMENTWISE and lowers(op.name, floats):
+        return "kernel" if lowers(op.name, integers) else "kernel (floats)"
+    if op.family is Family.ELEMENTWISE and lowers(op.name, bools):
+        return "kernel"
+    return "NumPy"

@@ -1,0 +1,195 @@
+"""Random programs: the compiled answer is the interpreter's, on every instruction set.
+
+A program is a list of small integers that a fixed grammar turns into a graph, so hypothesis can
+shrink it. `make fuzz` runs many more programs than the tests do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_samples import mismatch
+
+from tracejit.graph.emit import Emit
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node, placeholder
+from tracejit.graph.verify import verify
+from tracejit.ops.table import Array
+from tracejit.runtime import cpu, engine
+from tracejit.runtime.interpreter import run_graph
+
+EMIT = Emit()
+SIZES = (0, 1, 2, 3, 5, 8, 9, 16, 17, 33)
+# Values are kept in [-4, 4] by `_bounded`, so that long programs do not end in infinities.
+UNARY = ("negative", "absolute", "sqrt", "exp", "tanh", "sin", "floor", "sign", "square")
+BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "arctan2", "copysign")
+REDUCTIONS = ("sum", "max", "min", "prod")
+
+Rule = Callable[[list[Node], Sequence[int]], Node]
+
+
+def _pick(values: list[Node], number: int) -> Node:
+    return values[number % len(values)]
+
+
+def _bounded(x: Node) -> Node:
+    return EMIT.clip(x, -4.0, 4.0)
+
+
+def _unary(values: list[Node], n: Sequence[int]) -> Node:
+    return _bounded(getattr(EMIT, UNARY[n[1] % len(UNARY)])(_pick(values, n[0])))
+
+
+def _fitting(x: Node, y: Node) -> Node:
+    """Return ``y`` reduced or sliced so that it broadcasts with ``x``."""
+    while len(y.shape) > len(x.shape):
+        y = EMIT.sum(y, axis=(0,), keepdims=False)
+    lead = len(x.shape) - len(y.shape)
+    for axis, (mine, theirs) in enumerate(zip(y.shape, x.shape[lead:], strict=True)):
+        if mine not in (1, theirs) and theirs != 1:
+            y = EMIT.max(EMIT.pad(y, 0.0, **_pad(y, axis)), axis=(axis,), keepdims=True)
+    return y
+
+
+def _pad(x: Node, axis: int) -> dict[str, tuple[int, ...]]:
+    amount = tuple(int(i == axis) for i in range(len(x.shape)))
+    return {"low": amount, "high": (0,) * len(x.shape)}
+
+
+def _binary(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    y = _fitting(x, _pick(values, n[2]))
+    return _bounded(getattr(EMIT, BINARY[n[1] % len(BINARY)])(x, y))
+
+
+def _select(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    y = _fitting(x, _pick(values, n[2]))
+    return EMIT.where(EMIT.less(x, y), x, EMIT.constant(0.5, x.dtype))
+
+
+def _reduce(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    axes = [a for a in range(len(x.shape)) if n[2] >> a & 1 and x.shape[a]]
+    if not axes:
+        return _unary(values, n)
+    name = REDUCTIONS[n[1] % len(REDUCTIONS)]
+    result = getattr(EMIT, name)(x, axis=tuple(axes), keepdims=bool(n[1] & 8))
+    return _bounded(result)
+
+
+def _softmax(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    if not x.shape or x.shape[n[1] % len(x.shape)] == 0:
+        return _unary(values, n)
+    axis = (n[1] % len(x.shape),)
+    weight = EMIT.exp(EMIT.subtract(x, EMIT.max(x, axis=axis, keepdims=True)))
+    return EMIT.divide(weight, EMIT.sum(weight, axis=axis, keepdims=True))
+
+
+def _movement(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    rank = len(x.shape)
+    match n[1] % 6:
+        case 0:
+            return EMIT.permute(x, axes=tuple(reversed(range(rank))))
+        case 1:
+            return EMIT.reshape(x, shape=(x.size,))
+        case 2:
+            return EMIT.reshape(x, shape=(1, *x.shape))if rank < 4 else x
+        case 3 if rank:
+            axis = n[2] % rank
+            step = [1] * rank
+            start = [0] * rank
+            step[axis], start[axis] = -1, max(x.shape[axis] - 1, 0)
+            return EMIT.slice(x, start=tuple(start), size=x.shape, step=tuple(step))
+        case 4 if rank:
+            size = tuple((s + 1) // 2 for s in x.shape)
+            return EMIT.slice(x, start=(0,) * rank, size=size, step=(2,) * rank)
+        case 5 if rank:
+            return EMIT.concat(x, _bounded(EMIT.add(x, 1.0)), axis=n[2] % rank)
+        case _:
+            return x
+
+
+def _update(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    if not x.shape:
+        return _unary(values, n)
+    size = tuple(max(s - 2, 0) for s in x.shape)
+    start = tuple(min(1, s - z) for s, z in zip(x.shape, size, strict=True))
+    region = {"start": start, "size": size, "step": (1,) * len(size)}
+    inner = EMIT.multiply(EMIT.slice(x, **region), 0.5)
+    return EMIT.update_slice(x, inner, **region)
+
+
+def _product(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    if len(x.shape) < 2:
+        return _unary(values, n)
+    axes = (*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2)
+    return _bounded(EMIT.matmul(x, EMIT.permute(x, axes=axes)))
+
+
+RULES: tuple[Rule, ...] = (
+    _unary, _binary, _binary, _select, _reduce, _reduce, _softmax, _movement, _movement, _update,
+    _product,
+)  # fmt: skip
+
+steps = st.tuples(*[st.integers(0, 31)] * 4)
+programs = st.lists(steps, min_size=1, max_size=14)
+shapes = st.lists(st.sampled_from(SIZES), min_size=0, max_size=3).map(tuple)
+
+
+def build(shape: tuple[int, ...], program: Sequence[Sequence[int]], dtype: str) -> Graph:
+    """Return the graph of a program over two inputs of ``shape`` and its first axis's shape."""
+    inputs = [placeholder(0, dtype, shape), placeholder(1, dtype, shape[-1:])]
+    values = list(inputs)
+    for rule, *numbers in program:
+        value = RULES[rule % len(RULES)](values, numbers)
+        if value.size <= 20_000 and len(value.shape) <= 5:
+            values.append(value)
+    return Graph(inputs, [values[-1], values[len(values) // 2]])
+
+
+def arrays(graph: Graph, seed: int) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [
+        np.asarray(rng.uniform(-2, 2, n.shape), n.dtype).reshape(n.shape) for n in graph.inputs
+    ]
+
+
+def close(got: Array, want: Array) -> None:
+    assert got.dtype == want.dtype and got.shape == want.shape
+    scale = 2e-4 if got.dtype == np.float32 else 1e-9
+    np.testing.assert_allclose(got, want, rtol=scale, atol=scale)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(shape=shapes, program=programs, seed=st.integers(0, 1000))
+@settings(max_examples=75 if settings.default.max_examples < 1000 else None or 5000)
+def test_random_programs(
+    dtype: str, shape: tuple[int, ...], program: list[tuple[int, ...]], seed: int
+) -> None:
+    graph = build(shape, program, dtype)
+    verify(graph)
+    inputs = arrays(graph, seed)
+    want = run_graph(graph, inputs)
+    for level in cpu.levels():
+        with cpu.isa(level):
+            executable = engine.compile_graph(graph, [None] * len(inputs))
+            for got, expected in zip(executable.run(inputs), want, strict=True):
+                close(got, expected)
+
+
+def test_mismatch_sees_a_difference() -> None:
+    """The comparison used by these tests can fail."""
+    one = np.float32([1.0, 2.0])
+    assert mismatch(one, one) is None
+    assert mismatch(one, np.float32([1.0, 2.5])) is not None
+    with pytest.raises(AssertionError):
+        close(one, np.float32([1.0, 2.5]))

@@ -1,0 +1,166 @@
+"""The command ``tracejit``: run, check and look at programs, and at the machine."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from tracejit import errors
+
+app = typer.Typer(
+    name="tracejit",
+    help="A tracing tensor JIT for CPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProgramPath = Annotated[Path, typer.Argument(help="A NeuralScript program (.ns).")]
+
+
+def _pairs(items: list[str], option: str) -> dict[str, str]:
+    """Split ``name=value`` items."""
+    pairs: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise errors.ValueArgumentError(
+                f"{option} {item}: expected NAME=VALUE", hint=f"for example {option} steps=10"
+            )
+        pairs[name] = value
+    return pairs
+
+
+def _literal(text: str) -> Any:
+    """Read a setting: a number, a bool, or else a string."""
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _read_array(path: str) -> Any:
+    if not Path(path).is_file():
+        raise errors.ValueArgumentError(f"no file {path}")
+    return np.load(path, allow_pickle=False)
+
+
+@app.command()
+def run(
+    program: ProgramPath,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Set a constant or parameter: NAME=VALUE.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Bind an array: NAME=FILE.npy.")
+    ] = None,
+    outputs: Annotated[
+        list[str] | None, typer.Option("--output", help="Save a result: NAME=FILE.npy.")
+    ] = None,
+    report: Annotated[bool, typer.Option(help="Print what was compiled and how it ran.")] = True,
+) -> None:
+    """Run a NeuralScript program, then say what was compiled."""
+    from tracejit.frontend import neuralscript
+    from tracejit.runtime import monitor
+
+    given = {k: _literal(v) for k, v in _pairs(settings or [], "--set").items()}
+    arrays = {k: _read_array(v) for k, v in _pairs(inputs or [], "--input").items()}
+    wanted = _pairs(outputs or [], "--output")
+
+    def execute(write: Callable[[str], Any]) -> Mapping[str, Any]:
+        return neuralscript.run_program(program, given, arrays, write=write)
+
+    with monitor.recording() as compiled:
+        started = time.perf_counter()
+        results = execute(sys.stdout.write)
+        for name, path in wanted.items():
+            np.save(path, np.asarray(results[name]))
+        first = time.perf_counter() - started
+    if report:
+        _report(compiled, first, lambda: execute(lambda text: None))
+
+
+def _report(first: Any, seconds: float, again: Callable[[], Any]) -> None:
+    """Print the kernels, and the program's time compiled (warm) against interpreted."""
+    from tracejit import config
+    from tracejit.runtime import monitor
+    from tracejit.viz import terminal
+
+    started = time.perf_counter()
+    with monitor.recording() as warm:
+        again()
+    compiled = time.perf_counter() - started
+    started = time.perf_counter()
+    with config.override(disable_jit=True):
+        again()
+    interpreted = time.perf_counter() - started
+    terminal.print_report(list(first), list(warm), seconds, compiled, interpreted)
+
+
+@app.command()
+def check(program: ProgramPath) -> None:
+    """Check a NeuralScript program without running it."""
+    from tracejit.frontend import neuralscript
+
+    diagnostics = neuralscript.check_program(program)
+    for diagnostic in diagnostics:
+        print(diagnostic, file=sys.stderr)
+    if diagnostics:
+        raise typer.Exit(1)
+    print(f"{program}: no errors")
+
+
+@app.command()
+def viz(
+    what: Annotated[str, typer.Argument(help="A program (prog.ns) or a function (module:function).")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A .html page, .dot, .svg or .json file.")
+    ] = Path("graph.html"),
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--arg", help="An example argument of a function: a dtype and shape, f32[8,8]."),
+    ] = None,
+) -> None:
+    """Write the dataflow graph of a program or a function, with its kernels."""
+    from tracejit.viz import command
+
+    written = command.visualise(what, output, inputs or [])
+    print(f"wrote {written}")
+
+
+@app.command()
+def info(
+    ops: Annotated[bool, typer.Option("--ops", help="List every op and how it runs.")] = False,
+) -> None:
+    """Show the processor, the instruction sets, the caches and the versions; or the ops."""
+    from tracejit.viz import terminal
+
+    if ops:
+        terminal.print_ops()
+    else:
+        terminal.print_machine()
+
+
+def main() -> None:
+    """Run the command; a TracejitError is a message and exit code 1, not a traceback."""
+    try:
+        app()
+    except errors.TracejitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (OSError, KeyError) as error:
+        print(f"error: {error.args[-1] if error.args else error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

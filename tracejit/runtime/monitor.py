@@ -1,0 +1,56 @@
+"""What ran: executables, how often and for how long, while somebody asks.
+
+``with recording() as runs:`` collects every executable that runs inside the block. With nobody
+recording, a run pays one comparison.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracejit.runtime.executable import Executable
+
+
+@dataclass
+class Run:
+    """One executable's runs: how many, and their seconds together."""
+
+    executable: Executable
+    calls: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Recording:
+    """The runs of a block of code, by executable, in the order of their first run."""
+
+    runs: dict[int, Run] = field(default_factory=dict[int, Run])
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, executable: Executable, seconds: float) -> None:
+        with self.lock:
+            run = self.runs.setdefault(id(executable), Run(executable))
+            run.calls += 1
+            run.seconds += seconds
+
+    def __iter__(self) -> Generator[Run, None, None]:
+        yield from self.runs.values()
+
+
+active: Recording | None = None
+
+
+@contextmanager
+def recording() -> Generator[Recording, None, None]:
+    """Record every run of an executable inside the block, from any thread."""
+    global active
+    outer, active = active, Recording()
+    try:
+        yield active
+    finally:
+        active = outer

@@ -1,0 +1,193 @@
+"""What the command prints: the report after a run, the machine, the ops, a graph as a tree."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node
+from tracejit.runtime.code import Code
+from tracejit.runtime.monitor import Run
+from tracejit.schedule.schedule import ContractionStep, KernelStep, OpaqueStep, Step
+
+
+def size_text(nbytes: int) -> str:
+    """Return bytes for people: 1.5 MiB."""
+    value = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def time_text(seconds: float) -> str:
+    """Return a duration for people: 3.2 ms."""
+    for limit, scale, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{seconds * scale:.1f} {unit}"
+    return f"{seconds:.2f} s"
+
+
+def step_name(step: Step) -> str:
+    """Return a step's kind and the ops in it, repeated ones counted."""
+    match step:
+        case KernelStep(kernel):
+            counted = Counter(kernel.labels)
+            return " ".join(f"{op}×{n}" if n > 1 else op for op, n in counted.items()) or "copy"
+        case ContractionStep(node=node) | OpaqueStep(node=node):
+            return node.op.name
+
+
+def _step_kind(step: Step) -> str:
+    match step:
+        case KernelStep(kernel):
+            return "rows" if any(n.reduces for n in kernel.block.nests) else "loop"
+        case ContractionStep():
+            return "matrix"
+        case OpaqueStep():
+            return "NumPy"
+
+
+class _Kernels:
+    """The distinct kernels of some runs, with how often the program calls each."""
+
+    def __init__(self, runs: Iterable[Run]):
+        self.calls: Counter[int | str] = Counter()
+        self.steps: dict[int | str, Step] = {}
+        self.codes: dict[int | str, Code | None] = {}
+        for run in runs:
+            codes = iter(run.executable.codes)
+            for step in run.executable.schedule.steps:
+                native = None if isinstance(step, OpaqueStep) else next(codes)
+                key = id(native) if native is not None else f"opaque {step_name(step)}"
+                self.steps.setdefault(key, step)
+                self.codes[key] = native
+                self.calls[key] += run.calls
+
+
+def print_report(
+    first: Sequence[Run], warm: Sequence[Run], seconds: float, compiled: float, interpreted: float
+) -> None:
+    """Print kernels, memory and times of a program run.
+
+    ``seconds`` is the first run with compilation; ``compiled`` and ``interpreted`` are the same
+    program again, warm and op by op in NumPy.
+    """
+    console = Console()
+    kernels = _Kernels(first)
+    table = Table(title="Kernels", title_justify="left")
+    for column in ("kind", "fused ops", "instructions"):
+        table.add_column(column)
+    for column in ("ops", "calls", "compile"):
+        table.add_column(column, justify="right")
+    for key, step in kernels.steps.items():
+        code = kernels.codes[key]
+        ops = step.kernel.ops if isinstance(step, KernelStep) else 1
+        table.add_row(
+            _step_kind(step),
+            step_name(step),
+            code.target.name if code is not None else "—",
+            str(ops),
+            str(kernels.calls[key]),
+            time_text(code.seconds) if code is not None else "—",
+        )
+    console.print()
+    console.print(table)
+    console.print(_summary(first, warm, kernels, (seconds, compiled, interpreted)))
+
+
+def _summary(
+    first: Sequence[Run],
+    warm: Sequence[Run],
+    kernels: _Kernels,
+    times: tuple[float, float, float],
+) -> Table:
+    seconds, compiled, interpreted = times
+    codes = [c for c in kernels.codes.values() if c is not None]
+    arena = max((r.executable.schedule.arena.nbytes for r in first), default=0)
+    intermediates = max((r.executable.schedule.intermediates for r in first), default=0)
+    native = sum(r.seconds for r in warm)
+    table = Table(show_header=False, box=None)
+    table.add_row("kernels", f"{len(codes)} compiled for {sum(r.calls for r in first)} runs of graphs")
+    table.add_row("instruction set", ", ".join(sorted({c.target.name for c in codes})) or "none")
+    table.add_row(
+        "memory", f"arena {size_text(arena)}; all intermediates would be {size_text(intermediates)}"
+    )
+    table.add_row("compile time", time_text(sum(c.seconds for c in codes)))
+    table.add_row("first run", f"{time_text(seconds)} with tracing and compilation")
+    table.add_row("again", f"{time_text(compiled)}, of which kernels {time_text(native)}")
+    table.add_row(
+        "interpreted", f"{time_text(interpreted)} op by op in NumPy ({interpreted / compiled:.1f}×)"
+    )
+    return table
+
+
+def print_machine() -> None:
+    """Print the processor, the instruction-set levels, settings and versions."""
+    from tracejit import config
+    from tracejit.codegen.target import LEVELS
+    from tracejit.runtime import cpu, threads
+
+    console = Console()
+    host = cpu.host()
+    table = Table(show_header=False, box=None)
+    table.add_row("processor", host.brand or platform.processor())
+    table.add_row("threads", f"{threads.get_num_threads()} of {threads.available()} CPUs")
+    target = cpu.target()
+    table.add_row(
+        "caches",
+        f"L1 {size_text(target.l1_bytes)}, L2 {size_text(target.l2_bytes)}, "
+        f"L3 {size_text(target.l3_bytes)}",
+    )
+    for name, level in LEVELS.items():
+        have = "yes" if name in host.levels else "no"
+        used = "  ← used" if name == target.name else ""
+        table.add_row(f"level {name}", f"{have}, {level.vector_bits}-bit vectors{used}")
+    table.add_row("cache folder", str(config.cache_dir()))
+    table.add_row("kernels", str(config.kernels_dir()))
+    for package in ("tracejit", "numpy", "llvmlite", "networkx", "py-cpuinfo"):
+        table.add_row(package, importlib.metadata.version(package))
+    table.add_row("python", platform.python_version())
+    console.print(table)
+
+
+def print_ops() -> None:
+    """Print the op table, and which ops have native code and which run through NumPy."""
+    from tracejit.codegen.elementwise import lowers
+    from tracejit.ops.table import OPS
+    from tracejit.schedule import native
+
+    table = Table(title=f"{len(OPS)} ops", title_justify="left")
+    for column in ("op", "family", "runs as", "meaning"):
+        table.add_column(column, overflow="fold")
+    for name, op in sorted(OPS.items()):
+        table.add_row(name, op.family.value, native.how(op, lowers), op.doc)
+    Console().print(table)
+
+
+def graph_tree(graph: Graph, *, limit: int = 400) -> Tree:
+    """Return a graph as a tree from its outputs down; a node shown before is only named."""
+    root = Tree(repr(graph))
+    shown: set[Node] = set()
+    stack = [(root.add("outputs"), o) for o in reversed(graph.outputs)]
+    while stack:
+        branch, node = stack.pop()
+        text = f"%{node.serial} {node.op.name} {node.dtype}{list(node.shape)}"
+        if node in shown:
+            branch.add(f"%{node.serial} (above)")
+            continue
+        if len(shown) >= limit:
+            branch.add("…")
+            continue
+        shown.add(node)
+        child = branch.add(text)
+        stack += [(child, i) for i in reversed(node.inputs)]
+    return root
