@@ -92,7 +92,7 @@ class ExpressionParser(TypeParser):
                 pattern = self.pattern()
                 self.expect("=", "in `if let`")
                 return s.LetCondition(self.since(start), pattern, self.expression(OR))
-            return self.expression()
+            return self.expression(OR)
         finally:
             self.allow_struct = outer
 

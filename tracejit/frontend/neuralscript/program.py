@@ -57,7 +57,8 @@ class Program:
         start = Span(source, 0, 0)
         self.checker.given = dict.fromkeys(inputs, start)
         self.module = self.read(source, Path(source.name).stem)
-        if not any(item.is_error for item in self.diagnostics):
+        # Faults of the grammar, and missing modules, would only cause further ones.
+        if not any(item.code < "N020" or item.code == "N024" for item in self.diagnostics):
             for module in [*self.modules.values(), self.module]:
                 self.checker.check(module)
         found = [*self.diagnostics, *self.checker.diagnostics]

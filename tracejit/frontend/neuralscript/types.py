@@ -492,8 +492,8 @@ class Mismatch(Exception):
         self.name = name
 
 
-def match_size(pattern: Size, actual: Size, found: Bindings) -> None:
-    """Bind the names of a pattern so that it equals a size. Errors: Mismatch("shape")."""
+def match_size(pattern: Size, actual: Size, found: Bindings, generics: Sequence[str]) -> None:
+    """Bind the generics of a pattern so that it equals a size. Errors: Mismatch("shape")."""
     if is_any(pattern) or is_any(actual):
         return
     rest = Size(pattern.constant)
@@ -504,8 +504,10 @@ def match_size(pattern: Size, actual: Size, found: Bindings) -> None:
             if is_any(value):
                 return
             rest = rest.plus(value, coefficient)
-        else:
+        elif name in generics:
             free.append((name, coefficient))
+        else:
+            rest = rest.plus(Size(0, ((name, coefficient),)))
     missing = actual.plus(rest, -1)
     if not free:
         if missing != Size(0):
@@ -543,7 +545,7 @@ def match_type(pattern: Type, actual: Type, found: Bindings, generics: Sequence[
         case Named(item, arguments), Named(other, others) if item is other:
             for one, two in zip(arguments, others, strict=False):
                 if isinstance(one, Size) and isinstance(two, Size):
-                    match_size(one, two, found)
+                    match_size(one, two, found, generics)
                 elif isinstance(one, Type) and isinstance(two, Type):
                     match_type(one, two, found, generics)
         case Function(), Callee():
@@ -572,7 +574,7 @@ def _match_array(pattern: Array, actual: Array, found: Bindings, generics: Seque
         raise Mismatch("unit")
     if pattern.shape is not None and actual.shape is not None:
         for one, two in zip(pattern.shape, actual.shape, strict=True):
-            match_size(one, two, found)
+            match_size(one, two, found, generics)
 
 
 def _match_element(pattern: Array, actual: Array, found: Bindings, generics: Sequence[str]) -> None:
