@@ -40,19 +40,19 @@ _ERF_SMALL_F64 = (
     0.0034802744965707413, -0.000561189422151739, 7.829649687739341e-05, -9.614808359471935e-06,
     1.0536324130530132e-06, -1.0420500569394587e-07, 9.432274091859531e-09, -7.779447251754269e-10,
 )  # fmt: skip
-# -log2 erfc x - 3 in x - a on 1 <= x <= 3.92 (f32) and 5.93 (f64), where erfc a = 1/8: errors
-# relative to erf 2^-30.4 and 2^-56.7.
+# -log2 erfc x - 3 in x - a on [1, 3.92] (f32) and [0.93, 5.93] (f64), where erfc a = 1/8: errors
+# relative to erf 2^-30.4 and 2^-56.
 _ERF_ANCHOR = {"f32": 1.0847870111465454, "f64": 1.0847870400692832}
 _ERF_LARGE_F32 = (
     -1.1635775365448353e-07, 4.014744758605957, 1.230991005897522, 0.055251456797122955,
     -0.013307793997228146, 0.0026948689483106136, -0.0003991221310570836, 3.128543175989762e-05,
 )  # fmt: skip
 _ERF_LARGE_F64 = (
-    1.0676015439874429e-16, 4.014744775348285, 1.2309908888482792, 0.05525146718652214,
-    -0.0133036412934198, 0.0026748589684870818, -0.0003576746849758962, -1.471266806575052e-05,
-    2.9556054290132895e-05, -1.1471431713521611e-05, 2.7682757124463015e-06,
-    -3.5625313525328945e-07, -3.8101568278864145e-08, 3.495440832849739e-08,
-    -1.0012562785494188e-08, 1.6758636254492705e-09, -1.6197448935394315e-10, 7.015705389986047e-12,
+    7.624097817547486e-17, 4.014744775348293, 1.230990888848298, 0.05525146718426861,
+    -0.013303641284573004, 0.002674859086955007, -0.0003576759526000037, -1.4707059423997981e-05,
+    2.95413928850428e-05, -1.1446224350457108e-05, 2.738350149929525e-06, -3.3115052651575857e-07,
+    -5.3080719953821154e-08, 4.126492017016792e-08, -1.1843881717245515e-08, 2.0236166942009824e-09,
+    -2.0080557768925634e-10, 8.945744813550992e-12,
 )  # fmt: skip
 # 2^-f on |f| <= 1/2: relative errors 2^-26 and 2^-55.
 _EXP2_F32 = (
@@ -107,8 +107,8 @@ def two_chains(b: Builder, x: Value, coefficients: Sequence[float]) -> Value:
 def erf(b: Builder, x: Value) -> Value:
     """Error function, at most 1 ULP (f64) and 1.5 (f32); ±1 for ±inf, -0 for -0. Branch-free.
 
-    Below 1, erf x = x + x P with a P that is small and centred on the middle, so that only the
-    last rounding counts. From 1 on, erfc is below 0.16, so that its roundings weigh less; and
+    Below about 1, erf x = x + x P with a P that is small and centred on the middle, so that only
+    the last rounding counts. Beyond, erfc is below 0.19, so that its roundings weigh less; and
     -log2 erfc is written as 3 + q where errors matter most, because q is small there and the 3
     goes into the exponent exactly.
     """
@@ -123,7 +123,8 @@ def erf(b: Builder, x: Value) -> Value:
     n, low_bits = nearest(b, q, -1.0, bias=format_of(x).bias - 3)
     power = two_chains(b, b.add(q, n), pick(x, f32=_EXP2_F32, f64=_EXP2_F64))
     large = fnma(b, power, pow2(b, low_bits), one)
-    value = b.select(b.compare("lt", magnitude, one), small, large)
+    below = b.compare("lt", magnitude, like(pick(x, f32=1.0, f64=0.94), x))
+    value = b.select(below, small, large)
     return flip_sign(b, value, sign_bit(b, x))
 
 
