@@ -2,10 +2,11 @@
 
     for k: for r: for v: acc[r][v] += A[r, k] * B[k, v]
 
-A step is ``vectors`` loads of B, ``rows`` broadcast loads of A and their product
-many multiply-adds; the loop is not unrolled, since its bookkeeping fits beside them (measured:
-twice as long gains nothing, four times spills and halves the speed). C is touched only after it. Terms are added in the order of k whatever
-the block's shape, so an element of C has the same bits in every block that may compute it.
+A step is ``vectors`` loads of B, ``rows`` broadcast loads of A and their product many
+multiply-adds. The loop is not unrolled, since its bookkeeping fits beside them (measured: twice
+as long gains nothing, four times spills and halves the speed). C is touched only after it. Terms
+are added in the order of k whatever the block's shape, so an element of C has the same bits in
+every block that may compute it.
 """
 
 from __future__ import annotations
