@@ -100,7 +100,7 @@ def _movement(values: list[Node], n: Sequence[int]) -> Node:
         case 1:
             return EMIT.reshape(x, shape=(x.size,))
         case 2:
-            return EMIT.reshape(x, shape=(1, *x.shape))if rank < 4 else x
+            return EMIT.reshape(x, shape=(1, *x.shape)) if rank < 4 else x
         case 3 if rank:
             axis = n[2] % rank
             step = [1] * rank
@@ -158,9 +158,7 @@ def build(shape: tuple[int, ...], program: Sequence[Sequence[int]], dtype: str) 
 
 def arrays(graph: Graph, seed: int) -> list[Array]:
     rng = np.random.default_rng(seed)
-    return [
-        np.asarray(rng.uniform(-2, 2, n.shape), n.dtype).reshape(n.shape) for n in graph.inputs
-    ]
+    return [np.asarray(rng.uniform(-2, 2, n.shape), n.dtype).reshape(n.shape) for n in graph.inputs]
 
 
 def close(got: Array, want: Array) -> None:

@@ -121,13 +121,17 @@ def check(program: ProgramPath) -> None:
 
 @app.command()
 def viz(
-    what: Annotated[str, typer.Argument(help="A program (prog.ns) or a function (module:function).")],
+    what: Annotated[
+        str, typer.Argument(help="A program (prog.ns) or a function (module:function).")
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="A .html page, .dot, .svg or .json file.")
     ] = Path("graph.html"),
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--arg", help="An example argument of a function: a dtype and shape, f32[8,8]."),
+        typer.Option(
+            "--arg", help="An example argument of a function: a dtype and shape, f32[8,8]."
+        ),
     ] = None,
 ) -> None:
     """Write the dataflow graph of a program or a function, with its kernels."""

@@ -145,7 +145,9 @@ class Module:
         width = self.target.vector_bits
         if width == 512:
             attributes += f' "min-legal-vector-width"="{width}" "prefer-vector-width"="{width}"'
-        header = f"define {linkage + ' ' if linkage else ''}{result} @{name}({spelled}) {attributes}"
+        header = (
+            f"define {linkage + ' ' if linkage else ''}{result} @{name}({spelled}) {attributes}"
+        )
         function = _Function(header, [])
         self._functions[name] = function
         return Builder(self, function.lines, [Value(f"%{n}", t) for n, t in parameters])
@@ -324,9 +326,7 @@ class Builder:
         """Compare: eq ne lt le gt ge; ult… unsigned (integers) or unordered (floats); uno, ord."""
         if a.type != b.type:
             raise AssertionError(f"compare: {a.type} and {b.type}")
-        table, name = (
-            (_FLOAT_PREDICATES, "fcmp") if a.type.is_float else (_INT_PREDICATES, "icmp")
-        )
+        table, name = (_FLOAT_PREDICATES, "fcmp") if a.type.is_float else (_INT_PREDICATES, "icmp")
         return self.emit(
             a.type.like("i1"), f"{name} {table[predicate]} {a.type} {a.text}, {b.text}"
         )

@@ -144,9 +144,7 @@ def _safe_divisor(b: Builder, a: Value, d: Value, signed: bool) -> tuple[Value, 
     bad = b.compare("eq", d, const(0, d.type))
     if signed:
         lowest = const(-(2 ** (d.type.bits - 1)), d.type)
-        overflow = b.and_(
-            b.compare("eq", a, lowest), b.compare("eq", d, const(-1, d.type))
-        )
+        overflow = b.and_(b.compare("eq", a, lowest), b.compare("eq", d, const(-1, d.type)))
         return b.select(b.or_(bad, overflow), const(1, d.type), d), bad
     return b.select(bad, const(1, d.type), d), bad
 
@@ -240,9 +238,7 @@ def _float_divmod(b: Builder, a: Value, d: Value) -> tuple[Value, Value]:
     differs = b.xor(b.compare("lt", d, zero), b.compare("lt", mod, zero))
     adjust = b.and_(inexact, differs)
     quotient = b.select(adjust, b.sub(quotient, one), quotient)
-    modulus = b.select(
-        inexact, b.select(differs, b.add(mod, d), mod), b.copysign(zero, d)
-    )
+    modulus = b.select(inexact, b.select(differs, b.add(mod, d), mod), b.copysign(zero, d))
     floored = b.floor(quotient)
     up = b.compare("gt", b.sub(quotient, floored), const(0.5, type))
     floored = b.select(up, b.add(floored, one), floored)
@@ -497,4 +493,13 @@ def splat_to(b: Builder, value: Value, lanes: int) -> Value:
     return value if value.type.lanes == lanes else b.splat(value, lanes)
 
 
-__all__ = ["FLOAT_ONLY", "TABLE", "Loop", "lower", "lowers", "register_type", "splat_to", "supported"]
+__all__ = [
+    "FLOAT_ONLY",
+    "TABLE",
+    "Loop",
+    "lower",
+    "lowers",
+    "register_type",
+    "splat_to",
+    "supported",
+]

@@ -314,7 +314,9 @@ class KernelEmitter:
                 return self._last_loop(nest, last, sums, inside, carried)
 
             def body(index: Value, state: Values) -> Values:
-                return descend(axes[1:], self._enter(inside, {axes[0]: index}, inside.vector), state)
+                return descend(
+                    axes[1:], self._enter(inside, {axes[0]: index}, inside.vector), state
+                )
 
             return self.b.loop(const(0, I64), self.extents[axes[0]], 1, carried, body)
 
@@ -414,9 +416,7 @@ class KernelEmitter:
         lanes = max(v.type.lanes for a in arguments for v in a)
         result: Values = []
         for number in range(count):
-            ready = [
-                splat_to(self.b, a[number if len(a) > 1 else 0], lanes) for a in arguments
-            ]
+            ready = [splat_to(self.b, a[number if len(a) > 1 else 0], lanes) for a in arguments]
             result.append(lower(self.b, expr.op, ready, loop))
         return result
 
@@ -553,9 +553,7 @@ class _Accumulator:
         parts = self._split(state)
         while len(parts) > 1:
             half = len(parts) // 2
-            parts = [
-                self.reducer.merge(self.b, parts[i], parts[i + half]) for i in range(half)
-            ]
+            parts = [self.reducer.merge(self.b, parts[i], parts[i + half]) for i in range(half)]
         return parts[0]
 
     def update(self, scope: Scope, state: Values) -> Values:

@@ -35,7 +35,9 @@ def from_memory(b: Builder, value: Value, dtype: DType) -> Value:
 
 
 def to_memory(b: Builder, value: Value, dtype: DType) -> Value:
-    return b.convert(value, I8.vector(value.type.lanes), signed=False) if dtype.kind == "b" else value
+    return (
+        b.convert(value, I8.vector(value.type.lanes), signed=False) if dtype.kind == "b" else value
+    )
 
 
 def nonzero(b: Builder, value: Value) -> Value:

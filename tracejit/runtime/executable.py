@@ -252,4 +252,3 @@ class _Holder:
     def __init__(self, interface: dict[str, Any], owner: Array):
         self.__array_interface__ = interface
         self.owner = owner
-

@@ -376,7 +376,9 @@ def _concat_pieces(node: Node) -> list[Piece]:
     position = 0
     for source in node.inputs:
         start = tuple(position if i == axis else 0 for i in range(rank))
-        result.append((source, source.shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape)))
+        result.append(
+            (source, source.shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape))
+        )
         position += source.shape[axis]
     return result
 
@@ -405,7 +407,8 @@ def _update_pieces(node: Node) -> list[Piece]:
     else:
         kept = [((0,) * rank, node.shape)]
     copies: list[Piece] = [
-        (source, shape, first, Target(node, first, (1,) * rank, node.shape)) for first, shape in kept
+        (source, shape, first, Target(node, first, (1,) * rank, node.shape))
+        for first, shape in kept
     ]
     return [*copies, region]
 
@@ -436,7 +439,9 @@ def _statistics(graph: Graph) -> set[Node]:
     """
     found: set[Node] = set()
     for node in graph.nodes:
-        if native.is_reduction(node) or any(i in found and i.size == node.size for i in node.inputs):
+        if native.is_reduction(node) or any(
+            i in found and i.size == node.size for i in node.inputs
+        ):
             found.add(node)
     return found
 
@@ -540,8 +545,6 @@ def _bound_axis(
     return len(cluster.extents) - 1
 
 
-def fuse(
-    graph: Graph, lowers: native.Lowers, strided: frozenset[Node] = frozenset()
-) -> Fusion:
+def fuse(graph: Graph, lowers: native.Lowers, strided: frozenset[Node] = frozenset()) -> Fusion:
     """Decide the kernels of a canonical graph; ``strided`` inputs are not C-contiguous."""
     return Fuser(graph, lowers, strided).run()

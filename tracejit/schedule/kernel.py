@@ -60,7 +60,6 @@ class Load(Expr):
 class Const(Expr):
     value: Any
 
-
     @property
     def literal(self) -> bool:
         """Whether the code holds the value; other constants are run-time arguments.
@@ -179,7 +178,9 @@ class Kernel:
                 case Const():
                     parts.append(f"const {e.dtype.str} {repr(e.value) if e.literal else '?'}")
                 case Index():
-                    parts.append(f"index {e.dtype.str} {''.join('0' if c == 0 else 's' for c in e.coefficients)}")
+                    parts.append(
+                        f"index {e.dtype.str} {''.join('0' if c == 0 else 's' for c in e.coefficients)}"
+                    )
                 case Apply():
                     attrs = f" {sorted(e.attrs.items())}" if e.attrs else ""
                     parts.append(f"{e.op} {e.dtype.str} {e.args}{attrs}")

@@ -196,9 +196,7 @@ class _Tree:
         ]
         return Block(nests, tuple(here))
 
-    def _loops_for(
-        self, number: int, bound: frozenset[int], pending: list[int]
-    ) -> tuple[int, ...]:
+    def _loops_for(self, number: int, bound: frozenset[int], pending: list[int]) -> tuple[int, ...]:
         """Return the axes of the next loops around a store.
 
         Where its value needs a reduction that varies with only some of them, those come first, so

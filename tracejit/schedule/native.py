@@ -12,9 +12,7 @@ from tracejit.schedule.index import VIEWS
 
 NATIVE_DTYPES = frozenset(
     np.dtype(name)
-    for name in (
-        "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64".split()
-    )
+    for name in ("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64".split())
 )
 
 NATIVE_REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all", "argmax", "argmin"})
@@ -62,7 +60,6 @@ def cost(node: Node) -> int:
     if node.op.family is Family.REDUCTION:
         return 2
     return _COSTS.get(node.op.name, 1)
-
 
 
 def how(op: Op, lowers: Lowers) -> str:

@@ -145,9 +145,7 @@ class _Scheduler:
             for n in self.graph.nodes
             if n.op.name not in ("input", "data", "constant") and n not in self.graph.outputs
         )
-        return Schedule(
-            self.graph, tuple(self.buffers), tuple(steps), outputs, arena, everything
-        )
+        return Schedule(self.graph, tuple(self.buffers), tuple(steps), outputs, arena, everything)
 
     # -- memory --------------------------------------------------------------------------------
 
@@ -225,9 +223,7 @@ class _Scheduler:
             for number in touched(step):
                 first.setdefault(number, time)
                 last[number] = time
-        return [
-            Life(self.buffers[n].nbytes, first.get(n, 0), last.get(n, 0)) for n in temporaries
-        ]
+        return [Life(self.buffers[n].nbytes, first.get(n, 0), last.get(n, 0)) for n in temporaries]
 
 
 def touched(step: Step) -> set[int]:

@@ -1,12 +1,12 @@
 """Kernels and schedules as text: the loop nest as a person would write it.
 
-    kernel 0: max subtract exp sum divide  (softmax.py:3)
-      parallel for i < 4096:
-        for j < 1024 (vector):
-          r1 = max(r1, a0[i, j])
-        for j < 1024 (vector):
-          t3 = exp(a0[i, j] - r1)
-          …
+kernel 0: max subtract exp sum divide  (softmax.py:3)
+  parallel for i < 4096:
+    for j < 1024 (vector):
+      r1 = max(r1, a0[i, j])
+    for j < 1024 (vector):
+      t3 = exp(a0[i, j] - r1)
+      …
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class _Printer:
         depth = 0
         for axis in self.kernel.parallel:
             vector = ", vector" if axis == self.kernel.vector_parallel else ""
-            self._line(depth, f"for {_AXES[axis]} < {self.kernel.extents[axis]} (parallel{vector}):")
+            self._line(
+                depth, f"for {_AXES[axis]} < {self.kernel.extents[axis]} (parallel{vector}):"
+            )
             depth += 1
         self._block(self.kernel.block, depth)
         return self.lines
@@ -118,9 +120,11 @@ class _Printer:
         stack = [wanted]
         while stack:
             position = stack[-1]
-            missing = [
-                p for p in operands(self.kernel.exprs[position]) if p not in self.known
-            ] if position not in self.known else []
+            missing = (
+                [p for p in operands(self.kernel.exprs[position]) if p not in self.known]
+                if position not in self.known
+                else []
+            )
             if missing:
                 stack += missing
                 continue
@@ -165,7 +169,9 @@ def kernel_text(kernel: Kernel, number: int = 0) -> str:
     """Return the loop nest of ``kernel`` as readable pseudocode."""
     title = " ".join(kernel.labels) or "copy"
     where = f"  # {', '.join(kernel.lines[:3])}" if kernel.lines else ""
-    return "\n".join([f"kernel {number}: {title}{where}", *("  " + x for x in _Printer(kernel).text())])
+    return "\n".join(
+        [f"kernel {number}: {title}{where}", *("  " + x for x in _Printer(kernel).text())]
+    )
 
 
 def _view(view: View) -> str:
@@ -178,7 +184,9 @@ def schedule_text(schedule: Schedule) -> str:
     for number, buffer in enumerate(schedule.buffers):
         place = f" at {buffer.offset}" if buffer.kind == "temp" else ""
         lines.append(f"  b{number}: {buffer.kind} {buffer.dtype}{list(buffer.shape)}{place}")
-    lines.append(f"arena: {schedule.arena.nbytes} bytes (largest live set {schedule.arena.largest_live})")
+    lines.append(
+        f"arena: {schedule.arena.nbytes} bytes (largest live set {schedule.arena.largest_live})"
+    )
     numbers = count()
     for step in schedule.steps:
         match step:

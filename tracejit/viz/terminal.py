@@ -116,7 +116,9 @@ def _summary(
     intermediates = max((r.executable.schedule.intermediates for r in first), default=0)
     native = sum(r.seconds for r in warm)
     table = Table(show_header=False, box=None)
-    table.add_row("kernels", f"{len(codes)} compiled for {sum(r.calls for r in first)} runs of graphs")
+    table.add_row(
+        "kernels", f"{len(codes)} compiled for {sum(r.calls for r in first)} runs of graphs"
+    )
     table.add_row("instruction set", ", ".join(sorted({c.target.name for c in codes})) or "none")
     table.add_row(
         "memory", f"arena {size_text(arena)}; all intermediates would be {size_text(intermediates)}"
