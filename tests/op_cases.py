@@ -466,3 +466,52 @@ def scan_cases(name: str) -> Iterator[Case]:
                     elif name == "logcumsumexp":
                         tolerance = Tolerance(8 + 2 * n, 10.0)
                     yield Case(name, (x,), {"axis": axis}, tolerance, note)
+
+
+# -- a smaller matrix for engines that compile -----------------------------------------------------
+
+
+OPAQUE = (Family.LIBRARY, Family.SORTING, Family.INDEXING, Family.RANDOM, Family.SCAN)
+
+
+def _features(case: Case, main: str) -> Iterator[tuple[object, ...]]:
+    """Yield what a case shows that others may not have shown."""
+    op = case.op
+    opaque = op.decompose is None and op.family in OPAQUE
+    dtype = case.arrays[0].dtype if case.arrays else np.dtype(bool)
+    size = max((a.size for a in case.arrays), default=0)
+    # One dtype goes through every shape, the others through one with a body and a tail.
+    if size >= (1000 if dtype.itemsize == 1 else 33) or not sized(case.name):
+        # A composite's integers differ in one cast.
+        whole = op.decompose is not None and dtype.kind in "iu"
+        yield "dtype", dtype.kind if whole else dtype
+    if dtype.name == main and not opaque:
+        shapes = tuple(a.shape for a in case.arrays)
+        if op.decompose is None or not sized(case.name) or size in (0, 1, 33):
+            yield "shapes", shapes
+        if op.decompose is None or op.family is not Family.ELEMENTWISE:
+            yield "note", case.note
+        yield "attrs", *sorted(case.attrs.items(), key=repr)
+
+
+def sized(name: str) -> bool:
+    """Return whether the op's cases run through all the sizes."""
+    if OPS[name].family in (Family.ELEMENTWISE, Family.REDUCTION):
+        return True
+    return MAKERS.get(name) in (reduction_cases, scan_cases)
+
+
+def covering(name: str) -> Iterator[Case]:
+    """Yield the cases that add a dtype, or for the main dtype a shape, layout or attribute.
+
+    A compiler takes milliseconds a case: this keeps the whole table under a minute.
+    """
+    found = list(cases(name))
+    present = {c.arrays[0].dtype.name for c in found if c.arrays}
+    main = next((d for d in ("float32", "int32", "int64") if d in present), "bool")
+    seen: set[tuple[object, ...]] = set()
+    for case in found:
+        new = set(_features(case, main)) - seen
+        if new:
+            seen |= new
+            yield case

@@ -38,9 +38,10 @@ def specials(dtype: np.dtype[Any]) -> Array:
 def ordinary(dtype: np.dtype[Any], shape: Any, rng: np.random.Generator) -> Array:
     """Return moderate values: what sums and products of many can bear."""
     if dtype.kind == "b":
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if dtype.kind in "iu":
-        return rng.integers(0 if dtype.kind == "u" else -9, 10, shape).astype(dtype)
+        low = 0 if dtype.kind == "u" else -9
+        return np.asarray(rng.integers(low, 10, shape), dtype)
     values = rng.standard_normal(shape)
     if dtype.kind == "c":
         values = values + 1j * rng.standard_normal(shape)

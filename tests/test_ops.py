@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import mpmath
 import numpy as np
 import op_structured  # noqa: F401 (adds cases)
 import pytest
-from op_cases import TESTED, Case, cases
+from op_cases import TESTED, Case, cases, covering
 from op_samples import EXACT, EXACT_SIGNED, Array, mismatch
 from scipy import special
 
@@ -23,12 +23,19 @@ from tracejit.errors import (
 )
 from tracejit.graph.graph import Graph
 from tracejit.ops.table import OPS, Aval, Fact, Family
+from tracejit.runtime.engine import compile_graph
 from tracejit.runtime.interpreter import run_graph
 
 Evaluate = Callable[[Graph, Sequence[Array]], list[Array]]
 
-# An engine is one line here: a function from a graph and its inputs to its outputs.
-ENGINES: dict[str, Evaluate] = {"interpreter": run_graph}
+
+def _layout(x: Array) -> tuple[int, ...] | None:
+    return None if x.flags.c_contiguous else tuple(s // x.itemsize for s in x.strides)
+
+
+def compiled(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
+    """Return the outputs as the engine computes them, on the instruction set in force."""
+    return compile_graph(graph, [_layout(a) for a in arrays]).run(arrays)
 
 
 def check(case: Case, got: Array, want: Array) -> None:
@@ -41,17 +48,25 @@ def test_every_row_has_cases(name: str) -> None:
     assert next(cases(name), None) is not None
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", TESTED)
-def test_op(name: str, engine: str) -> None:
-    """The engine gives the reference's dtype, shape and values, and leaves its inputs alone."""
-    evaluate = ENGINES[engine]
-    for case in cases(name):
+def run_cases(evaluate: Evaluate, chosen: Iterable[Case]) -> None:
+    """Check that an engine gives the reference's dtype, shape and values, inputs untouched."""
+    for case in chosen:
         want = case.expected()
         before = [a.tobytes() for a in case.arrays]
         got = evaluate(case.graph(), list(case.arrays))[0]
         check(case, got, want)
         assert [a.tobytes() for a in case.arrays] == before, f"{case}: operands changed"
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_interpreted(name: str) -> None:
+    run_cases(run_graph, cases(name))
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_compiled(name: str, level: str) -> None:
+    """``level`` runs this on each instruction set of the machine."""
+    run_cases(compiled, covering(name))
 
 
 @pytest.mark.parametrize("name", [n for n in TESTED if OPS[n].decompose is not None])
