@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from pathlib import Path
@@ -21,10 +22,13 @@ from benchmarks.ulp import (
     ulp_errors,
     unit_scale,
 )
+from tracejit.codegen.builder import F32, F64, I64, PTR, VOID, Module, Value, const
 from tracejit.codegen.llvm import assembly, compile_object
 from tracejit.codegen.math import FUNCTIONS
+from tracejit.codegen.math.common import integer_type, ldexp
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
+from tracejit.runtime.loader import LoadedObject
 
 INF, NAN = math.inf, math.nan
 DTYPES = ("f4", "f8")
@@ -304,6 +308,39 @@ def test_compile_time_of_a_small_kernel(name: str, seconds: float) -> None:
         times.append(time.thread_time() - started)
     # Three times the goal: a shared or slow machine is no reason to fail.
     assert min(times) <= 3 * seconds
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ldexp_rounds_once_in_the_whole_range(dtype: str, any_level: str) -> None:
+    info = np.finfo(dtype)
+    span = 2 * (info.maxexp - info.minexp + info.nmant) + 40
+    x = np.array([1.0, -1.5, 1.0 + float(info.eps), 2.0 - float(info.eps), 3e-39, 5e-324, 0.0, INF])
+    with np.errstate(all="ignore"):
+        x = np.concatenate([x, [float(info.max), float(info.tiny) / 3, NAN, -0.0]]).astype(dtype)
+    columns = [
+        np.ascontiguousarray(c.ravel()) for c in np.meshgrid(x, np.arange(-span // 2, span // 2))
+    ]
+    columns[1] = columns[1].astype(f"i{np.dtype(dtype).itemsize}")
+    got = np.empty_like(columns[0])
+    target = cpu.target()
+    element = F32 if dtype == "f4" else F64
+    module = Module(target)
+    b = module.define("k", VOID, [("x", PTR), ("n", PTR), ("y", PTR), ("size", I64)])
+    source, exponents, result, size = b.parameters
+
+    def body(i: Value, _: list[Value]) -> list[Value]:
+        n = b.load(b.element(exponents, i, integer_type(element)), integer_type(element))
+        y = ldexp(b, b.load(b.element(source, i, element), element), n)
+        b.store(y, b.element(result, i, element))
+        return []
+
+    b.loop(const(0, I64), size, 1, [], body)
+    b.ret()
+    image = LoadedObject(compile_object(module.text(), target), ("k",))
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64)(image.address("k"))
+    function(*(a.ctypes.data for a in (*columns, got)), got.size)
+    with np.errstate(all="ignore"):
+        assert same_bits(got, np.ldexp(columns[0], columns[1].astype("i4")))
 
 
 def test_one_body_serves_all_calls_of_a_module() -> None:

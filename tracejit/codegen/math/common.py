@@ -208,12 +208,6 @@ def pair_add(b: Builder, x: Pair, y: Pair) -> Pair:
     return fast_two_sum(b, s.hi, b.add(s.lo, b.add(x.lo, y.lo)))
 
 
-def pair_add_value(b: Builder, x: Pair, y: Value) -> Pair:
-    """Return x + y for a plain ``y`` of any magnitude."""
-    s = two_sum(b, x.hi, y)
-    return fast_two_sum(b, s.hi, b.add(s.lo, x.lo))
-
-
 def pair_mul(b: Builder, x: Pair, y: Pair) -> Pair:
     """Return x * y with relative error about 5u²."""
     p = two_prod(b, x.hi, y.hi)
@@ -225,14 +219,6 @@ def pair_mul_value(b: Builder, x: Pair, y: Value) -> Pair:
     """Return x * y for a plain ``y``."""
     p = two_prod(b, x.hi, y)
     return fast_two_sum(b, p.hi, b.fma(x.lo, y, p.lo))
-
-
-def pair_div(b: Builder, x: Pair, y: Pair) -> Pair:
-    """Return x / y: one division, then one correction by the exact remainder."""
-    q = b.div(x.hi, y.hi)
-    p = two_prod(b, q, y.hi)
-    rest = b.sub(b.add(b.sub(b.sub(x.hi, p.hi), p.lo), x.lo), b.mul(q, y.lo))
-    return fast_two_sum(b, q, b.div(rest, y.hi))
 
 
 def quotient(b: Builder, x: Pair, y: Pair) -> Value:
@@ -383,10 +369,6 @@ def split_exponent(b: Builder, x: Value, low: float) -> tuple[Value, Value]:
 
 
 # -- special values --------------------------------------------------------------------------------
-
-
-def is_nan(b: Builder, x: Value) -> Value:
-    return b.compare("uno", x, x)
 
 
 def not_normal(b: Builder, x: Value) -> Value:
