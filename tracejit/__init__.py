@@ -5,7 +5,7 @@ what compiles load on first use, so that importing this costs little more than i
 """
 
 # Star imports: each module's __all__ is its part of the public namespace.
-# ruff: noqa: F401, F403
+# ruff: noqa: F403
 from __future__ import annotations
 
 import importlib
@@ -22,7 +22,6 @@ from tracejit.functions.elementwise import *
 from tracejit.functions.gather import *
 from tracejit.functions.joining import *
 from tracejit.functions.movement import *
-from tracejit.functions.movement import shape_of_broadcast as broadcast_shapes
 from tracejit.functions.nn import *
 from tracejit.functions.ordering import *
 from tracejit.functions.products import *

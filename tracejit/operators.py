@@ -22,6 +22,7 @@ class Operators:
         def _binary(self, name: str, other: Any) -> Tensor: ...
         def _reflected(self, name: str, other: Any) -> Tensor: ...
         def _inplace(self, name: str, other: Any) -> Tensor: ...
+        def _rounded(self, digits: int) -> Tensor: ...
 
     # -- arithmetic
 
@@ -158,6 +159,9 @@ class Operators:
 
     def __irshift__(self, other: Any) -> Tensor:
         return self._inplace("right_shift", other)
+
+    def __round__(self, digits: int | None = None) -> Tensor:
+        return self._rounded(digits or 0)
 
     def __invert__(self) -> Tensor:
         return self._unary("invert")

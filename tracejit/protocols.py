@@ -30,7 +30,7 @@ from tracejit.functions import (
     reductions,
 )
 from tracejit.functions import fft as transforms
-from tracejit.functions.arguments import as_dtype, fail
+from tracejit.functions.arguments import as_dtype, fail, is_array, is_sequence, is_tuple
 from tracejit.ops import OPS
 from tracejit.tensor import SPECIAL, Tensor, cast, lift, record, store, view, write
 from tracejit.tracing import state
@@ -191,19 +191,19 @@ def _at(ufunc: np.ufunc, x: Any, key: Any, *values: Any) -> None:
 def _merged(result: Any, where: Any, outputs: Any) -> Any:
     """Return ``result`` where the mask holds, else what ``out`` holds, or zero."""
     mask = elementwise.as_condition(where)
-    results = result if isinstance(result, tuple) else (result,)
+    results = result if is_tuple(result) else (result,)
     merged: list[Tensor] = []
     for position, part in enumerate(results):
         before = None if outputs is None else outputs[position]
         other = creation.zeros_like(part) if before is None else lift(before)
         merged.append(record("where", (mask, part, other)))
-    return tuple(merged) if isinstance(result, tuple) else merged[0]
+    return tuple(merged) if is_tuple(result) else merged[0]
 
 
 def _delivered(result: Any, outputs: Any) -> Any:
     """Put results into ``out`` and return ``out``, as NumPy does."""
-    targets: tuple[Any, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
-    results: tuple[Any, ...] = result if isinstance(result, tuple) else (result,)
+    targets: tuple[Any, ...] = outputs if is_tuple(outputs) else (outputs,)
+    results: tuple[Any, ...] = result if is_tuple(result) else (result,)
     delivered: list[Any] = []
     for part, target in zip(results, targets, strict=True):
         if target is None:
@@ -420,13 +420,12 @@ def _by_numpy(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -
 
 
 def _back(result: Any) -> Any:
-    if isinstance(result, np.ndarray) and result.dtype.kind in "biufc":
+    if is_array(result) and result.dtype.kind in "biufc":
         return creation.asarray(result)
-    if isinstance(result, (np.bool_, np.number)):
-        return creation.asarray(result)
-    if type(result) in (tuple, list):
-        return type(result)(_back(r) for r in result)
-    return result
+    if not is_sequence(result):
+        return result
+    parts = [_back(r) for r in result]
+    return tuple(parts) if is_tuple(result) else parts
 
 
 def array_namespace(api_version: str | None) -> Any:

@@ -25,6 +25,7 @@ import numpy as np
 from tracejit.errors import (
     DTypeError,
     InternalError,
+    Location,
     OutOfMemory,
     RangeError,
     ShapeError,
@@ -484,9 +485,28 @@ def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
         if source is not None:
             trace = join(trace, source)
     try:
-        return wrap(make(name, [t.node for t in operands], attrs, user_location()), trace)
+        nodes = tuple(t.node for t in operands)
+        return wrap(_made(name, nodes, attrs, user_location()), trace)
     except UserError as error:
         raise _placed(error) from None
+
+
+_avals: dict[Any, tuple[Op, Aval]] = {}
+
+
+def _made(
+    name: str, operands: tuple[Node, ...], attrs: Mapping[str, Hashable], loc: Location | None
+) -> Node:
+    """Return ``make(name, operands, attrs, loc)``, and remember what it inferred."""
+    signature = (name, tuple([n.aval for n in operands]), tuple(attrs.items()))
+    known = _avals.get(signature)
+    if known is not None:
+        return intern(known[0], operands, attrs, known[1], loc)
+    node = make(name, operands, attrs, loc)
+    if len(_avals) >= _SIGNATURES_KEPT:
+        _avals.clear()
+    _avals[signature] = (node.op, node.aval)
+    return node
 
 
 def cast(tensor: Tensor, dtype: Any) -> Tensor:
@@ -532,7 +552,7 @@ def _walk(node: Node, steps: tuple[Step, ...]) -> Node:
     if steps:
         location = user_location()
         for name, attrs in steps:
-            node = make(name, (node,), attrs, location)
+            node = _made(name, (node,), attrs, location)
     return node
 
 

@@ -16,6 +16,30 @@ from tracejit.tracing import user_location
 Axis = int | Sequence[int] | None
 
 
+# Tests of arguments that may be anything. As functions they leave the static type at Any, where
+# isinstance would narrow it to list[Unknown] and the like.
+
+
+def is_sequence(value: Any) -> bool:
+    """Return whether ``value`` is a list or a tuple."""
+    return isinstance(value, (list, tuple))
+
+
+def is_tuple(value: Any) -> bool:
+    """Return whether ``value`` is a tuple."""
+    return isinstance(value, tuple)
+
+
+def is_integer(value: Any) -> bool:
+    """Return whether ``value`` is a Python or NumPy integer."""
+    return isinstance(value, (int, np.integer))
+
+
+def is_array(value: Any) -> bool:
+    """Return whether ``value`` is an array or a scalar of NumPy."""
+    return isinstance(value, (np.ndarray, np.generic))
+
+
 def fail(kind: type[UserError], message: str, hint: str | None = None) -> UserError:
     """Return the error with the user's line."""
     return kind(message, hint=hint, loc=user_location())
@@ -91,7 +115,7 @@ def some_axes(name: str, axis: Axis, rank: int) -> tuple[int, ...]:
     """Return axes counted from the front, in the order given; None means all."""
     if axis is None:
         return tuple(range(rank))
-    if isinstance(axis, (list, tuple)):
+    if not isinstance(axis, int) and is_sequence(axis):
         axes = tuple(one_axis(name, a, rank) for a in axis)
         if len(set(axes)) != len(axes):
             raise fail(ShapeError, f"{name}: an axis occurs twice in {tuple(axis)}")

@@ -21,7 +21,15 @@ from tracejit.errors import (
     TracejitError,
     ValueArgumentError,
 )
-from tracejit.functions.arguments import as_dtype, as_index, as_shape, fail, varargs
+from tracejit.functions.arguments import (
+    as_dtype,
+    as_index,
+    as_shape,
+    fail,
+    is_array,
+    is_sequence,
+    varargs,
+)
 from tracejit.graph.node import constant, data, iota
 from tracejit.ops.table import Array, DType, Shape
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, wrap
@@ -55,7 +63,7 @@ def asarray(
         return wrap(obj.node, obj.traced_in) if copy else obj
     if type(obj) in _SCALARS:
         return wrap(constant(_host(obj, wanted), wanted or _host(obj, wanted).dtype))
-    if isinstance(obj, (np.ndarray, np.generic)):
+    if is_array(obj):
         array: Array = np.asarray(obj)
     elif hasattr(obj, "__array__") or not hasattr(obj, "__dlpack__"):
         if copy is False:
@@ -112,9 +120,9 @@ def _host(obj: Any, dtype: DType | None) -> Array:
 def _stacked(obj: Any, dtype: DType | None) -> Tensor:
     if isinstance(obj, Tensor):
         return obj
-    if not isinstance(obj, (list, tuple)):
+    if not is_sequence(obj):
         return asarray(obj, dtype)
-    parts = [_stacked(part, dtype) for part in obj]  # pyright: ignore[reportUnknownVariableType]
+    parts = [_stacked(part, dtype) for part in obj]
     shapes = {part.shape for part in parts}
     if len(shapes) != 1:
         raise fail(ShapeError, f"rows of a list have the shapes {sorted(shapes)}")
@@ -262,7 +270,7 @@ def arange(
     kind = as_dtype(np.result_type(*bounds) if dtype is None else dtype)
     length = _ceil_divide(last - first, by)
     if kind.kind == "b" or kind.kind == "c":
-        return asarray(np.arange(first, last, by, kind), copy=False)
+        return _host_arange(first, last, by, kind)
     if kind.kind in "iu":
         # NumPy casts both ends of a float range and steps by their difference.
         low, delta = int(first), int(first + by) - int(first)
@@ -282,7 +290,8 @@ def arange(
 def _number(value: Any, name: str) -> Any:
     if isinstance(value, Tensor):
         value = value.item()
-    if not isinstance(value, (int, float, np.number)):
+    number: Any = value
+    if not isinstance(number, (int, float, np.number)):
         raise fail(DTypeError, f"{name} takes numbers, not {type(value).__name__}")
     return value
 
@@ -354,6 +363,7 @@ def _from_host(name: str) -> Callable[..., Tensor]:
     return build
 
 
+_host_arange = _from_host("arange")
 logspace = _from_host("logspace")
 geomspace = _from_host("geomspace")
 frombuffer = _from_host("frombuffer")

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from tracejit.errors import DTypeError
-from tracejit.functions.arguments import as_dtype, fail
+from tracejit.functions.arguments import (
+    as_dtype,
+    fail,
+    is_array,
+    is_tuple,
+)
 from tracejit.ops.table import DType, promote
 from tracejit.tensor import Tensor
 
@@ -64,7 +69,7 @@ newaxis = None
 
 
 def _dtype(value: Any) -> DType:
-    return value.dtype if isinstance(value, (Tensor, np.ndarray, np.generic)) else as_dtype(value)
+    return value.dtype if isinstance(value, Tensor) or is_array(value) else as_dtype(value)
 
 
 def finfo(type: Any, /) -> Any:
@@ -87,7 +92,7 @@ def result_type(*operands: Any) -> DType:
     """Return the dtype that tensors, dtypes and Python scalars promote to (NEP 50)."""
     if not operands:
         raise fail(DTypeError, "result_type needs at least one operand")
-    kinds = [
+    kinds: list[Any] = [
         builtins.type(x) if builtins.type(x) in (builtins.bool, int, float, complex) else _dtype(x)
         for x in operands
     ]
@@ -112,8 +117,8 @@ _KINDS = {
 
 def isdtype(dtype: Any, kind: Any, /) -> builtins.bool:
     """Return whether a dtype is of a kind: a dtype, a kind's name, or a tuple of them."""
-    if isinstance(kind, tuple):
-        return any(isdtype(dtype, k) for k in kind)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if is_tuple(kind):
+        return any(isdtype(dtype, k) for k in kind)
     if isinstance(kind, str) and kind in _KINDS:
         return _dtype(dtype).kind in _KINDS[kind]
     return _dtype(dtype) == as_dtype(kind)

@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracejit.errors import ArgumentError, DTypeError, ShapeError, ValueArgumentError
-from tracejit.functions.arguments import as_index, fail, one_axis
+from tracejit.functions.arguments import (
+    as_index,
+    fail,
+    is_tuple,
+    one_axis,
+)
 from tracejit.functions.creation import asarray, zeros_like
 from tracejit.functions.elementwise import as_condition
 from tracejit.functions.indexing import checked_index, getitem
@@ -205,7 +210,7 @@ def unique(
 ) -> Any:  # fmt: skip
     """Return the sorted distinct elements, as ``numpy.unique``."""
     found: Any = np.unique(_known(x, "unique"), return_index, return_inverse, return_counts, axis)
-    return tuple(asarray(f) for f in found) if isinstance(found, tuple) else asarray(found)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return tuple(asarray(f) for f in found) if is_tuple(found) else asarray(found)
 
 
 def unique_values(x: Any, /) -> Tensor:

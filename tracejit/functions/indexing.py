@@ -21,7 +21,13 @@ from tracejit.errors import (
     UserError,
     ValueArgumentError,
 )
-from tracejit.functions.arguments import fail
+from tracejit.functions.arguments import (
+    fail,
+    is_array,
+    is_integer,
+    is_sequence,
+    is_tuple,
+)
 from tracejit.functions.creation import asarray
 from tracejit.graph.node import data
 from tracejit.ops.table import Shape
@@ -125,16 +131,16 @@ def _no_fit(value: Shape, target: Shape) -> UserError:
 def parse(x: Tensor, key: Any) -> Key:
     """Return the parsed key; raises ``IndexOutOfRange`` with the index, the axis and its size."""
     shape = x.shape
-    if type(key) is int and shape:  # the most frequent key
+    if key.__class__ is int and shape:  # the most frequent key
         return Key(_row_steps(shape, _position(key, 0, shape)), (), ())
-    items = list(key) if isinstance(key, tuple) else [key]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    items: list[Any] = list(key) if is_tuple(key) else [key]
     items = _without_ellipsis([_item(item) for item in items], shape)
     layout: list[_Axis | None] = []  # None is a new axis
     axis = 0
     for item in items:
         if item is None:
             layout.append(None)
-        elif isinstance(item, slice):
+        elif _is_slice(item):
             layout.append(_sliced(item, axis, shape))
             axis += 1
         elif isinstance(item, int):
@@ -153,16 +159,16 @@ def parse(x: Tensor, key: Any) -> Key:
 
 def _item(item: Any) -> Any:
     """Return an element of a key as None, ``...``, a slice, an int, or an index tensor."""
-    if item is None or item is Ellipsis or isinstance(item, slice):
+    if item is None or item is Ellipsis or _is_slice(item):
         return item
     if isinstance(item, (bool, np.bool_)):
         # A bool acts as a mask without axes: it adds one, with one element or with none.
         return wrap(data(np.asarray(item)))
-    if isinstance(item, (int, np.integer)):
+    if is_integer(item):
         return int(item)
-    if isinstance(item, (list, tuple)) and not item:
+    if is_sequence(item) and not item:
         return wrap(data(np.zeros(0, np.int64)))
-    if not isinstance(item, (Tensor, np.ndarray, list, tuple)):
+    if not (isinstance(item, Tensor) or is_array(item) or is_sequence(item)):
         try:
             return operator.index(item)
         except TypeError:
@@ -179,10 +185,12 @@ def _item(item: Any) -> Any:
     return index
 
 
+def _is_slice(item: Any) -> bool:
+    return isinstance(item, slice)
+
+
 def _is_mask(key: Any) -> bool:
-    if isinstance(key, (Tensor, np.ndarray)):
-        return key.dtype == np.bool_ and key.ndim > 0
-    return False
+    return (isinstance(key, Tensor) or is_array(key)) and key.dtype == np.bool_ and key.ndim > 0
 
 
 def _width(item: Any) -> int:

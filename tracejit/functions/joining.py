@@ -17,6 +17,8 @@ from tracejit.functions.arguments import (
     as_index,
     as_shape,
     fail,
+    is_integer,
+    is_sequence,
     one_axis,
 )
 from tracejit.functions.movement import (
@@ -100,16 +102,16 @@ def block(arrays: Any, /) -> Tensor:
     """Return nested lists of blocks joined: the innermost along the last axis, and so on out."""
 
     def depth(part: Any) -> int:
-        return 1 + builtins.max(depth(p) for p in part) if isinstance(part, list) else 0  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return 1 + builtins.max(depth(p) for p in part) if is_sequence(part) else 0
 
     def join(part: Any, level: int, rank: int) -> Tensor:
-        if not isinstance(part, list):
+        if not is_sequence(part):
             value = lift(part)
             return reshape(value, (1,) * (rank - value.ndim) + value.shape)
-        return concat([join(p, level - 1, rank) for p in part], rank - level)  # pyright: ignore[reportUnknownVariableType]
+        return concat([join(p, level - 1, rank) for p in part], rank - level)
 
     def leaves(part: Any) -> list[Any]:
-        return [v for p in part for v in leaves(p)] if isinstance(part, list) else [part]  # pyright: ignore[reportUnknownVariableType]
+        return [v for p in part for v in leaves(p)] if is_sequence(part) else [part]
 
     levels = depth(arrays)
     rank = builtins.max(levels, *(lift(v).ndim for v in leaves(arrays)))
@@ -205,13 +207,13 @@ def roll(x: Any, shift: Any, /, axis: Axis = None, *, dims: Axis = None) -> Tens
     value = lift(x)
     chosen = alias(axis, dims, "axis", "dims")
     if chosen is None:
-        if isinstance(shift, (list, tuple)):
+        if is_sequence(shift):
             raise fail(ArgumentError, "roll: several shifts need as many axes")
         flat = apply("reshape", (value,), shape=(value.size,))
         rolled = apply("roll", (flat,), shift=(as_index(shift, "a shift"),), axis=(0,))
         return apply("reshape", (rolled,), shape=value.shape)
-    axes = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
-    shifts = list(shift) if isinstance(shift, (list, tuple)) else [shift]
+    axes = list(chosen) if is_sequence(chosen) else [chosen]
+    shifts = list(shift) if is_sequence(shift) else [shift]
     if len(shifts) == 1:
         shifts *= len(axes)
     elif len(axes) == 1:
@@ -237,7 +239,7 @@ def repeat(x: Any, repeats: Any, /, axis: int | None = None, *, dim: int | None 
     if chosen is None:
         value, chosen = ravel(value), 0
     place = one_axis("repeat", chosen, value.ndim)
-    if isinstance(repeats, (int, np.integer)):
+    if is_integer(repeats):
         return apply("repeat", (value,), repeats=int(repeats), axis=place)
     counts = np.asarray(repeats)
     if counts.size == 1:

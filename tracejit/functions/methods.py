@@ -324,10 +324,4 @@ _method(clamp_in_place, "clamp_", "clip_")
 _method(masked_fill_in_place, "masked_fill_")
 _method(indexing.getitem, "__getitem__")
 _method(indexing.setitem, "__setitem__")
-
-
-def _round(self: Tensor, digits: int | None = None) -> Tensor:
-    return elementwise.round(self, digits or 0)
-
-
-_method(_round, "__round__")
+_method(elementwise.round, "_rounded")

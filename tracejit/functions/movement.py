@@ -21,18 +21,21 @@ from tracejit.functions.arguments import (
     as_index,
     as_shape,
     fail,
+    is_integer,
+    is_sequence,
     one_axis,
     some_axes,
     varargs,
 )
 from tracejit.functions.strides import reshapes_in_place
 from tracejit.ops.movement import diagonal_length, resolve_shape
-from tracejit.ops.table import Shape, broadcast_shapes
+from tracejit.ops.table import Shape
+from tracejit.ops.table import broadcast_shapes as common_shape
 from tracejit.tensor import SPECIAL, Step, Tensor, apply, cast, lift, record, view
 from tracejit.tracing import user_location
 
 __all__ = [
-    "adjoint", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays",
+    "adjoint", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_shapes",
     "broadcast_tensors", "broadcast_to", "diag", "diag_embed", "diagflat", "diagonal", "expand",
     "expand_dims", "flatten", "flip", "fliplr", "flipud", "matrix_transpose", "moveaxis",
     "permute", "permute_dims", "ravel", "reshape", "rollaxis", "rot90", "squeeze", "swapaxes",
@@ -54,7 +57,7 @@ def reshape(x: Any, /, *shape: Any, order: str = "C", copy: bool | None = None) 
     """
     value = lift(x)
     wanted = varargs(shape)
-    if isinstance(wanted, (int, np.integer)):
+    if is_integer(wanted):
         wanted = (wanted,)
     try:
         sizes = tuple(as_index(n, "a size") for n in wanted)
@@ -133,8 +136,8 @@ def squeeze(x: Any, /, axis: Any = None, *, dim: Axis = None) -> Tensor:
 def expand_dims(x: Any, /, axis: Any = 0, *, dim: int | None = None) -> Tensor:
     """Return ``x`` with new axes of size 1, at ``axis`` of the result."""
     value = lift(x)
-    chosen = axis if dim is None else dim
-    count = len(chosen) if isinstance(chosen, (list, tuple)) else 1
+    chosen: Any = axis if dim is None else dim
+    count = len(chosen) if is_sequence(chosen) else 1
     places = some_axes("expand_dims", chosen, value.ndim + count)
     sizes = iter(value.shape)
     shape = tuple(1 if i in places else next(sizes) for i in range(value.ndim + count))
@@ -146,24 +149,32 @@ unsqueeze = expand_dims
 
 def atleast_1d(*arrays: Any) -> Any:
     """Return the arrays with at least one axis."""
-    return _at_least(arrays, lambda s: s if s else (1,))
+    return _at_least(arrays, [s or (1,) for s in map(_shape_of, arrays)])
 
 
 def atleast_2d(*arrays: Any) -> Any:
     """Return the arrays with at least two axes, new ones in front."""
-    return _at_least(arrays, lambda s: (1,) * (2 - len(s)) + s)
+    return _at_least(arrays, [(1,) * (2 - len(s)) + s for s in map(_shape_of, arrays)])
+
+
+def _widened_3d(shape: Shape) -> Shape:
+    if len(shape) > 2:
+        return shape
+    return (1, *shape, 1) if len(shape) == 1 else (*(shape or (1, 1)), 1)
 
 
 def atleast_3d(*arrays: Any) -> Any:
     """Return the arrays with at least three axes, as ``numpy.atleast_3d`` places them."""
-    return _at_least(
-        arrays, lambda s: s if len(s) > 2 else ((1, *s, 1) if len(s) == 1 else (s or (1, 1)) + (1,))
-    )
+    return _at_least(arrays, [_widened_3d(s) for s in map(_shape_of, arrays)])
 
 
-def _at_least(arrays: tuple[Any, ...], shape_of: Any) -> Any:
+def _shape_of(x: Any) -> Shape:
+    return x.shape if isinstance(x, Tensor) else np.shape(x)
+
+
+def _at_least(arrays: tuple[Any, ...], shapes: list[Shape]) -> Any:
     values = [lift(a) for a in arrays]
-    grown = [v if shape_of(v.shape) == v.shape else _reshaped(v, shape_of(v.shape)) for v in values]
+    grown = [v if s == v.shape else _reshaped(v, s) for v, s in zip(values, shapes, strict=True)]
     return grown[0] if len(grown) == 1 else tuple(grown)
 
 
@@ -305,17 +316,17 @@ def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     values = [lift(a) for a in arrays]
     if not values:
         return ()
-    shape = shape_of_broadcast(*[v.shape for v in values])
+    shape = broadcast_shapes(*[v.shape for v in values])
     return tuple(broadcast_to(v, shape) for v in values)
 
 
 broadcast_tensors = broadcast_arrays
 
 
-def shape_of_broadcast(*shapes: Shape) -> Shape:
+def broadcast_shapes(*shapes: Shape) -> Shape:
     """Return the shape that ``shapes`` broadcast to."""
     try:
-        return broadcast_shapes("broadcast", [as_shape(s) for s in shapes]) if shapes else ()
+        return common_shape("broadcast", [as_shape(s) for s in shapes]) if shapes else ()
     except ShapeError as error:
         error.loc = user_location()
         raise

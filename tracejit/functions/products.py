@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
-from tracejit.functions.arguments import Axis, alias, as_index, fail, some_axes
+from tracejit.functions.arguments import Axis, alias, as_index, fail, is_sequence, some_axes
 from tracejit.functions.creation import filled
 from tracejit.functions.movement import matrix_transpose, moveaxis
 from tracejit.functions.reductions import reduce
@@ -113,8 +113,8 @@ def einsum(subscripts: Any, /, *operands: Any, optimize: Any = False) -> Tensor:
         raise fail(
             ArgumentError, "einsum takes its subscripts as text", "einsum('ij,jk->ik', a, b)"
         )
-    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = tuple(operands[0])  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if len(operands) == 1 and is_sequence(operands[0]):
+        operands = tuple(operands[0])
     if not operands:
         raise fail(ValueArgumentError, "einsum: no operands")
     return record("einsum", [lift(x) for x in operands], subscripts=subscripts)

@@ -15,6 +15,7 @@ from tracejit.functions.arguments import (
     alias,
     as_dtype,
     fail,
+    is_sequence,
     one_axis,
     some_axes,
 )
@@ -131,7 +132,7 @@ def _extreme(
 
 
 def max(
-    x: Any, /, axis: Axis = None, keepdims: bool = False, *,
+    x: Any, /, axis: Any = None, keepdims: bool = False, *,
     initial: Any = None, where: Any = None, dim: int | None = None, keepdim: bool | None = None,
 ) -> Any:  # fmt: skip
     """Return the largest, NaN if there is one. With PyTorch's ``dim``: (values, indices)."""
@@ -141,7 +142,7 @@ def max(
 
 
 def min(
-    x: Any, /, axis: Axis = None, keepdims: bool = False, *,
+    x: Any, /, axis: Any = None, keepdims: bool = False, *,
     initial: Any = None, where: Any = None, dim: int | None = None, keepdim: bool | None = None,
 ) -> Any:  # fmt: skip
     """Return the smallest, NaN if there is one. With PyTorch's ``dim``: (values, indices)."""
@@ -303,7 +304,7 @@ def nanmedian(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor
 
 def quantile(x: Any, q: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Return the q-quantile, ``q`` in [0, 1] or a sequence, interpolated linearly."""
-    if isinstance(q, (list, tuple)) or (hasattr(q, "ndim") and q.ndim):
+    if is_sequence(q) or (hasattr(q, "ndim") and q.ndim):
         parts = [quantile(x, v, axis, keepdims=keepdims) for v in q]
         return SPECIAL["stack"](parts)
     fraction = float(q)
@@ -314,7 +315,7 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, *, keepdims: bool = False) ->
 
 def percentile(x: Any, q: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Return the q-th percentile, ``q`` in [0, 100] or a sequence."""
-    fractions = [v / 100 for v in q] if isinstance(q, (list, tuple)) else q / 100
+    fractions = [v / 100 for v in q] if is_sequence(q) else q / 100
     return quantile(x, fractions, axis, keepdims=keepdims)
 
 

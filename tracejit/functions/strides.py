@@ -59,7 +59,7 @@ def _after(shape: Shape, strides: Strides, step: Step) -> tuple[Shape, Strides]:
     name, attrs = step
     how: Any = attrs
     if name == "permute":
-        axes = how["axes"]
+        axes: tuple[int, ...] = how["axes"]
         return tuple(shape[a] for a in axes), tuple(strides[a] for a in axes)
     if name == "slice":
         return how["size"], tuple(s * by for s, by in zip(strides, how["step"], strict=True))
