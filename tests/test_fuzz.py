@@ -140,6 +140,9 @@ RULES: tuple[Rule, ...] = (
     _product,
 )  # fmt: skip
 
+# Two dtypes make 300 programs a run; `make fuzz` has a profile with many more examples.
+PROGRAMS = max(150, settings.default.max_examples if settings.default.max_examples > 1000 else 0)
+
 steps = st.tuples(*[st.integers(0, 31)] * 4)
 programs = st.lists(steps, min_size=1, max_size=14)
 shapes = st.lists(st.sampled_from(SIZES), min_size=0, max_size=3).map(tuple)
@@ -162,14 +165,15 @@ def arrays(graph: Graph, seed: int) -> list[Array]:
 
 
 def close(got: Array, want: Array) -> None:
-    assert got.dtype == want.dtype and got.shape == want.shape
+    assert got.dtype == want.dtype
+    assert got.shape == want.shape
     scale = 2e-4 if got.dtype == np.float32 else 1e-9
     np.testing.assert_allclose(got, want, rtol=scale, atol=scale)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(shape=shapes, program=programs, seed=st.integers(0, 1000))
-@settings(max_examples=75 if settings.default.max_examples < 1000 else None or 5000)
+@settings(max_examples=PROGRAMS)
 def test_random_programs(
     dtype: str, shape: tuple[int, ...], program: list[tuple[int, ...]], seed: int
 ) -> None:

@@ -610,7 +610,8 @@ class Builder:
         latch = self._block
         self.jump(head)
         phis = [
-            f"  {name.text} = phi {name.type} [ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
+            f"  {name.text} = phi {name.type} "
+            f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
             for name, first, last in zip(
                 [index, *values], [start, *carried], [advanced, *following], strict=True
             )

@@ -267,7 +267,7 @@ def _comparison(predicate: str) -> Lowering:
         negative = b.compare("lt", signed, const(0, signed.type))
         unsigned = "u" + predicate if predicate not in ("eq", "ne") else predicate
         below = kinds[0] == "i"
-        answer = predicate == "ne" or (predicate in ("lt", "le")) == below and predicate != "eq"
+        answer = predicate == "ne" or ((predicate in ("lt", "le")) == below and predicate != "eq")
         usual = b.compare(unsigned, x[0], x[1])
         return b.select(negative, const(answer, negative.type), usual)
 

@@ -26,7 +26,6 @@ from tracejit.codegen.types import from_memory, memory_type, register_type, to_m
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import (
     SCRATCH,
-    Access,
     Apply,
     Block,
     Const,
@@ -203,7 +202,6 @@ class KernelEmitter:
     ) -> Values:
         """Write a loop in vector steps: unrolled, single, then one masked step."""
         b = self.b
-        length = b.sub(stop, start)
         for unroll in dict.fromkeys((self.unroll, 1)):
             step = self.lanes * unroll
             whole = b.sub(stop, b.rem(b.sub(stop, start), const(step, I64)))
@@ -212,7 +210,6 @@ class KernelEmitter:
                 start, whole, step, carried, lambda i, c, v=vector: body(v, i, list(c))
             )
             start = whole
-        del length
         rest = b.sub(stop, start)
         lane = b.lane_index(I64.vector(self.lanes))
         before = list(carried)
@@ -228,7 +225,7 @@ class KernelEmitter:
     def _enter(self, outer: Scope, index: dict[int, Value], vector: Vector | None) -> Scope:
         """Open the inside of a loop: pointers advance by its index."""
         scope = Scope(outer, index, vector)
-        for number, pointer in self._all_pointers(outer).items():
+        for number, pointer in outer.pointers.items():
             access = self.kernel.accesses[number]
             moved = pointer
             for axis, position in index.items():
@@ -237,9 +234,6 @@ class KernelEmitter:
                     moved = self.b.element(moved, steps, memory_type(access.dtype))
             scope.pointers[number] = moved
         return scope
-
-    def _all_pointers(self, scope: Scope) -> dict[int, Value]:
-        return scope.pointers
 
     def _times(self, a: Value, c: Value) -> Value:
         if c.text == "1":
@@ -258,7 +252,7 @@ class KernelEmitter:
             self._prepare(scope, roots)
         for number in block.stores:
             store = self.kernel.stores[number]
-            self._store(store.access, self._value(scope, store.value), scope)
+            self._store(store.access, self.value(scope, store.value), scope)
 
     def _stores_of(self, block: Block) -> list[int]:
         found = list(block.stores)
@@ -371,7 +365,7 @@ class KernelEmitter:
             wanted = [operands(self.exprs[a.position])[0] for a in sums]
             self._block(nest.body, inner, wanted)
             for kept in nest.saves:
-                self._store(kept.access, self._value(inner, kept.value), inner)
+                self._store(kept.access, self.value(inner, kept.value), inner)
             following: Values = []
             for a in sums:
                 following += a.update(inner, state[: a.block_width])
@@ -384,7 +378,7 @@ class KernelEmitter:
 
     # -- values --------------------------------------------------------------------------------
 
-    def _value(self, scope: Scope, position: int) -> Values:
+    def value(self, scope: Scope, position: int) -> Values:
         found = scope.find(position)
         assert found is not None, f"expression {position} is not computed"
         return found
@@ -410,7 +404,7 @@ class KernelEmitter:
                 raise AssertionError(f"{expr} is not computed in place")
 
     def _apply(self, expr: Apply, scope: Scope) -> Values:
-        arguments = [self._value(scope, a) for a in expr.args]
+        arguments = [self.value(scope, a) for a in expr.args]
         loop = Loop(tuple(self.exprs[a].dtype for a in expr.args), expr.dtype, expr.attrs)
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
@@ -559,7 +553,7 @@ class _Accumulator:
     def update(self, scope: Scope, state: Values) -> Values:
         """Take the values of one step. Copies beyond the step's vectors stay as they are."""
         emitter, b, vector = self.emitter, self.b, scope.vector
-        values = emitter._value(scope, self.expr.arg)
+        values = emitter.value(scope, self.expr.arg)
         parts = self._split(state)
         active = vector.unroll if vector is not None else 1
         for number in range(min(active, len(parts))):
@@ -621,6 +615,3 @@ def emit_kernel(kernel: Kernel, target: Target, name: str = ENTRY) -> str:
     builder = module.define(name, VOID, parameters)
     KernelEmitter(builder, kernel).emit()
     return module.text()
-
-
-__all__ = ["ENTRY", "Access", "emit_kernel"]

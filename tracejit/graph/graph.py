@@ -90,4 +90,5 @@ class Graph:
         return Graph(self.inputs, [image.get(o, o) for o in self.outputs])
 
     def __repr__(self) -> str:
-        return f"<graph {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+        counts = f"{len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs"
+        return f"<graph {counts}>"

@@ -62,11 +62,10 @@ def compile_graph(
         if isinstance(step, OpaqueStep):
             stages.append(step)
             continue
-        native = stages[-1] if stages else None
-        if not isinstance(native, list):
-            native = []
-            stages.append(native)
-        native.append(_native_call(step, schedule, target, level))
+        if not stages or isinstance(stages[-1], OpaqueStep):
+            stages.append([])
+        calls = cast(list[NativeCall], stages[-1])
+        calls.append(_native_call(step, schedule, target, level))
     return Executable(schedule, stages, target)
 
 

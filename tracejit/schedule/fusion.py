@@ -482,7 +482,7 @@ def _repeats(index: Map, cluster: Cluster) -> int:
     """How often a value at ``index`` is computed again by loops that it does not vary with."""
     axes = _axes(index)
     order = sorted(range(len(cluster.extents)), key=lambda a: (a not in cluster.parallel, a))
-    domain = set().union(*(_axes(r.index) for r in cluster.roots)) | axes
+    domain = axes.union(*(_axes(r.index) for r in cluster.roots))
     repeats, pending = 1, 1
     for axis in order:
         if axis in axes:
@@ -539,7 +539,7 @@ def _bound_axis(
     ]
     if free:
         root = cluster.roots[0].index
-        same = [a for a in free if -from_end <= len(root) and root[from_end].axes == {a}]
+        same = [a for a in free if -from_end <= len(root) and root[from_end].axes == frozenset({a})]
         return (same or free)[0]
     cluster.extents.append(extent)
     return len(cluster.extents) - 1

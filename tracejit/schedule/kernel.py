@@ -24,7 +24,6 @@ import numpy as np
 
 from tracejit.ops.table import DType
 
-
 # The buffer number of a kernel's private scratch memory.
 SCRATCH = -1
 
@@ -178,9 +177,8 @@ class Kernel:
                 case Const():
                     parts.append(f"const {e.dtype.str} {repr(e.value) if e.literal else '?'}")
                 case Index():
-                    parts.append(
-                        f"index {e.dtype.str} {''.join('0' if c == 0 else 's' for c in e.coefficients)}"
-                    )
+                    varies = "".join("0" if c == 0 else "s" for c in e.coefficients)
+                    parts.append(f"index {e.dtype.str} {varies}")
                 case Apply():
                     attrs = f" {sorted(e.attrs.items())}" if e.attrs else ""
                     parts.append(f"{e.op} {e.dtype.str} {e.args}{attrs}")

@@ -11,8 +11,7 @@ from tracejit.ops.table import DType, Fact, Family, Op
 from tracejit.schedule.index import VIEWS
 
 NATIVE_DTYPES = frozenset(
-    np.dtype(name)
-    for name in ("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64".split())
+    np.dtype(name) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
 )
 
 NATIVE_REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all", "argmax", "argmin"})

@@ -106,7 +106,8 @@ class Schedule:
 
     def __repr__(self) -> str:
         kinds = [type(s).__name__.removesuffix("Step").lower() for s in self.steps]
-        return f"<schedule of {len(self.steps)} steps: {', '.join(kinds)}; arena {self.arena.nbytes} B>"
+        steps = f"{len(self.steps)} steps: {', '.join(kinds)}"
+        return f"<schedule of {steps}; arena {self.arena.nbytes} B>"
 
 
 class _Scheduler:

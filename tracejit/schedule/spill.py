@@ -78,9 +78,8 @@ def _dear(kernel: Kernel) -> set[int]:
     for position, expr in enumerate(kernel.exprs):
         if expr.axes <= parallel or isinstance(expr, Reduce):
             continue
-        if any(b in dear for b in operands(expr)):
-            dear.add(position)
-        elif isinstance(expr, Apply) and OPS[expr.op].has(Fact.EXPENSIVE):
+        dear_itself = isinstance(expr, Apply) and OPS[expr.op].has(Fact.EXPENSIVE)
+        if dear_itself or any(b in dear for b in operands(expr)):
             dear.add(position)
     return dear
 

@@ -47,7 +47,7 @@ def run(graph: Graph) -> Graph:
 
 def commutes(node: Node) -> bool:
     """True where exchanging the two operands changes no bit of the result (NaN payloads aside)."""
-    if not node.op.has(Fact.COMMUTATIVE):
+    if not node.op.obeys(Fact.COMMUTATIVE, node.inputs[0].dtype):
         return False
     return node.op.name not in _ZERO_SIGN or node.inputs[0].dtype.kind not in "fc"
 

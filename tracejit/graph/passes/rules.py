@@ -115,7 +115,7 @@ def operand_and_value(node: Node) -> tuple[Node, Any] | None:
     value = value_of(b)
     if value is not None:
         return a, value
-    if node.op.has(Fact.COMMUTATIVE):
+    if node.op.obeys(Fact.COMMUTATIVE, node.inputs[0].dtype):
         value = value_of(a)
         if value is not None:
             return b, value
