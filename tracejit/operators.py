@@ -1,17 +1,33 @@
-"""Python's operators on tensors: the reflected and in-place forms of one set of op names."""
+"""What Python asks of a tensor: operators on it, and its value in Python's and NumPy's terms."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracejit.errors import ArgumentError, DTypeError, UserError, ValueArgumentError
+from tracejit.ops.table import Array, DType, Shape
+from tracejit.tracing import Trace, user_location
 
 if TYPE_CHECKING:
     from tracejit.tensor import Tensor
 
 
-class Operators:
-    """Mixin of ``Tensor``. An operand that is no array gives ``NotImplemented``, as Python wants.
+OUTSIDE = "return the tensor and convert it outside"
+_WHERE = "write tj.where(condition, a, b), or return the value and decide outside"
 
-    In-place forms keep the handle and its dtype, and write through views as NumPy's do.
+
+def _error(kind: Callable[..., UserError], message: str, hint: str | None = None) -> UserError:
+    return kind(message, hint=hint, loc=user_location())
+
+
+class Operators:
+    """Mixin of ``Tensor``: the reflected and in-place forms of one set of op names.
+
+    An operand that is no array gives ``NotImplemented``, as Python wants. In-place forms keep the
+    handle and its dtype, and write through views as NumPy's do.
     """
 
     __slots__ = ()
@@ -187,3 +203,150 @@ class Operators:
         return self._binary("greater_equal", other)
 
     __hash__ = object.__hash__
+
+
+class Values:
+    """Mixin of ``Tensor``: its value on demand. Of a traced tensor each is a ``TraceError``."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def shape(self) -> Shape: ...
+        @property
+        def dtype(self) -> DType: ...
+        @property
+        def ndim(self) -> int: ...
+        @property
+        def size(self) -> int: ...
+        @property
+        def traced_in(self) -> Trace | None: ...
+        def _value(self, wanted: str, hint: str) -> Array: ...
+        def __getitem__(self, key: Any) -> Tensor: ...
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise _error(ArgumentError, "len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise _error(ArgumentError, "iteration over a 0-d tensor")
+        return (self[i] for i in range(self.shape[0]))
+
+    # -- values
+
+    def numpy(self, *, copy: bool = False) -> Array:
+        """Return the value as an ndarray: read-only, or the caller's own with ``copy=True``."""
+        array = self._value("numpy()", OUTSIDE)
+        if copy:
+            return array.copy()
+        array = array.view()
+        array.flags.writeable = False
+        return array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = self._value("np.asarray()", OUTSIDE)
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise _error(
+                    ValueArgumentError, f"a tensor of {array.dtype} as {np.dtype(dtype)} is a copy"
+                )
+            return array.astype(dtype)
+        return self.numpy(copy=bool(copy))
+
+    def item(self, *index: int) -> Any:
+        """Return the only element, or the one at ``index``, as a Python scalar."""
+        array = self._value("item()", _WHERE)
+        if not index and array.size != 1:
+            raise _error(
+                ValueArgumentError,
+                f"item() needs one element; the shape is {self.shape}",
+                hint="index first, or use tolist()",
+            )
+        return array.item(*index)
+
+    def tolist(self) -> Any:
+        """Return the value as nested lists of Python scalars."""
+        return self._value("tolist()", OUTSIDE).tolist()
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise _error(
+                ValueArgumentError,
+                f"the truth value of a tensor of shape {self.shape} is ambiguous",
+                hint="use x.any() or x.all()",
+            )
+        return bool(self._value("a Python condition (if, while, and, or, not)", _WHERE).item())
+
+    def _number(self, wanted: str) -> Any:
+        if self.size != 1:
+            raise _error(DTypeError, f"{wanted} needs one element; the shape is {self.shape}")
+        return self._value(wanted, "keep it a tensor, or return the value").item()
+
+    def __float__(self) -> float:
+        return float(self._number("float()"))
+
+    def __int__(self) -> int:
+        return int(self._number("int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._number("complex()"))
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu" or self.shape:
+            raise _error(DTypeError, f"{self.dtype}{list(self.shape)} is not an index")
+        hint = "sizes and slice bounds must be known; tj.take(x, i) takes a traced index"
+        return self._value("a Python index", hint).item()
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(np.any(self._value("the operator in", _WHERE) == value))
+
+    def __repr__(self) -> str:
+        if self.traced_in is not None:
+            return f"tensor(<traced in {self.traced_in.name}>, {self.dtype}{list(self.shape)})"
+        array = self._value("repr()", OUTSIDE)
+        inside = np.array2string(array, separator=", ", prefix="tensor(")
+        if not array.size:
+            inside = f"[], shape={array.shape}"
+        # Types a reader would take the digits for need no name, as in NumPy's own repr.
+        plain = array.dtype in (
+            np.dtype(np.float64),
+            np.dtype(np.int64),
+            np.dtype(np.bool_),
+            np.dtype("c16"),
+        )
+        suffix = "" if plain and array.size else f", dtype={array.dtype}"
+        return f"tensor({inside}{suffix})"
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        if self.ndim == 0:
+            return format(self._value("format()", OUTSIDE).item(), spec)
+        raise _error(
+            DTypeError,
+            f"a tensor of shape {self.shape} has no format {spec!r}",
+            hint="format x.numpy(), or one element",
+        )
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Export the value; DLPack before 1.0 has no read-only memory, so it gets a copy."""
+        modern = max_version is not None and max_version[0] >= 1
+        if not modern:
+            return self.numpy(copy=True).__dlpack__(stream=stream)
+        exporter: Any = self.numpy(copy=bool(copy))
+        return exporter.__dlpack__(
+            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+        )

@@ -15,7 +15,7 @@ base, so writes are seen through every view, as NumPy's are.
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -35,7 +35,7 @@ from tracejit.errors import (
 )
 from tracejit.graph.graph import reachable
 from tracejit.graph.node import Node, constant, data, intern, make
-from tracejit.operators import Operators
+from tracejit.operators import OUTSIDE, Operators, Values
 from tracejit.ops import OPS, Family
 from tracejit.ops.table import Array, Aval, DType, Op, Shape
 from tracejit.tracing import Trace, join, no_value, state, user_location
@@ -49,7 +49,6 @@ SPECIAL: dict[str, Callable[..., Any]] = {}
 MAX_RANK = 64  # NumPy's own limit
 
 _WEAK: frozenset[type] = frozenset({int, float, complex})
-_BOOL = np.dtype(np.bool_)
 
 
 class View:
@@ -64,7 +63,7 @@ class View:
         self.seen: int = self.root._version
 
 
-class Tensor(Operators):
+class Tensor(Operators, Values):
     """An n-dimensional array of known dtype and shape whose value is computed on demand.
 
     ``Tensor(value, dtype=None)`` copies what ``tj.asarray`` takes.
@@ -146,107 +145,6 @@ class Tensor(Operators):
         """The tensor this one is a view of, as NumPy's ``base``."""
         return None if self._view is None else self._view.root
 
-    def __len__(self) -> int:
-        if not self._node.shape:
-            raise _error(TraceError, "len() of a 0-d tensor")
-        return self._node.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if not self._node.shape:
-            raise _error(TraceError, "iteration over a 0-d tensor")
-        return (self[i] for i in range(self._node.shape[0]))
-
-    # -- values
-
-    def numpy(self, *, copy: bool = False) -> Array:
-        """Return the value as an ndarray: read-only, or the caller's own with ``copy=True``."""
-        array = value_of(self, "numpy()")
-        if copy:
-            return array.copy()
-        array = array.view()
-        array.flags.writeable = False
-        return array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        array = value_of(self, "np.asarray()")
-        if dtype is not None and np.dtype(dtype) != array.dtype:
-            if copy is False:
-                raise _error(
-                    ValueArgumentError, f"a tensor of {array.dtype} as {np.dtype(dtype)} is a copy"
-                )
-            return array.astype(dtype)
-        return self.numpy(copy=bool(copy))
-
-    def item(self, *index: int) -> Any:
-        """Return the only element, or the one at ``index``, as a Python scalar."""
-        array = value_of(self, "item()", _WHERE)
-        if not index and array.size != 1:
-            raise _error(
-                ValueArgumentError,
-                f"item() needs one element; the shape is {self.shape}",
-                hint="index first, or use tolist()",
-            )
-        return array.item(*index)
-
-    def tolist(self) -> Any:
-        """Return the value as nested lists of Python scalars."""
-        return value_of(self, "tolist()").tolist()
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise _error(
-                ValueArgumentError,
-                f"the truth value of a tensor of shape {self.shape} is ambiguous",
-                hint="use x.any() or x.all()",
-            )
-        return bool(value_of(self, "a Python condition (if, while, and, or, not)", _WHERE).item())
-
-    def _number(self, wanted: str) -> Any:
-        if self.size != 1:
-            raise _error(DTypeError, f"{wanted} needs one element; the shape is {self.shape}")
-        return value_of(self, wanted, "keep it a tensor, or return the value").item()
-
-    def __float__(self) -> float:
-        return float(self._number("float()"))
-
-    def __int__(self) -> int:
-        return int(self._number("int()"))
-
-    def __complex__(self) -> complex:
-        return complex(self._number("complex()"))
-
-    def __index__(self) -> int:
-        if self.dtype.kind not in "iu" or self.shape:
-            raise _error(DTypeError, f"{self.dtype}{list(self.shape)} is not an index")
-        hint = "sizes and slice bounds must be known; tj.take(x, i) takes a traced index"
-        return value_of(self, "a Python index", hint).item()
-
-    def __contains__(self, value: Any) -> bool:
-        return bool(SPECIAL["any"](record("equal", (self, value))))
-
-    def __repr__(self) -> str:
-        if self.traced_in is not None:
-            return f"tensor(<traced in {self.traced_in.name}>, {self.dtype}{list(self.shape)})"
-        array = value_of(self, "repr()")
-        inside = np.array2string(array, separator=", ", prefix="tensor(")
-        if not array.size:
-            inside = f"[], shape={array.shape}"
-        # Types a reader would take the digits for need no name, as in NumPy's own repr.
-        plain = array.dtype in (np.dtype(np.float64), np.dtype(np.int64), _BOOL, np.dtype("c16"))
-        suffix = "" if plain and array.size else f", dtype={array.dtype}"
-        return f"tensor({inside}{suffix})"
-
-    def __format__(self, spec: str) -> str:
-        if not spec:
-            return str(self)
-        if self.ndim == 0:
-            return format(value_of(self, "format()").item(), spec)
-        raise _error(
-            DTypeError,
-            f"a tensor of shape {self.shape} has no format {spec!r}",
-            hint="format x.numpy(), or one element",
-        )
-
     # -- copies
 
     def __copy__(self) -> Tensor:
@@ -259,6 +157,9 @@ class Tensor(Operators):
         return _unpickled, (value_of(self, "pickling"),)
 
     # -- operators
+
+    def _value(self, wanted: str, hint: str) -> Array:
+        return value_of(self, wanted, hint)
 
     def _unary(self, name: str) -> Tensor:
         return record(name, (self,))
@@ -282,7 +183,7 @@ class Tensor(Operators):
     def _inplace(self, name: str, other: Any) -> Tensor:
         if not _is_operand(other):
             return NotImplemented
-        result = self._binary(name, other)
+        result = self**other if name == "power" else self._binary(name, other)
         if result.shape != self.shape:
             raise _error(
                 ShapeError,
@@ -313,26 +214,6 @@ class Tensor(Operators):
 
         return protocols.array_namespace(api_version)
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)  # kDLCPU
-
-    def __dlpack__(
-        self,
-        *,
-        stream: Any = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[Any, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        """Export the value; DLPack before 1.0 has no read-only memory, so it gets a copy."""
-        modern = max_version is not None and max_version[0] >= 1
-        if not modern:
-            return self.numpy(copy=True).__dlpack__(stream=stream)
-        exporter: Any = self.numpy(copy=bool(copy))
-        return exporter.__dlpack__(
-            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
-        )
-
 
 def _simple_power(exponent: Any, kind: str) -> str | None:
     """Return the op that NumPy's ``**`` takes for a frequent Python exponent.
@@ -348,7 +229,6 @@ def _simple_power(exponent: Any, kind: str) -> str | None:
 
 
 _POWERS = {2.0: "square", 1.0: "positive", 0.5: "sqrt", -1.0: "reciprocal"}
-_WHERE = "write tj.where(condition, a, b), or return the value and decide outside"
 _new = object.__new__
 
 
@@ -653,9 +533,7 @@ def store(tensor: Tensor, value: Tensor) -> None:
 _KEPT_BYTES = 16 << 20
 
 
-def value_of(
-    tensor: Tensor, wanted: str, hint: str = "return the tensor and convert it outside"
-) -> Array:
+def value_of(tensor: Tensor, wanted: str, hint: str = OUTSIDE) -> Array:
     """Return the array of ``tensor``, evaluating it if need be; the array must not be changed.
 
     ``wanted`` names the request in the ``TraceError`` of a traced tensor. Raises ``OutOfMemory``.
