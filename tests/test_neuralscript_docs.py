@@ -17,8 +17,10 @@ from tracejit.frontend.neuralscript.source import Source
 PAGE = Path(__file__).parent.parent / "docs" / "neuralscript.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCK = re.compile(r"```neuralscript( error)?\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
-EXAMPLES = [pytest.param(*found.groups(), id=f"line{TEXT[: found.start()].count(chr(10)) + 1}")
-            for found in BLOCK.finditer(TEXT)]
+EXAMPLES = [
+    pytest.param(*found.groups(), id=f"line{TEXT[: found.start()].count(chr(10)) + 1}")
+    for found in BLOCK.finditer(TEXT)
+]
 
 
 def output_of(text: str) -> str:

@@ -64,8 +64,28 @@ def test_a_long_chain_of_operators_is_fine() -> None:
     loads("let a = " + " + ".join(["1.0"] * 3000))
 
 
-@pytest.mark.parametrize("text", ["fn", "fn f(", "let", "struct S {", "match x {", '"', "/*", "|",
-                                  "∂", "f(a:", "x[1;", "{", "}", "#[", "impl X {", "use", "√"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fn",
+        "fn f(",
+        "let",
+        "struct S {",
+        "match x {",
+        '"',
+        "/*",
+        "|",
+        "∂",
+        "f(a:",
+        "x[1;",
+        "{",
+        "}",
+        "#[",
+        "impl X {",
+        "use",
+        "√",
+    ],
+)
 def test_unfinished_text_is_an_error(text: str) -> None:
     with pytest.raises(ProgramError):
         loads(text)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from tracejit.frontend.neuralscript import matching, units
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
-from tracejit.frontend.neuralscript import units
 from tracejit.frontend.neuralscript.diagnostics import Fault, Label, fault
 from tracejit.frontend.neuralscript.source import Span
 
@@ -195,8 +195,8 @@ def common(call: BuiltinCall, names: tuple[str, ...], floating: bool = False) ->
                 "N050", f"`{call.name}` needs equal units", span, f"this is `{kind}`", label
             )
         try:
-            shape = t.broadcast(first[1].shape, kind.shape)
-        except t.Mismatch:
+            shape = matching.broadcast(first[1].shape, kind.shape)
+        except matching.Mismatch:
             raise fault(
                 "N032", f"the shapes of `{call.name}` do not fit", span, f"this is `{kind}`", label
             ) from None
@@ -234,8 +234,8 @@ def select(call: BuiltinCall) -> t.Type:
     if kind is None or condition is None:
         return t.UNKNOWN
     try:
-        return kind.with_shape(t.broadcast(condition.shape, kind.shape))
-    except t.Mismatch:
+        return kind.with_shape(matching.broadcast(condition.shape, kind.shape))
+    except matching.Mismatch:
         raise fault(
             "N032",
             "the shapes of `where` do not fit",
@@ -360,8 +360,8 @@ def dot(call: BuiltinCall) -> t.Type:
 
 def common_size(call: BuiltinCall, one: t.Array, two: t.Array) -> None:
     try:
-        t.broadcast(one.shape, two.shape)
-    except t.Mismatch:
+        matching.broadcast(one.shape, two.shape)
+    except matching.Mismatch:
         raise fault(
             "N032",
             f"the shapes of `{call.name}` do not fit",
@@ -642,7 +642,7 @@ def stack(call: BuiltinCall) -> t.Type:
         return t.UNKNOWN
     first = arrays[0]
     for item in arrays[1:]:
-        if t.join(first, item) is None:
+        if matching.join(first, item) is None:
             raise call.fault("N032", f"`stack` cannot join `{first}` and `{item}`", "arrays")
     axis = call.integer("axis") if "axis" in call.nodes else 0
     if first.shape is None or axis is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
+from tracejit.frontend.neuralscript import matching
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
 from tracejit.frontend.neuralscript.builtin_rules import BuiltinCall
@@ -127,7 +128,7 @@ class CallChecker(ExpressionChecker):
             )
         found: t.Bindings = {}
         for item, wanted in zip(node.arguments, parameters, strict=True):
-            self.expect(item.value, t.substitute(wanted, found), "the argument")
+            self.expect(item.value, matching.substitute(wanted, found), "the argument")
         return result
 
     # --- functions ----------------------------------------------------------------------------
@@ -161,7 +162,7 @@ class CallChecker(ExpressionChecker):
         for parameter, pattern in zip(parameters, wanted, strict=True):
             value = bound.get(parameter.name)
             if value is None:
-                actual.append(t.substitute(pattern, found))
+                actual.append(matching.substitute(pattern, found))
                 continue
             actual.append(self.argument(value, parameter, pattern, found, free, origin))
             if isinstance(parameter.annotation, s.ReferenceType) and parameter.annotation.mutable:
@@ -170,18 +171,18 @@ class CallChecker(ExpressionChecker):
             found.setdefault(generic.name, t.ANY if generic.const else t.UNKNOWN)
             self.settle(found, generic.name)
         final = tuple(
-            t.substitute(p, found)
+            matching.substitute(p, found)
             if q.annotation is not None and not isinstance(a, t.Callee)
             else a
             for p, q, a in zip(wanted, parameters, actual, strict=True)
         )
-        final = tuple(_refined(one, two) for one, two in zip(final, actual, strict=True))
+        final = tuple(matching.refine(one, two) for one, two in zip(final, actual, strict=True))
         body = self.instance(ref, final, found)
         self.body.callees[node] = body
         if result is None:
-            return fresh(body.result) if body.done and body.result else t.UNKNOWN
-        declared = t.substitute(result, found)
-        return _refined(declared, body.result) if body.done and body.result else declared
+            return matching.fresh(body.result) if body.done and body.result else t.UNKNOWN
+        declared = matching.substitute(result, found)
+        return matching.refine(declared, body.result) if body.done and body.result else declared
 
     def generic_type(self, node: s.TypeSyntax | s.Expr) -> t.Type:
         return self.type_argument(node)
@@ -205,12 +206,12 @@ class CallChecker(ExpressionChecker):
         origin: dict[str, tuple[Span, t.Type]],
     ) -> t.Type:
         """Match one argument; a clash names both shapes and the argument that came first."""
-        wanted = t.substitute(pattern, found)
+        wanted = matching.substitute(pattern, found)
         kind = self.expr(value, wanted)
         before = set(found)
         try:
-            t.match_type(pattern, kind, found, free)
-        except t.Mismatch as cause:
+            matching.match_type(pattern, kind, found, free)
+        except matching.Mismatch as cause:
             labels = [Label(parameter.span, f"`{parameter.name}` is declared here")]
             if cause.name in origin:
                 span, other = origin[cause.name]
@@ -223,7 +224,7 @@ class CallChecker(ExpressionChecker):
                 labels.insert(0, Label(span, f"`{other}` fixes {cause.name} = {shown}"))
             raise self.mismatch(
                 cause,
-                t.substitute(pattern, found),
+                matching.substitute(pattern, found),
                 kind,
                 value.span,
                 f"the argument `{parameter.name}`",
@@ -246,7 +247,7 @@ class CallChecker(ExpressionChecker):
             )
         body = self.instance(ref, tuple(kinds), {})
         self.body.callees[node] = body
-        return fresh(body.result) if body.done and body.result else t.UNKNOWN
+        return matching.fresh(body.result) if body.done and body.result else t.UNKNOWN
 
     def call_variant(
         self, ref: VariantRef, arguments: Arguments, span: Span, expected: t.Type | None
@@ -258,13 +259,10 @@ class CallChecker(ExpressionChecker):
         found: t.Bindings = {}
         free = [generic.name for generic in item.generics]
         if isinstance(expected, t.Named) and expected.item is item:
-            found = {
-                n: v
-                for n, v in zip(free, expected.arguments, strict=True)
-                if not isinstance(v, t.Unknown)
-            }
+            known = zip(free, expected.arguments, strict=True)
+            found = {n: v for n, v in known if t.is_fixed(v)}
         for name, pattern in zip(names, self.member_types(ref.owner, ref.item.items), strict=True):
-            kind = self.expr(bound[name], t.substitute(pattern, found))
+            kind = self.expr(bound[name], matching.substitute(pattern, found))
             self.match_member(pattern, kind, found, free, bound[name].span, ref.name)
         return t.Named(item, self.named_arguments(item, found))
 
@@ -286,10 +284,10 @@ class CallChecker(ExpressionChecker):
         what: str,
     ) -> None:
         try:
-            t.match_type(pattern, kind, found, free)
-        except t.Mismatch as cause:
+            matching.match_type(pattern, kind, found, free)
+        except matching.Mismatch as cause:
             raise self.mismatch(
-                cause, t.substitute(pattern, found), kind, span, f"in `{what}`"
+                cause, matching.substitute(pattern, found), kind, span, f"in `{what}`"
             ) from None
 
     def member_types(self, owner: TypeRef, nodes: Sequence[s.TypeSyntax]) -> list[t.Type]:
@@ -458,7 +456,7 @@ class CallChecker(ExpressionChecker):
                 declared = self.member_types(owner, [entry.annotation])[0]
                 names = [generic.name for generic in item.generics]
                 found = dict(zip(names, kind.arguments, strict=True))
-                return t.substitute(declared, found)
+                return matching.substitute(declared, found)
         return None
 
     def field(self, node: s.FieldExpr) -> t.Type:
@@ -516,6 +514,9 @@ class CallChecker(ExpressionChecker):
         )
         free = [generic.name for generic in item.generics]
         found: t.Bindings = {}
+        if isinstance(expected, t.Named) and expected.item is item:
+            known = zip(free, expected.arguments, strict=True)
+            found = {n: v for n, v in known if t.is_fixed(v)}
         for entry in node.fields:
             name = entry.name or ""
             if name not in declared:
@@ -526,7 +527,7 @@ class CallChecker(ExpressionChecker):
                     entry.span,
                     help=f"did you mean `{near}`?" if near else "",
                 )
-            kind = self.expr(entry.value, t.substitute(declared[name], found))
+            kind = self.expr(entry.value, matching.substitute(declared[name], found))
             self.match_member(declared[name], kind, found, free, entry.span, f"{item.name}.{name}")
         if node.base is not None:
             self.expr(node.base)
@@ -584,7 +585,7 @@ class CallChecker(ExpressionChecker):
             case "assert_eq":
                 if len(kinds) != 2:
                     raise fault("N036", "`assert_eq!` takes two values", node.span)
-                if t.join(kinds[0], kinds[1]) is None:
+                if matching.join(kinds[0], kinds[1]) is None:
                     raise fault("N030", "the values of `assert_eq!` differ in type", node.span)
                 return t.VOID
             case _:
@@ -593,36 +594,3 @@ class CallChecker(ExpressionChecker):
 
 def _referred(node: s.Expr) -> s.Expr:
     return node.operand if isinstance(node, s.ReferenceExpr) else node
-
-
-def _refined(declared: t.Type, actual: t.Type | None) -> t.Type:
-    """Fill what a declared type leaves open from what is known of the value."""
-    if actual is None or isinstance(actual, t.Unknown | t.Never):
-        return declared
-    if isinstance(declared, t.Unknown):
-        return fresh(actual)
-    if isinstance(declared, t.Array) and isinstance(actual, t.Array):
-        element = declared.element
-        if isinstance(t.resolve(element), t.AnyElement):
-            element = t.default(actual.element)
-        shape = declared.shape
-        if shape is None:
-            shape = actual.shape
-        elif actual.shape is not None and len(shape) == len(actual.shape):
-            shape = tuple(b if t.is_any(a) else a for a, b in zip(shape, actual.shape, strict=True))
-        return t.Array(element, shape, declared.unit)
-    return declared
-
-
-def fresh(kind: t.Type) -> t.Type:
-    """Return a type whose open literals belong to the caller, not to the checked body."""
-    match kind:
-        case t.Array(element, shape, unit):
-            found = t.resolve(element)
-            return t.Array(
-                t.Literal(found.kind) if isinstance(found, t.Literal) else found, shape, unit
-            )
-        case t.Tuple(items):
-            return t.Tuple(tuple(fresh(item) for item in items))
-        case _:
-            return kind

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from tracejit.frontend.neuralscript import matching, units
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
-from tracejit.frontend.neuralscript import units
 from tracejit.frontend.neuralscript.builtins import BUILTINS, CONSTANTS
 from tracejit.frontend.neuralscript.check_operators import OperatorChecker
 from tracejit.frontend.neuralscript.diagnostics import Fault, Label, closest, fault
@@ -87,17 +87,16 @@ class ExpressionChecker(OperatorChecker):
     ) -> t.Type:
         """Return the wanted type with what is known of the actual one. Errors: Fault."""
         try:
-            t.match_type(wanted, actual, {}, ())
-        except t.Mismatch as mismatch:
+            matching.match_type(wanted, actual, {}, ())
+        except matching.Mismatch as mismatch:
             raise self.mismatch(mismatch, wanted, actual, span, why, *labels) from None
-        joined = t.join(wanted, actual) if isinstance(wanted, t.Array) else None
         if isinstance(actual, t.Callee) or isinstance(wanted, t.Unknown):
             return actual
-        return joined or wanted
+        return matching.refine(wanted, actual)
 
     def mismatch(
         self,
-        cause: t.Mismatch,
+        cause: matching.Mismatch,
         wanted: t.Type,
         actual: t.Type,
         span: Span,
@@ -373,7 +372,7 @@ class ExpressionChecker(OperatorChecker):
             return t.Array(t.Literal("float"), (t.Size(0),))
         joined = kinds[0]
         for item, kind in zip(node.items[1:], kinds[1:], strict=True):
-            both = t.join(joined, kind)
+            both = matching.join(joined, kind)
             if both is None:
                 code = (
                     "N032"
@@ -475,7 +474,7 @@ class ExpressionChecker(OperatorChecker):
         otherwise = self.expr(node.otherwise, expected)
         if expected is t.VOID:
             return t.VOID
-        joined = t.join(then, otherwise)
+        joined = matching.join(then, otherwise)
         if joined is None:
             one, two = _value_span(node.then), _value_span(node.otherwise)
             raise fault(

@@ -1,12 +1,12 @@
-"""The types of operators: arithmetic with units and broadcasting, products, comparisons, indexing."""
+"""The types of operators: arithmetic with units, products, comparisons, indexing."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
+from tracejit.frontend.neuralscript import matching, units
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
-from tracejit.frontend.neuralscript import units
 from tracejit.frontend.neuralscript.check_types import TypeChecker
 from tracejit.frontend.neuralscript.diagnostics import Fault, Label, fault
 from tracejit.frontend.neuralscript.source import Span
@@ -36,7 +36,7 @@ class OperatorChecker(TypeChecker):
         if operator == "+" and isinstance(left, t.Text) and isinstance(right, t.Text):
             return t.TEXT
         if operator in ("==", "!=") and not isinstance(left, t.Array):
-            if t.join(left, right) is None:
+            if matching.join(left, right) is None:
                 raise self.operand_fault(operator, left, right, one.span, two.span)
             return t.BOOLEAN
         if not isinstance(left, t.Array) or not isinstance(right, t.Array):
@@ -150,8 +150,8 @@ class OperatorChecker(TypeChecker):
         self, operator: str, left: t.Array, right: t.Array, one: Span, two: Span
     ) -> tuple[t.Size, ...] | None:
         try:
-            return t.broadcast(left.shape, right.shape)
-        except t.Mismatch:
+            return matching.broadcast(left.shape, right.shape)
+        except matching.Mismatch:
             raise self.shape_fault(operator, left, right, one, two) from None
 
     def shape_fault(
@@ -208,8 +208,8 @@ class OperatorChecker(TypeChecker):
         if last != inner and not t.is_any(last) and not t.is_any(inner):
             raise failure
         try:
-            batch = t.broadcast(a[:-2], b[:-2]) or ()
-        except t.Mismatch:
+            batch = matching.broadcast(a[:-2], b[:-2]) or ()
+        except matching.Mismatch:
             raise failure from None
         rows = a[-2:-1] if len(a) > 1 else ()
         columns = b[-1:] if len(b) > 1 else ()

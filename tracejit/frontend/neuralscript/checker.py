@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracejit.frontend.neuralscript import matching
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
-from tracejit.frontend.neuralscript.check_calls import CallChecker, fresh
+from tracejit.frontend.neuralscript.check_calls import CallChecker
 from tracejit.frontend.neuralscript.diagnostics import Fault, Label, fault
 from tracejit.frontend.neuralscript.methods import item_type
 from tracejit.frontend.neuralscript.prelude import prelude
@@ -28,7 +29,9 @@ from tracejit.frontend.neuralscript.scope import (
 )
 from tracejit.frontend.neuralscript.source import Source, Span
 
-_MAX_INSTANCES = 24  # nested checks of bodies; deeper ones (polymorphic recursion) stay unknown
+_MAX_INSTANCES = 24
+# A recursive function is checked for this many types inside itself; its types may grow without end.
+_MAX_RECURSION = 4
 
 
 class Checker(CallChecker):
@@ -38,7 +41,7 @@ class Checker(CallChecker):
         super().__init__(prelude())
         self.main = main
         self.instances: dict[tuple[object, ...], Body] = {}
-        self.depth = 0
+        self.active: list[object] = []
         # Names that are bound before the top-level statements run: a program's inputs.
         self.given: dict[str, Span] = {}
         # Values that replace constants and top-level bindings of the program itself.
@@ -174,7 +177,7 @@ class Checker(CallChecker):
         known = self.instances.get(key)
         if known is not None:
             return known
-        parameters = tuple(map(fresh, parameters))
+        parameters = tuple(map(matching.fresh, parameters))
         saved = self.body, self.module, self.scope, self.loops
         if isinstance(ref, ClosureRef):
             outer = ref.body
@@ -189,15 +192,16 @@ class Checker(CallChecker):
         body.ref = ref
         body.exact = all(map(t.is_exact, parameters))
         self.instances[key] = body
-        if self.depth >= _MAX_INSTANCES:
+        nested = self.active.count(ref)
+        if len(self.active) >= _MAX_INSTANCES or nested >= _MAX_RECURSION:
             body.exact = False
             return body
-        self.depth += 1
+        self.active.append(ref)
         self.body, self.module, self.scope, self.loops = body, body.module, scope, []
         try:
             self.check_body(ref, parameters)
         finally:
-            self.depth -= 1
+            self.active.pop()
             self.body, self.module, self.scope, self.loops = saved
             body.done = True
         return body
@@ -214,8 +218,8 @@ class Checker(CallChecker):
             free = [generic.name for generic in generics]
             try:
                 before = set(found)
-                t.match_type(_without_units(pattern), _without_units(kind), found, free)
-            except t.Mismatch as cause:
+                matching.match_type(_without_units(pattern), _without_units(kind), found, free)
+            except matching.Mismatch as cause:
                 labels = (
                     [
                         Label(s, f"{cause.name} = {found[cause.name]} comes from here")
@@ -227,7 +231,7 @@ class Checker(CallChecker):
                 self.body, self.module, self.scope = Body("", ref.module, {}), ref.module, Scope()
                 raise self.mismatch(
                     cause,
-                    t.substitute(pattern, found),
+                    matching.substitute(pattern, found),
                     kind,
                     parameter.span,
                     f"the argument `{parameter.name}` of `{ref.name}`",
@@ -239,7 +243,7 @@ class Checker(CallChecker):
             found.setdefault(generic.name, t.ANY if generic.const else t.UNKNOWN)
             self.settle(found, generic.name)
         final = tuple(
-            _filled(t.substitute(pattern, found), kind)
+            _filled(matching.substitute(pattern, found), kind)
             if parameter.annotation is not None
             else kind
             for parameter, pattern, kind in zip(ref.item.parameters, wanted, kinds, strict=True)
@@ -263,7 +267,7 @@ class Checker(CallChecker):
             return
         result = value
         for returned in body.returns:
-            joined = t.join(result, returned)
+            joined = matching.join(result, returned)
             result = joined if joined is not None else t.UNKNOWN
         if declared is not None and item.result is not None:
             try:
@@ -359,10 +363,7 @@ class Checker(CallChecker):
                     kind = self.coerce(found, wanted, node.value.span, "the value", label)
         except Fault as failure:
             self.report(failure)
-        if isinstance(kind, t.Array):
-            element = t.resolve(kind.element)
-            if isinstance(element, t.Literal) and element.kind == "int":
-                element.kind = "integer"
+        _bound(kind)
         self.bind(node.pattern, kind, self.scope)
         if (
             isinstance(node.pattern, s.NamePattern)
@@ -410,7 +411,7 @@ class Checker(CallChecker):
             return
         if isinstance(value, t.Array) and value.shape is not None and place.shape is not None:
             try:
-                grown = t.broadcast(place.shape, value.shape)
+                grown = matching.broadcast(place.shape, value.shape)
                 fits = (
                     grown is not None
                     and len(grown) == len(place.shape)
@@ -419,7 +420,7 @@ class Checker(CallChecker):
                         for a, b in zip(grown, place.shape, strict=True)
                     )
                 )
-            except t.Mismatch:
+            except matching.Mismatch:
                 fits = False
             if fits:
                 value = value.with_shape(place.shape)
@@ -477,7 +478,7 @@ class Checker(CallChecker):
             return t.NEVER
         result = breaks[0]
         for kind in breaks[1:]:
-            result = t.join(result, kind) or t.UNKNOWN
+            result = matching.join(result, kind) or t.UNKNOWN
         return result
 
     def iterated(self, node: s.Expr) -> t.Type:
@@ -607,7 +608,7 @@ class Checker(CallChecker):
         arguments = kind.arguments if isinstance(kind, t.Named) else ()
         found_args = dict(zip(names, arguments, strict=False))
         for item, inner_type in zip(items, inner_types, strict=True):
-            self.bind(item, t.substitute(inner_type, found_args), scope)
+            self.bind(item, matching.substitute(inner_type, found_args), scope)
 
     def match(self, node: s.MatchExpr, expected: t.Type | None) -> t.Type:
         subject = self.expr(node.subject)
@@ -622,7 +623,7 @@ class Checker(CallChecker):
                 kind = self.expr(arm.body, expected)
             finally:
                 self.scope = outer
-            joined = t.VOID if expected is t.VOID else t.join(result, kind)
+            joined = t.VOID if expected is t.VOID else matching.join(result, kind)
             if joined is None:
                 raise fault(
                     "N030",
@@ -660,6 +661,19 @@ class Checker(CallChecker):
             node.subject.span,
             help="add an arm `_ => …`",
         )
+
+
+def _bound(kind: t.Type) -> None:
+    """A `let` fixes that a literal integer is an integer."""
+    if isinstance(kind, t.Array):
+        element = t.resolve(kind.element)
+        if isinstance(element, t.Literal) and element.kind == "int":
+            element.kind = "integer"
+    elif isinstance(kind, t.Vec):
+        _bound(kind.item)
+    elif isinstance(kind, t.Tuple):
+        for item in kind.items:
+            _bound(item)
 
 
 def _setting_size(value: object) -> t.Size | None:

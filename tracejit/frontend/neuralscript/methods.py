@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracejit.errors import ValueArgumentError
+from tracejit.frontend.neuralscript import matching
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
 from tracejit.frontend.neuralscript.values import Variant, format_value, items_of
@@ -196,7 +197,7 @@ OPTION: dict[str, Method] = {
     "expect": Method(1, lambda r, a, f: _inner(r), _expect),
     "unwrap_or": Method(
         1,
-        lambda r, a, f: t.join(_inner(r), a[0]) or t.UNKNOWN,
+        lambda r, a, f: matching.join(_inner(r), a[0]) or t.UNKNOWN,
         lambda r, a, f: r.items[0] if r.variant in ("Some", "Ok") else a[0],
     ),
     "map": Method(1, _mapped_type, _map),

@@ -153,7 +153,7 @@ class ExpressionParser(TypeParser):
         )
 
     def warn_sign(self, left: s.UnaryExpr, right: s.Expr) -> None:
-        base = left.operand.span.text
+        base, power = left.operand.span.text, right.span.text
         span = left.span.to(right.span)
         self.diagnostics.append(
             Diagnostic(
@@ -161,7 +161,7 @@ class ExpressionParser(TypeParser):
                 f"`{span.text}` means `(-{base})^{right.span.text}`",
                 span,
                 "a sign binds tighter than `^`",
-                help=f"write `-({base}^{right.span.text})` or `({left.span.text})^{right.span.text}`",
+                help=f"write `-({base}^{power})` or `({left.span.text})^{power}`",
             )
         )
 
@@ -374,7 +374,7 @@ class ExpressionParser(TypeParser):
     def is_closure(self) -> bool:
         at = self.at + 1
         depth = 0
-        while True:
+        while self.tokens[at].kind != "end":
             token = self.tokens[at]
             if token.text == "|" and depth == 0:
                 break
@@ -386,6 +386,8 @@ class ExpressionParser(TypeParser):
                 token.kind == "close" or token.text == ">"
             )
             at += 1
+        else:
+            return False
         after = self.tokens[at + 1]
         if after.kind in ("name", "number", "string", "fstring") and after.text not in (
             "as",

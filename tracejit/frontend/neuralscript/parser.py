@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from tracejit.frontend.neuralscript import syntax as s
@@ -15,7 +14,6 @@ from tracejit.frontend.neuralscript.tokens import LEFT_OUT
 _BLOCK_LIKE = (s.IfExpr, s.ForExpr, s.WhileExpr, s.LoopExpr, s.MatchExpr, s.BlockExpr)
 _BLOCK_WORDS = frozenset(("if", "for", "while", "loop", "match", "{"))
 _BUILTIN_MODULES = frozenset(("std", "core", "math", "neuralscript"))
-_DOC = re.compile(r"((?:[ \t]*///[^\n]*\n)+)(?:[ \t]*(?:#\[[^\n]*\n)?)*[ \t]*(?:pub[ \t]+)?\Z")
 
 
 class Parser(ExpressionParser):
@@ -269,10 +267,15 @@ class Parser(ExpressionParser):
 
     def doc(self, start: int) -> str:
         """Return the text of the ``///`` lines above an offset."""
-        found = _DOC.search(self.source.text, 0, start)
-        if not found:
-            return ""
-        lines = [line.strip().removeprefix("///").strip() for line in found[1].splitlines()]
+        number = self.source.position(start)[0] - 1
+        lines: list[str] = []
+        while number > 0:
+            line = self.source.line(number).strip()
+            if line.startswith("///"):
+                lines.insert(0, line.removeprefix("///").strip())
+            elif lines or not line.startswith("#["):
+                break
+            number -= 1
         return "\n".join(lines)
 
     def parameter(self, owner: str | None) -> s.Parameter:

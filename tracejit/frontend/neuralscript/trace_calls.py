@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracejit.errors import ValueArgumentError
+from tracejit.frontend.neuralscript import matching
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
 from tracejit.frontend.neuralscript.builtins import BUILTINS, EFFECTS, Builtin
@@ -102,7 +103,7 @@ class CallTracer(ControlTracer):
                 item.fields, self.checker.member_types(refs[0], nodes), strict=True
             ):
                 if free:
-                    t.match_type(kind, self.type_of(value.fields[entry.name]), found, free)
+                    matching.match_type(kind, self.type_of(value.fields[entry.name]), found, free)
         return t.Named(item, self.checker.named_arguments(item, found))
 
     # --- calls --------------------------------------------------------------------------------
