@@ -27,6 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from tracejit import gate
 from tracejit.errors import ValueArgumentError
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -134,10 +135,17 @@ def settings() -> Settings:
 def override(**changes: Unpack[Changes]) -> Generator[Settings, None, None]:
     """Replace some settings inside a ``with`` block, for this thread or task only."""
     token = _override.set(replace(settings(), **changes))
+    gate.shut()
     try:
         yield settings()
     finally:
+        gate.reopen()
         _override.reset(token)
+
+
+def is_default(current: Settings) -> bool:
+    """Return whether ``current`` is what the environment says, with no ``override`` around."""
+    return current is _process_settings()
 
 
 def isa() -> str | None:

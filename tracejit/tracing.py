@@ -16,6 +16,7 @@ from types import CodeType, TracebackType
 
 import numpy as np
 
+from tracejit import gate
 from tracejit.errors import Location, TraceError
 from tracejit.graph.node import Node
 
@@ -40,6 +41,7 @@ class Trace:
         self.depth = 0 if self.outer is None else self.outer.depth + 1
         self.active = True
         state.trace = self
+        gate.shut()
         return self
 
     def __exit__(
@@ -50,6 +52,7 @@ class Trace:
     ) -> None:
         self.active = False
         state.trace = self.outer
+        gate.reopen()
 
     def __repr__(self) -> str:
         return f"<trace of {self.name}, {'active' if self.active else 'ended'}>"

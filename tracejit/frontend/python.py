@@ -23,7 +23,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from tracejit.frontend.names import definition, name_of, parameter
 from tracejit.frontend.signature import has_floats, is_array, leaf_key, why_new
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Spec, Tree, check_statics, flatten, statics
+from tracejit.runtime import entry
 from tracejit.tracing import state
 
 Compile = Literal["auto", "now", "background", "never"]
@@ -63,22 +64,32 @@ class Jitted:
         "__dict__",
         "_calls",
         "_compiled",
+        "_entry",
         "_fast",
         "_hinted",
         "_last",
         "_lock",
         "_locks",
         "_mode",
+        "_native_before",
         "_relaxed",
         "_static_floats",
         "_stats",
         "_values",
     )
 
+    def __new__(cls, function: Callable[..., Any], mode: Compile, fast_math: bool) -> Self:
+        # Each function is the one instance of a type of its own: calling an object asks its type,
+        # and so a native entry can stand there for this function alone.
+        own: Any = type(cls.__name__, (cls,), {"__slots__": (), "__doc__": cls.__doc__})
+        return object.__new__(own)
+
     def __init__(self, function: Callable[..., Any], mode: Compile, fast_math: bool):
         self.__name__ = name_of(function)  # callable objects have none
         functools.update_wrapper(self, function)
         self._mode: Compile = mode
+        self._entry: entry.NativeEntry | None = None
+        self._native_before = 0
         self._relaxed = fast_math
         self._lock = threading.Lock()
         self.clear()
@@ -86,6 +97,9 @@ class Jitted:
     def clear(self) -> None:
         """Forget every signature and all statistics."""
         with self._lock:
+            if self._entry is not None:
+                self._entry.clear()
+                self._native_before = self._entry.calls
             self._calls = 0
             # Signature → compiled form, and what the fast path looks up → the same; the latter
             # with the settings it is for, as one object, so that threads see both or neither.
@@ -101,7 +115,7 @@ class Jitted:
 
     # -- calling -----------------------------------------------------------------------------------
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _call_python(self, *args: Any, **kwargs: Any) -> Any:
         if state.trace is not None:
             return self.__wrapped__(*args, **kwargs)
         self._calls += 1
@@ -142,6 +156,9 @@ class Jitted:
                         )[0]
         return self._call_general(key, settings, args, kwargs)
 
+    # A native entry takes this place in the type of a function that has one.
+    __call__ = _call_python
+
     def _call_general(
         self, fast_key: Key | None, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -167,8 +184,31 @@ class Jitted:
             current, table = self._fast
             if current is not settings or len(table) >= SIGNATURES_KEPT:
                 self._fast = (settings, table := {})
-            table[fast_key] = _fast_entry(compiled, args, leaves)
+            fast = table[fast_key] = _fast_entry(compiled, args, leaves)
+            self._enter_natively(fast, args, leaves, settings)
         return compiled.call(leaves, self.plain, args, kwargs)
+
+    def _enter_natively(
+        self, fast: _Fast, args: Sequence[Any], leaves: Sequence[Any], settings: Any
+    ) -> None:
+        """Let the next calls with such arguments run without Python, where that is possible."""
+        compiled, positions, ready = fast
+        if compiled.executable is None or ready is None or not config.is_default(settings):
+            return
+        direct = all(
+            as_is or (type(leaf) is float and not self._static_floats)
+            for leaf, as_is in zip(leaves, ready if ready is not everything else (), strict=False)
+        )
+        floats = any(type(a) is float for a in args)
+        if not direct or (floats and self._static_floats) or not entry.supported():
+            return
+        with self._lock:
+            if self._entry is None:
+                self._entry = entry.NativeEntry(self.__name__, self._call_python)
+            inputs = list(range(len(args))) if positions is None else positions
+            if self._entry.add(compiled.executable, args, inputs):
+                # The type's slot finds the C function; it is of this function alone.
+                type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
 
     def _retry_static(self, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call with static floats; keep them static where that is what was missing."""
@@ -247,8 +287,9 @@ class Jitted:
         matched, by reason); ``compile_seconds``.
         """
         stats = self._stats
+        native = 0 if self._entry is None else self._entry.calls - self._native_before
         return {
-            "calls": self._calls,
+            "calls": self._calls + native,
             "compiles": stats.compiles,
             "recompiles": max(0, stats.compiles - 1),
             "tier": stats.tier,

@@ -10,18 +10,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tracejit.codegen.driver import RECORD
+from tracejit.codegen.entry import Address
 from tracejit.codegen.target import Target
 from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
 from tracejit.runtime import monitor
 from tracejit.runtime.code import Code, driver
 from tracejit.runtime.interpreter import evaluate_node
-from tracejit.runtime.threads import available, pool_address
+from tracejit.runtime.threads import available, pool_address, pool_cell_address
 from tracejit.schedule.arena import ALIGNMENT, aligned
 from tracejit.schedule.schedule import OpaqueStep, Schedule, View
 
@@ -76,6 +77,24 @@ class _Segment:
         pointers += self.offsets
         pool = pool_address() if self.shareable else 0
         run(self.address, len(self.calls), pointers.ctypes.data, pool)
+
+
+class NativePlan(NamedTuple):
+    """What a native entry needs to run an executable without Python.
+
+    ``pointers`` are (kind, number, offset) as ``codegen.entry.Address`` says; ``pool_cell`` is the
+    address of the cell that holds the pool's address, 0 where no kernel is worth sharing;
+    ``arena`` is memory of its own; ``long`` says that other threads should run meanwhile.
+    """
+
+    records: int
+    calls: int
+    pointers: list[tuple[int, int, int]]
+    pool_cell: int
+    arena: Array | None
+    long: bool
+    dtype: np.dtype[Any]
+    shape: I64Array
 
 
 class ArenaPool:
@@ -151,6 +170,51 @@ class Executable:
     def compile_seconds(self) -> float:
         """What compiling these kernels cost, whenever that was."""
         return sum(c.seconds for c in {id(c): c for c in self.codes}.values())
+
+    def native_plan(self) -> NativePlan | None:
+        """Return how to run natively: one stretch of kernels, one output of its own."""
+        schedule = self.schedule
+        if len(self._stages) != 1 or len(schedule.outputs) != 1:
+            return None
+        segment, view = self._stages[0], schedule.outputs[0]
+        if not isinstance(segment, _Segment):
+            return None
+        buffer = schedule.buffers[view.buffer]
+        if buffer.kind != "output" or view.shape != buffer.shape or len(self._made) != 1:
+            return None
+        arena = self._pool.take() if self._pool is not None else None
+        pointers = [
+            self._address(int(number), int(offset))
+            for number, offset in zip(segment.buffers, segment.offsets, strict=True)
+        ]
+        if segment.shareable:
+            pool_address()  # starts the workers, and fills the cell
+        return NativePlan(
+            segment.address,
+            len(segment.calls),
+            pointers,
+            pool_cell_address() if segment.shareable else 0,
+            arena,
+            segment.shareable,
+            np.dtype(buffer.dtype.type),
+            np.array(view.shape, np.int64),
+        )
+
+    def _address(self, number: int, offset: int) -> tuple[int, int, int]:
+        """Return where a pointer comes from, as ``codegen.entry.Address`` has it."""
+        buffers = self.schedule.buffers
+        if number == len(buffers):
+            return Address.ARENA, 0, self._arena + offset
+        buffer = buffers[number]
+        match buffer.kind:
+            case "input":
+                return Address.ARGUMENT, buffer.number, offset
+            case "output":
+                return Address.OUTPUT, 0, offset
+            case "temp":
+                return Address.ARENA, 0, buffer.offset + offset
+            case _:
+                return Address.FIXED, 0, int(self._template[number]) + offset
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the outputs for ``arrays``, of the dtypes, shapes and layouts compiled for."""

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tracejit import gate
+
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable
 
@@ -50,7 +52,9 @@ def recording() -> Generator[Recording, None, None]:
     """Record every run of an executable inside the block, from any thread."""
     global active
     outer, active = active, Recording()
+    gate.shut()
     try:
         yield active
     finally:
+        gate.reopen()
         active = outer

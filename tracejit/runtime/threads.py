@@ -105,6 +105,15 @@ class ThreadPool:
 
 
 _pools: dict[int, ThreadPool] = {}
+# The pool's address for native entries: 0 until it is started, and in a forked child.
+_cell = np.zeros(1, np.int64)
+
+
+def pool_cell_address() -> int:
+    """Return the address of the cell that holds this process's pool's address, or 0."""
+    return _cell.ctypes.data
+
+
 _lock = threading.Lock()
 
 
@@ -119,6 +128,7 @@ def pool_address() -> int:
             if pool is None:
                 pool = _pools[os.getpid()] = ThreadPool(available() - 1)
                 pool.limit(get_num_threads() - 1)
+                _cell[0] = pool.address
     return pool.address
 
 
@@ -126,6 +136,7 @@ def _after_fork() -> None:
     """A child has the memory of its parent's pool but not its threads, nor a free lock."""
     global _lock
     _lock = threading.Lock()
+    _cell[0] = 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,0 +1,184 @@
+"""Native entries: jitted functions that are C functions.
+
+A ``NativeEntry`` owns the C function of one jitted function and the forms it accepts. It exists
+where the interpreter and NumPy have the object layouts that the code relies on; elsewhere, and
+for everything unusual, calls take the Python path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import platform
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tracejit import gate
+from tracejit.codegen.driver import emit_driver
+from tracejit.codegen.entry import ENTRY, MAX_FORMS, Address, Argument, Form, State, emit_entry
+from tracejit.codegen.llvm import compile_object
+from tracejit.codegen.target import LEVELS
+from tracejit.ops.table import Array
+from tracejit.runtime.executable import Executable, NativePlan
+from tracejit.runtime.loader import LoadedObject
+
+_FASTCALL_KEYWORDS = 0x80 | 0x02
+# PyArray_Empty's place in NumPy's C API table, fixed by its ABI.
+_PYARRAY_EMPTY = 184
+MAX_ARGUMENTS = 16
+MAX_POINTERS = 64
+
+I64Array = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+@lru_cache(maxsize=1)
+def supported() -> bool:
+    """Whether this interpreter and NumPy are laid out as the entry's code expects."""
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    if sysconfig.get_config_var("Py_GIL_DISABLED") or hasattr(sys, "gettotalrefcount"):
+        return False
+    probe = np.zeros((3, 5), np.float32)
+    base = id(probe)
+
+    def word(offset: int) -> int:
+        return ctypes.c_int64.from_address(base + offset).value
+
+    strides = ctypes.c_int64.from_address(word(40)).value
+    return (
+        word(8) == id(np.ndarray)
+        and word(16) == probe.ctypes.data
+        and ctypes.c_int.from_address(base + 24).value == 2
+        and ctypes.c_int64.from_address(word(32)).value == 3
+        and strides == 20
+        and word(56) == id(probe.dtype)
+        and ctypes.c_double.from_address(id(1.5) + 16).value == 1.5
+    )
+
+
+@lru_cache(maxsize=1)
+def _code() -> LoadedObject:
+    # Not in NumPy's type stubs: the capsule that C extensions import.
+    module: Any = importlib.import_module("numpy._core._multiarray_umath")
+    capsule: Any = module._ARRAY_API
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype = ctypes.c_void_p
+    pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
+    table = ctypes.cast(pointer(capsule, None), ctypes.POINTER(ctypes.c_void_p))
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    text = emit_entry(
+        emit_driver(x86),
+        id(np.ndarray),
+        id(float),
+        table[_PYARRAY_EMPTY] or 0,
+        gate.address(),
+    )
+    return LoadedObject(compile_object(text, LEVELS["generic"], 2), (ENTRY,))
+
+
+class NativeEntry:
+    """The C function of one jitted function. ``function`` is what callers call."""
+
+    def __init__(self, name: str, fallback: Callable[..., Any]):
+        self._state: I64Array = np.zeros(State.FIRST + MAX_FORMS, np.int64)
+        self._kept: list[Any] = []
+        self._definition = _MethodDef(
+            name.encode(), _code().address(ENTRY), _FASTCALL_KEYWORDS, None
+        )
+        make = ctypes.pythonapi.PyCFunction_NewEx
+        make.restype = ctypes.py_object
+        make.argtypes = (ctypes.POINTER(_MethodDef), ctypes.py_object, ctypes.py_object)
+        # The tuple keeps state, Python path and this object alive as long as the function lives.
+        own = (self._state, fallback, self)
+        self.function: Callable[..., Any] = make(ctypes.byref(self._definition), own, None)
+
+    @property
+    def calls(self) -> int:
+        """How many calls were answered without Python."""
+        return int(self._state[State.CALLS])
+
+    def clear(self) -> None:
+        """Accept nothing any more; memory of old forms stays until the function dies."""
+        self._state[State.FORMS] = 0
+
+    def add(self, executable: Executable, args: Sequence[Any], inputs: Sequence[int]) -> bool:
+        """Accept calls like ``args``; false where only the Python path can serve them.
+
+        ``inputs`` says which argument is each of the executable's inputs.
+        """
+        plan = executable.native_plan()
+        count = int(self._state[State.FORMS])
+        if plan is None or count >= MAX_FORMS or len(args) > MAX_ARGUMENTS:
+            return False
+        if len(plan.pointers) > MAX_POINTERS:
+            return False
+        form = _form(plan, args, inputs)
+        if form is None:
+            return False
+        self._kept += [form, plan, executable, args_statics(args)]
+        self._state[State.FIRST + count] = form.ctypes.data
+        self._state[State.FORMS] = count + 1
+        return True
+
+
+def args_statics(args: Sequence[Any]) -> list[Any]:
+    """Return the arguments that are compared by identity, to keep them alive."""
+    return [a for a in args if not isinstance(a, np.ndarray | float)]
+
+
+def _form(plan: NativePlan, args: Sequence[Any], inputs: Sequence[int]) -> I64Array | None:
+    body: list[int] = []
+    for arg in args:
+        spec = _argument(arg)
+        if spec is None:
+            return None
+        body += spec
+    pointers: list[int] = []
+    for kind, number, offset in plan.pointers:
+        if kind == Address.ARGUMENT:
+            number = inputs[number]
+        pointers += (kind, number, offset)
+    head = [0] * Form.BODY
+    head[Form.ARGUMENTS] = len(args)
+    head[Form.POINTERS] = len(plan.pointers)
+    head[Form.RECORDS] = plan.records
+    head[Form.COUNT] = plan.calls
+    head[Form.POOL] = plan.pool_cell
+    head[Form.ARENA] = plan.arena.ctypes.data if plan.arena is not None else 0
+    head[Form.NEEDS_ARENA] = int(plan.arena is not None)
+    head[Form.LONG] = int(plan.long)
+    head[Form.DTYPE] = id(plan.dtype)
+    head[Form.RANK] = len(plan.shape)
+    head[Form.SHAPE] = plan.shape.ctypes.data
+    head[Form.ADDRESSES] = Form.BODY + len(body)
+    return np.array([*head, *body, *pointers], np.int64)
+
+
+def _argument(arg: Any) -> list[int] | None:
+    if type(arg) is np.ndarray:
+        array: Array = arg
+        # The form compares dtypes by identity, which only the built-in ones have.
+        if array.dtype is not np.dtype(array.dtype.type):
+            return None
+        axes = [n for pair in zip(array.shape, array.strides, strict=True) for n in pair]
+        low = array.dtype.alignment - 1
+        return [Argument.ARRAY, id(array.dtype), array.ndim, low, *axes]
+    if type(arg) is float:
+        return [Argument.FLOAT]
+    if arg is None or type(arg) in (bool, int, str):
+        return [Argument.STATIC, id(arg)]
+    return None
