@@ -191,11 +191,12 @@ def test_no_reference_is_lost_or_kept() -> None:
     result = function(a, b)
     dtype = a.dtype
     gc.collect()
-    before = [sys.getrefcount(o) for o in (a, b, dtype, function)]
+    before = np.array([sys.getrefcount(o) for o in (a, b, dtype, function)])
     blocks = sys.getallocatedblocks()
     for _ in range(1_000_000):
         result = function(a, b)
-    assert [sys.getrefcount(o) for o in (a, b, dtype, function)] == before
+    after = np.array([sys.getrefcount(o) for o in (a, b, dtype, function)])
+    assert np.abs(after - before).max() < 5  # others may hold a dtype; a leak would show millions
     assert sys.getrefcount(result) == 2
     assert sys.getallocatedblocks() - blocks < 100
 

@@ -29,6 +29,7 @@ from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.threads import available
 from tracejit.schedule.grain import grain
 from tracejit.schedule.kernel import SCRATCH, Kernel
+from tracejit.schedule.native import cost as native_cost
 from tracejit.schedule.schedule import (
     ContractionStep,
     KernelStep,
@@ -139,8 +140,11 @@ def _gemm_problem(step: ContractionStep) -> contraction.GemmProblem:
 
 # Graphs that were evaluated on demand, by structure: a loop at program level records the same
 # operations on other data each time round, and should plan and compile them once.
+# A structure is interpreted until that has cost about what compiling it would (a number in place
+# of the executable counts it), so that a line typed once answers at once.
 _MAX_PLANS = 256
-_plans: OrderedDict[Any, Executable] = OrderedDict()
+COMPILE_NS = 2e6
+_plans: OrderedDict[Any, Executable | float] = OrderedDict()
 _plans_lock = threading.Lock()
 
 
@@ -152,6 +156,8 @@ def evaluate(nodes: Sequence[Node]) -> list[Array]:
     key, leaves = _structure(graph)
     try:
         executable = _planned(key, graph, leaves)
+        if executable is None:
+            return run_graph(graph, ())
     except UserError:
         raise
     except Exception as error:  # any failure of ours must not cost the user the answer
@@ -160,18 +166,34 @@ def evaluate(nodes: Sequence[Node]) -> list[Array]:
     return executable.run([cast(Array, leaf.value) for leaf in leaves])
 
 
-def _planned(key: Any, graph: Graph, leaves: Sequence[Node]) -> Executable:
+def _planned(key: Any, graph: Graph, leaves: Sequence[Node]) -> Executable | None:
+    """Return the compiled form, or None while interpreting is cheaper than compiling."""
     with _plans_lock:
         found = _plans.get(key)
         if found is not None:
             _plans.move_to_end(key)
-            return found
+            if isinstance(found, Executable):
+                return found
+        spent = (found or 0.0) + interpreter_ns(graph)
+        if spent < COMPILE_NS:
+            _remember_plan(key, spent)
+            return None
     executable = compile_graph(_lifted(graph, leaves), [layout_of(_value(n)) for n in leaves])
     with _plans_lock:
-        _plans[key] = executable
-        if len(_plans) > _MAX_PLANS:
-            _plans.popitem(last=False)
+        _remember_plan(key, executable)
     return executable
+
+
+def _remember_plan(key: Any, plan: Executable | float) -> None:
+    _plans[key] = plan
+    if len(_plans) > _MAX_PLANS:
+        _plans.popitem(last=False)
+
+
+def interpreter_ns(graph: Graph) -> float:
+    """Return a rough time of one interpreted run: about 1 µs an op and 1 ns an element."""
+    compute = [n for n in graph.nodes if n.inputs]
+    return 1e3 * len(compute) + 1.0 * sum(n.size * (1 + native_cost(n) // 4) for n in compute)
 
 
 def _value(leaf: Node) -> Array:
