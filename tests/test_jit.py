@@ -697,3 +697,29 @@ def test_a_call_costs_little_more_than_its_executable() -> None:
 
     # Processor time and the best of many, since other processes share the machine.
     assert best(lambda: f(x, y)) - best(lambda: compiled.run(arguments)) < 10e-6
+
+
+def test_zero_d_results_are_scalars_to_in_place_operators() -> None:
+    """Regression: ``total += 1`` changed every name that held the sum."""
+
+    @tj.jit
+    def function(x: Any) -> Any:
+        total = x.sum()
+        before = total
+        total += 1
+        return before, total
+
+    x = np.arange(4.0)
+    assert function(x) == (6.0, 7.0)
+
+
+def test_zero_d_arguments_change_in_place() -> None:
+    @tj.jit
+    def function(x: Any) -> Any:
+        x += 1
+        x += 2
+        return x * 2
+
+    x = np.array(1.0)
+    assert function(x) == 8.0
+    assert x == 4.0

@@ -184,6 +184,8 @@ class Tensor(Operators, Values):
         if not _is_operand(other):
             return NotImplemented
         result = self**other if name == "power" else self._binary(name, other)
+        if self._is_numpy_scalar():
+            return result
         if result.shape != self.shape:
             raise _error(
                 ShapeError,
@@ -192,6 +194,15 @@ class Tensor(Operators, Values):
             )
         store(self, result)
         return self
+
+    def _is_numpy_scalar(self) -> bool:
+        """Whether NumPy would have a scalar here: a 0-d result in traced NumPy code.
+
+        ``total = x.sum(); total += 1`` binds a name anew there, and changes no other holder. A
+        0-d array that was changed in place before stays an array.
+        """
+        computed = self._trace is not None and bool(self.node.inputs)
+        return computed and self.shape == () and self._view is None and self._version == 0
 
     # -- protocols
 
