@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from tracejit.frontend.neuralscript import builtin_rules as r
+from tracejit.frontend.neuralscript import builtin_shapes as shapes
 
 CONSTANTS: dict[str, float] = {
     "π": math.pi,
@@ -128,22 +129,22 @@ def _algebra() -> None:
 
 def _shapes() -> None:
     group = "shape"
-    _add(group, "shape", "x", r.shape_of, "the sizes, a tuple")
-    _add(group, "len", "x", r.length, "the first size")
-    _add(group, "reshape", "x shape", r.reshape, "the same elements in another shape; one -1")
-    _add(group, "concat", "arrays axis?", r.concat, "join along an axis")
-    _add(group, "stack", "arrays axis?", r.stack, "join along a new axis")
-    _add(group, "take", "x index axis?", r.take, "the elements or rows at an index vector")
-    _add(group, "zeros", "shape", r.created(), "zeros: zeros(3), zeros((2, 3))")
-    _add(group, "ones", "shape", r.created(), "ones")
-    _add(group, "full", "shape value", r.filled, "one value everywhere")
-    _add(group, "eye", "n", r.identity, "the identity matrix")
-    _add(group, "linspace", "start stop count", r.linspace, "count points, both ends included")
-    _add(group, "arange", "start stop? step?", r.arange, "start, start + step, … below stop")
-    _add(group, "zeros_like", "x", r.like, "zeros of the shape and type of x")
-    _add(group, "ones_like", "x", r.like, "ones of the shape and type of x")
-    _add(group, "random_normal", "shape seed?", r.created(), "standard normal numbers, seeded")
-    _add(group, "random_uniform", "shape seed?", r.created(), "numbers in 0 … 1, seeded")
+    _add(group, "shape", "x", shapes.shape_of, "the sizes, a tuple")
+    _add(group, "len", "x", shapes.length, "the first size")
+    _add(group, "reshape", "x shape", shapes.reshape, "the same elements in another shape; one -1")
+    _add(group, "concat", "arrays axis?", shapes.concat, "join along an axis")
+    _add(group, "stack", "arrays axis?", shapes.stack, "join along a new axis")
+    _add(group, "take", "x index axis?", shapes.take, "the elements or rows at an index vector")
+    _add(group, "zeros", "shape", shapes.created(), "zeros: zeros(3), zeros((2, 3))")
+    _add(group, "ones", "shape", shapes.created(), "ones")
+    _add(group, "full", "shape value", shapes.filled, "one value everywhere")
+    _add(group, "eye", "n", shapes.identity, "the identity matrix")
+    _add(group, "linspace", "start stop count", shapes.linspace, "count points, both ends included")
+    _add(group, "arange", "start stop? step?", shapes.arange, "start, start + step, … below stop")
+    _add(group, "zeros_like", "x", shapes.like, "zeros of the shape and type of x")
+    _add(group, "ones_like", "x", shapes.like, "ones of the shape and type of x")
+    _add(group, "random_normal", "shape seed?", shapes.created(), "standard normal numbers, seeded")
+    _add(group, "random_uniform", "shape seed?", shapes.created(), "numbers in 0 … 1, seeded")
 
 
 def _learning() -> None:
@@ -157,19 +158,19 @@ def _learning() -> None:
         _add(group, name, "x", r.float_map, doc)
     _add(group, "softmax", "x axis?", r.along(True), "exp(x) / ∑ exp(x) along an axis (the last)")
     _add(group, "log_softmax", "x axis?", r.along(True), "ln softmax(x)")
-    _add(group, "layer_norm", "x weight? bias? eps?", r.layer_norm, "normalise the last axis")
-    _add(group, "cross_entropy", "x labels", r.loss, "mean of -ln softmax(x)[label]")
-    _add(group, "mse", "x y", r.loss, "mean of (x - y)²")
-    _add(group, "one_hot", "x classes", r.one_hot, "rows of the identity matrix")
+    _add(group, "layer_norm", "x weight? bias? eps?", shapes.layer_norm, "normalise the last axis")
+    _add(group, "cross_entropy", "x labels", shapes.loss, "mean of -ln softmax(x)[label]")
+    _add(group, "mse", "x y", shapes.loss, "mean of (x - y)²")
+    _add(group, "one_hot", "x classes", shapes.one_hot, "rows of the identity matrix")
 
 
 def _program() -> None:
     group = "input and output"
-    _add(group, "load", "path", r.unknown, "an array (.npy, .csv) or arrays by name (.npz)")
-    _add(group, "save", "path value", r.nothing, "write an array as .npy, .npz or .csv")
-    _add(group, "print", "value", r.nothing, "print a value and a newline")
-    _add(group, "time", "", r.seconds, "seconds since an arbitrary start")
-    _add(group, "args", "", r.texts, "the program's arguments")
+    _add(group, "load", "path", shapes.unknown, "an array (.npy, .csv) or arrays by name (.npz)")
+    _add(group, "save", "path value", shapes.nothing, "write an array as .npy, .npz or .csv")
+    _add(group, "print", "value", shapes.nothing, "print a value and a newline")
+    _add(group, "time", "", shapes.seconds, "seconds since an arbitrary start")
+    _add(group, "args", "", shapes.texts, "the program's arguments")
 
 
 for _fill in (_math, _reductions, _algebra, _shapes, _learning, _program):

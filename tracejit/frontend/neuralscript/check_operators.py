@@ -203,8 +203,8 @@ class OperatorChecker(TypeChecker):
                 one if not a else two,
                 help="write `*`",
             )
-        inner = b[-2] if len(b) > 1 else b[0]
-        last = a[len(a) - 1]
+        inner = b[-2:][0]
+        last = a[-1:][0]
         if last != inner and not t.is_any(last) and not t.is_any(inner):
             raise failure
         try:

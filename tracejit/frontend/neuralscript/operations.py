@@ -155,16 +155,18 @@ def bounds(start: Any, stop: Any, inclusive: bool, step: Any, size: int | None) 
     return slice(first, last, None if step is None else int(step))
 
 
+_SEQUENCES: tuple[type, ...] = (list, str, tuple, range)
+
+
 def index(base: Any, keys: list[Any]) -> Any:
     """Return ``base[keys]``."""
     if isinstance(base, Tensor):
         return base[tuple(keys)]
-    if not isinstance(base, list | str | tuple | range):
+    if not isinstance(base, _SEQUENCES):
         raise DTypeError(f"{type(base).__name__} cannot be indexed")
-    result = base  # pyright: ignore[reportUnknownVariableType]
     for key in keys:
-        result = _item(result, key)
-    return result
+        base = _item(base, key)
+    return base
 
 
 def _item(base: Any, key: Any) -> Any:

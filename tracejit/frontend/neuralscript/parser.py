@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript.diagnostics import Diagnostic, Fault, fault
 from tracejit.frontend.neuralscript.lexer import tokenize
-from tracejit.frontend.neuralscript.parse_expressions import ExpressionParser
+from tracejit.frontend.neuralscript.parse_macros import MacroParser
 from tracejit.frontend.neuralscript.source import Source, Span
 from tracejit.frontend.neuralscript.tokens import LEFT_OUT
 
@@ -16,7 +16,7 @@ _BLOCK_WORDS = frozenset(("if", "for", "while", "loop", "match", "{"))
 _BUILTIN_MODULES = frozenset(("std", "core", "math", "neuralscript"))
 
 
-class Parser(ExpressionParser):
+class Parser(MacroParser):
     """Reads a whole program."""
 
     def program(self) -> s.Program:

@@ -221,8 +221,8 @@ def _svd(x: Any) -> Any:
 
 
 def _eigenvalues(x: Any) -> Any:
-    values: Any = np.linalg.eigvals(x)
-    return values.astype(np.complex64 if x.dtype == np.float32 else np.complex128)
+    dtype = np.complex64 if x.dtype == np.float32 else np.complex128
+    return np.asarray(np.linalg.eigvals(x), dtype=dtype)
 
 
 # --- shapes and creation ----------------------------------------------------------------------

@@ -29,6 +29,7 @@ from tracejit.frontend.neuralscript.scope import (
 from tracejit.frontend.neuralscript.source import Span
 from tracejit.frontend.neuralscript.trace_control import ControlTracer, Jump
 from tracejit.frontend.neuralscript.values import (
+    NUMPY_SCALARS,
     Arrays,
     Frame,
     FunctionValue,
@@ -66,8 +67,8 @@ class CallTracer(ControlTracer):
                 return t.BOOLEAN
             case int():
                 return t.Array(t.Literal("int"))
-            case np.generic():
-                return t.Array(t.Prim(t.ELEMENTS[str(np.result_type(value))]))
+            case _ if isinstance(value, NUMPY_SCALARS):
+                return t.Array(t.Prim(t.ELEMENTS[str(value.dtype)]))
             case float():
                 return t.Array(t.Literal("float"))
             case complex():

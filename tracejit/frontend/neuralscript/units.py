@@ -53,7 +53,8 @@ class UnknownUnit(Exception):
 def _registry() -> Any:
     import pint
 
-    return pint.UnitRegistry(cache_folder=":auto:")
+    registry: Any = pint.UnitRegistry()  # pyright: ignore[reportUnknownVariableType]
+    return registry
 
 
 @lru_cache(maxsize=512)

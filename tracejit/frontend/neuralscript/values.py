@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from tracejit.frontend.neuralscript.scope import Body
 
 
+# Without numpy.generic's type parameters, which the checker of types cannot know.
+NUMPY_SCALARS: tuple[type[Any], ...] = (np.generic,)
+
+
 @dataclass(frozen=True)
 class Variant:
     """A value of an enum."""
@@ -108,9 +112,9 @@ def format_value(value: Any, spec: str = "", unit: str = "") -> str:
 
 
 def _format(value: Any, spec: str) -> str:
-    if isinstance(value, np.generic):
-        narrow = isinstance(value, np.float32) and not spec  # float32 has a shorter spelling
-        value = str(value) if narrow else value.item()  # pyright: ignore[reportUnknownMemberType]
+    if isinstance(value, NUMPY_SCALARS):
+        # float32 has a shorter spelling than the same float64.
+        value = str(value) if value.dtype == np.float32 and not spec else value.item()
     match value:
         case bool():
             return format(str(bool(value)).lower(), spec)
