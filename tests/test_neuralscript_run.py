@@ -308,6 +308,7 @@ def test_a_traced_decision_is_explained(text: str, message: str) -> None:
         ("fn f(n: i64) -> i64 { f(n + 1) }\nprint(f(0))", LimitError, "recursion"),
         ("let z = len(args())\nprint(1 / z)", ValueArgumentError, "division by zero"),
         ("let o: Option<i64> = None\nprint(o.unwrap())", ValueArgumentError, "unwrap"),
+        ("let x: f64\nprint(x)", ValueArgumentError, "no value yet"),
         ('panic!("stop {}", 3)', ValueArgumentError, "stop 3"),
         ('assert!(1 > 2, "never")', ValueArgumentError, "never"),
         ('let a = load("nothing.npy")', ValueArgumentError, "cannot find"),

@@ -165,6 +165,8 @@ class Tracer(CallTracer):
             if isinstance(element, t.Prim):
                 return ops.number(CONSTANTS[name], element.name, t.DTYPES[element.name])
             return CONSTANTS[name]
+        if name not in BUILTINS:
+            raise ValueArgumentError(f"`{name}` has no value yet", hint="give it one in its `let`")
         return FunctionValue(BUILTINS[name])
 
     def variant(self, ref: VariantRef) -> Any:
