@@ -18,7 +18,8 @@ from tracejit.frontend.neuralscript.diagnostics import Diagnostic, run_error
 from tracejit.frontend.neuralscript.scope import Body, FunctionRef, Scope
 from tracejit.frontend.neuralscript.source import Span
 from tracejit.frontend.neuralscript.values import Frame, FunctionValue, items_of
-from tracejit.tensor import Tensor
+from tracejit.graph.node import data
+from tracejit.tensor import Tensor, wrap
 from tracejit.tracing import state
 
 # A loop inside a traced function is unrolled; more turns than this would take minutes.
@@ -239,11 +240,25 @@ class ControlTracer(ABC):
 
         Each turn then is the same graph, compiled once, and the graph does not grow.
         """
-        for name in assigned_names(body):
+        from tracejit.runtime import engine
+
+        found: dict[str, Tensor] = {}
+        for name in sorted(assigned_names(body)):
             frame = self.frame.holder(name)
             value = None if frame is None else frame.names[name]
-            if isinstance(value, Tensor) and value.traced_in is None:
-                value.numpy()
+            if not isinstance(value, Tensor) or value.traced_in is not None:
+                continue
+            if value.node.op.name != "data":
+                found[name] = value
+        if len(found) == 1:
+            next(iter(found.values())).numpy()
+        elif found:
+            # All in one run: what two of them share is computed once.
+            arrays = engine.evaluate([value.node for value in found.values()])
+            for name, array in zip(found, arrays, strict=True):
+                frame = self.frame.holder(name)
+                assert frame is not None
+                frame.names[name] = wrap(data(array))
 
     def loop(self, node: s.LoopExpr | s.WhileExpr) -> Any:
         count = 0
