@@ -1,7 +1,15 @@
-"""``python -m benchmarks``: measure the figures and print them as a table."""
+"""``python -m benchmarks``: what ``tracejit bench`` runs."""
 
 from __future__ import annotations
 
-from benchmarks.figures import main
+import sys
 
-main()
+from tracejit import errors
+
+from .command import main
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except errors.TracejitError as error:
+        sys.exit(f"error: {error}")

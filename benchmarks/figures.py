@@ -1,5 +1,7 @@
 """What an import, a trace, a compilation and a call cost, each against its bound.
 
+    python -m benchmarks.figures
+
 Every figure is the minimum of several rounds: other work on the machine only ever adds. Where two
 things are compared their rounds alternate, so that a slow spell hits both. What one thread does
 alone (import, plan, compile) is measured in processor time, calls in elapsed time.
@@ -160,3 +162,7 @@ def main() -> None:
         )
     Console(width=100).print(table)
     sys.exit(not all(figure.kept for figure in measured))
+
+
+if __name__ == "__main__":
+    main()

@@ -21,13 +21,13 @@ import argparse
 import ctypes
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import peak, timed
 from tests.gemm_harness import Call, bind, compile_seconds
-from tracejit.codegen.builder import I64, PTR, VOID, Module, Type, Value, const
+from tracejit.codegen.builder import I64, PTR, VOID, Module, Value, const
 from tracejit.codegen.contraction import GemmProblem, classify
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import Target
@@ -43,34 +43,6 @@ OTHER = [
     (512, 512, 64), (2000, 50, 2000), (1024, 16, 1024), (16, 16, 20000), (512, 768, 3072),
 ]  # fmt: skip
 Array = np.ndarray[Any, Any]
-
-
-def peak(target: Target, dtype: Any) -> float:
-    """Return the measured GF/s of multiply-adds that wait for nothing but themselves."""
-    type = Type("f32" if dtype == np.float32 else "f64")
-    vector = type.vector(target.lanes(type.bits))
-    module = Module(target)
-    b = module.define("peak", VOID, [("count", I64), ("place", PTR)])
-    count, place = b.parameters
-    x = b.load(place, vector)
-    chains = 12
-    sums = b.loop(
-        const(0, I64), count, 1, [x] * chains, lambda _, s: [b.fma(x, x, value) for value in s]
-    )
-    for value in sums:
-        b.store(value, place)
-    b.ret()
-    loaded = LoadedObject(compile_object(module.text(), target, passes=0), ("peak",))
-    run = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)(loaded.address("peak"))
-    buffer, steps = np.zeros(64), 100_000
-    best = min(timed(lambda: run(steps, buffer.ctypes.data)) for _ in range(100))
-    return steps * chains * 2 * vector.lanes / best / 1e9
-
-
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def emit_repeat(target: Target) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -139,6 +140,28 @@ def viz(
 
     written = command.visualise(what, output, inputs or [])
     print(f"wrote {written}")
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],  # the benchmarks describe their own options
+    }
+)
+def bench(context: typer.Context) -> None:
+    """Time tracejit against the array libraries that are installed (--help: its options)."""
+    raise typer.Exit(_benchmarks().main(context.args))
+
+
+def _benchmarks() -> Any:
+    """Import the microbenchmarks: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    if (package / "benchmarks").is_dir():
+        return importlib.import_module("tracejit.benchmarks.command")
+    if str(package.parent) not in sys.path:
+        sys.path.insert(0, str(package.parent))
+    return importlib.import_module("benchmarks.command")
 
 
 @app.command()

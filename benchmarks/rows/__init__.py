@@ -1,0 +1,20 @@
+"""The workloads. Importing this package registers all rows in ``ROWS``, in the table's order."""
+
+# ruff: noqa: I001  (the imports are in the order of the table)
+from .base import ROWS, Row, arguments_of, check, leaves, reference
+from . import elementwise, reductions, pairs, stencils, products, kernels
+
+__all__ = [
+    "ROWS",
+    "Row",
+    "arguments_of",
+    "check",
+    "elementwise",
+    "kernels",
+    "leaves",
+    "pairs",
+    "products",
+    "reductions",
+    "reference",
+    "stencils",
+]

@@ -1,0 +1,105 @@
+"""Matrix products, alone and with work around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Function, Row
+
+
+class Product(Row):
+    """A plain product of two matrices. Subclasses give the sizes."""
+
+    group = "matmul"
+    m = k = n = 0
+    atol = 1e-3
+
+    def __init_subclass__(cls) -> None:
+        item = 4 if cls.dtype == "f32" else 8
+        cls.flops = 2 * cls.m * cls.k * cls.n
+        cls.bytes = item * (cls.m * cls.k + cls.k * cls.n + cls.m * cls.n)
+        cls.name = f"matmul_{cls.m}x{cls.k}x{cls.n}_{cls.dtype}"
+        cls.title = f"matmul {cls.m}×{cls.k}×{cls.n} {cls.dtype}"
+        super().__init_subclass__()
+
+    @classmethod
+    def data(cls, rng: np.random.Generator) -> tuple[Any, ...]:
+        dtype: Any = np.float32 if cls.dtype == "f32" else np.float64
+        a, b = rng.standard_normal((cls.m, cls.k)), rng.standard_normal((cls.k, cls.n))
+        return a.astype(dtype), b.astype(dtype)
+
+    @staticmethod
+    def numpy(a: Any, b: Any) -> Any:
+        return a @ b
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda a, b: a @ b)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda a, b: a @ b
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        return numba.njit(lambda a, b: a @ b)
+
+
+class Tiny(Product):
+    m = k = n = 32
+
+
+class Square(Product):
+    m = k = n = 512
+
+
+class Large(Product):
+    m = k = n = 1024
+
+
+class SquareDouble(Product):
+    dtype = "f64"
+    m = k = n = 512
+    rtol, atol = 1e-9, 1e-9
+
+
+class Skinny(Product):
+    m, k, n = 64, 1024, 1024
+
+
+class MatrixVector(Product):
+    m, k, n = 2048, 2048, 1
+    memory_bound = True
+
+
+class Dense(Row):
+    """A layer of a network: the product's epilogue has the bias and the ReLU."""
+
+    name, title, group = "dense_relu", "relu(x @ w + b), 256×784×512 f32", "matmul"
+    bytes = 4 * (256 * 784 + 784 * 512 + 512 + 256 * 512)
+    flops = 2 * 256 * 784 * 512
+    atol = 1e-3
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        shapes: tuple[tuple[int, ...], ...] = ((256, 784), (784, 512), (512,))
+        return tuple(rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+
+    @staticmethod
+    def numpy(x: Any, w: Any, b: Any) -> Any:
+        return np.maximum(x @ w + b, 0)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda x, w, b: jax.nn.relu(x @ w + b))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda x, w, b: torch.relu(torch.addmm(b, x, w))
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        zero = np.float32(0)
+        return numba.njit(lambda x, w, b: np.maximum(x @ w + b, zero), parallel=True)

@@ -1,0 +1,133 @@
+"""Rows that iterate over a grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Function, Row
+from .elementwise import normal
+
+SWEEPS, GRID = 8, 1026
+STEPS, SIDE = 20, 512
+
+
+class Jacobi(Row):
+    """Sweeps of Jacobi's method; the border stays."""
+
+    name, title, kernel = "jacobi", "8 Jacobi sweeps with borders, 1026² f32", "jacobi"
+    bytes, flops = 2 * 4 * GRID * GRID, 4 * SWEEPS * 1024 * 1024
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        return (normal(rng, GRID, GRID),)
+
+    @staticmethod
+    def numpy(grid: Any) -> Any:
+        u = grid.copy()
+        for _ in range(SWEEPS):
+            u[1:-1, 1:-1] = 0.25 * (u[:-2, 1:-1] + u[2:, 1:-1] + u[1:-1, :-2] + u[1:-1, 2:])
+        return u
+
+    @classmethod
+    def neuralscript(cls, tj: Any) -> Function | None:
+        return lambda grid: tj.kernels.jacobi(grid, SWEEPS)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        def sweep(_: Any, u: Any) -> Any:
+            around = u[:-2, 1:-1] + u[2:, 1:-1] + u[1:-1, :-2] + u[1:-1, 2:]
+            return u.at[1:-1, 1:-1].set(0.25 * around)
+
+        return jax.jit(lambda grid: jax.lax.fori_loop(0, SWEEPS, sweep, grid))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        def run(grid: Any) -> Any:
+            u = grid.clone()
+            for _ in range(SWEEPS):
+                u[1:-1, 1:-1] = 0.25 * (u[:-2, 1:-1] + u[2:, 1:-1] + u[1:-1, :-2] + u[1:-1, 2:])
+            return u
+
+        return run
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        quarter = np.float32(0.25)
+
+        def run(grid: Any) -> Any:
+            u, v = grid.copy(), grid.copy()
+            for _ in range(SWEEPS):
+                for i in numba.prange(1, grid.shape[0] - 1):
+                    for j in range(1, grid.shape[1] - 1):
+                        v[i, j] = quarter * (u[i - 1, j] + u[i + 1, j] + u[i, j - 1] + u[i, j + 1])
+                u, v = v, u
+            return u
+
+        return numba.njit(run, parallel=True)
+
+
+def escape(where: Any, zeros_like: Any, as_dtype: Any) -> Function:
+    """Return Mandelbrot's iteration in real numbers over a library's functions."""
+
+    def run(x: Any, y: Any) -> Any:
+        re, im, count = zeros_like(x), zeros_like(y), zeros_like(x)
+        for _ in range(STEPS):
+            inside = re * re + im * im <= 4
+            next_re, next_im = re * re - im * im + x, 2 * re * im + y
+            re, im = where(inside, next_re, re), where(inside, next_im, im)
+            count = count + as_dtype(inside, x.dtype)
+        return count
+
+    return run
+
+
+class Mandelbrot(Row):
+    """Twenty steps for each point, none skipped."""
+
+    name, title, kernel = "mandelbrot", "Mandelbrot, 512², 20 unrolled steps, f32", "mandelbrot"
+    bytes, flops = 3 * 4 * SIDE * SIDE, 10 * STEPS * SIDE * SIDE
+    differing = 2e-3  # rounding decides beside the border
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        side = np.linspace(-2, 2, SIDE, dtype=np.float32)
+        x, y = np.meshgrid(side - np.float32(0.5), side)
+        return np.ascontiguousarray(x), np.ascontiguousarray(y)
+
+    @staticmethod
+    def numpy(x: Any, y: Any) -> Any:
+        return escape(np.where, np.zeros_like, lambda mask, dtype: mask.astype(dtype))(x, y)
+
+    @classmethod
+    def neuralscript(cls, tj: Any) -> Function | None:
+        return lambda x, y: tj.kernels.mandelbrot(x, y, STEPS)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        jnp = jax.numpy
+        return jax.jit(escape(jnp.where, jnp.zeros_like, lambda mask, dtype: mask.astype(dtype)))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return escape(torch.where, torch.zeros_like, lambda mask, dtype: mask.to(dtype))
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        four, two, one = np.float32(4), np.float32(2), np.float32(1)
+
+        def run(x: Any, y: Any) -> Any:
+            out = np.empty_like(x)
+            for i in numba.prange(x.shape[0]):
+                for j in range(x.shape[1]):
+                    re = im = count = np.float32(0)
+                    for _ in range(STEPS):
+                        if re * re + im * im > four:
+                            break
+                        re, im = re * re - im * im + x[i, j], two * re * im + y[i, j]
+                        count += one
+                    out[i, j] = count
+            return out
+
+        return numba.njit(run, parallel=True)
