@@ -14,15 +14,17 @@ from tracejit.schedule.index import VIEWS, Affine, Map, broadcast, contiguous_st
 from tracejit.schedule.kernel import (
     Access,
     Apply,
+    Block,
     Const,
     Expr,
     Index,
     Kernel,
     Load,
     Reduce,
+    Scan,
     Store,
 )
-from tracejit.schedule.loops import arrange
+from tracejit.schedule.loops import Shadowed, arrange
 
 BOOL = np.dtype(bool)
 
@@ -48,23 +50,22 @@ class KernelBuilder:
         self.exprs: list[Expr] = []
         self.position: dict[Instance, int] = {}
         self.consts: dict[tuple[str, str], int] = {}
+        self.reductions: dict[int, Node] = {}
         self.labels: list[str] = []
         self.lines: list[str] = []
 
     def build(self) -> Kernel:
         stores = [self._store(root) for root in self.cluster.roots]
-        return arrange(
-            Kernel(
-                extents=tuple(self.extents),
-                accesses=tuple(self.accesses),
-                exprs=tuple(self.exprs),
-                stores=tuple(stores),
-                parallel=tuple(sorted(self.cluster.parallel)),
-                vector_parallel=None,
-                block=None,  # type: ignore[arg-type]  # arranged below
-                labels=tuple(self.labels),
-                lines=tuple(dict.fromkeys(self.lines)),
-            )
+        return Kernel(
+            extents=tuple(self.extents),
+            accesses=tuple(self.accesses),
+            exprs=tuple(self.exprs),
+            stores=tuple(stores),
+            parallel=tuple(sorted(self.cluster.parallel)),
+            vector_parallel=None,
+            block=Block(),
+            labels=tuple(self.labels),
+            lines=tuple(dict.fromkeys(self.lines)),
         )
 
     # -- instances -----------------------------------------------------------------------------
@@ -106,8 +107,8 @@ class KernelBuilder:
         return self.position[wanted]
 
     def _is_member(self, instance: Instance) -> bool:
-        node, index = instance
-        return index in self.cluster.members.get(node, ())
+        node, _ = instance
+        return node in self.cluster.members
 
     def _operands(self, instance: Instance) -> list[Instance]:
         node, index = instance
@@ -155,6 +156,8 @@ class KernelBuilder:
         self._note(node)
         if node in self.cluster.reduced:
             return self._reduce(node, args[0])
+        if node in self.cluster.scanned:
+            return self._scan(node, args[0])
         return self._add(Apply(node.dtype, self._axes(args), node.op.name, args, node.attrs))
 
     def _axes(self, args: Sequence[int]) -> frozenset[int]:
@@ -188,11 +191,25 @@ class KernelBuilder:
         # Axes that the value does not vary with still count: summing a constant n times.
         axes = self.exprs[arg].axes - set(over)
         if over:
-            return self._add(Reduce(node.dtype, axes, name, arg, over))
+            position = self._add(Reduce(node.dtype, axes, name, arg, over))
+            self.reductions[position] = node
+            return position
         if name.startswith("arg"):
             return self._const(0, node.dtype)
+        return self._cast(node, arg)
+
+    def _scan(self, node: Node, arg: int) -> int:
+        axis = self.cluster.scanned[node]
+        if axis is None:
+            return self._cast(node, arg)
+        axes = self.exprs[arg].axes | {axis}
+        return self._add(Scan(node.dtype, axes, node.op.name, arg, axis))
+
+    def _cast(self, node: Node, arg: int) -> int:
+        """Return ``arg`` as the result of ``node``: a reduction or scan of one element."""
         if self.exprs[arg].dtype == node.dtype:
             return arg
+        axes = self.exprs[arg].axes
         return self._add(Apply(node.dtype, axes, "cast", (arg,), {"dtype": node.dtype.str}))
 
     def _note(self, node: Node) -> None:
@@ -202,5 +219,21 @@ class KernelBuilder:
 
 
 def build(cluster: Cluster, place: Callable[[Node], Place | None]) -> Kernel:
-    """Return the kernel of ``cluster``."""
-    return KernelBuilder(cluster, place).build()
+    """Return the kernel of ``cluster``, with its loops arranged."""
+    while True:
+        builder = KernelBuilder(cluster, place)
+        kernel = builder.build()
+        try:
+            return arrange(kernel)
+        except Shadowed as clash:
+            for position in clash.reductions:
+                _rename(cluster, builder.reductions[position])
+
+
+def _rename(cluster: Cluster, node: Node) -> None:
+    """Give a reduction axes of its own."""
+    fresh: list[int] = []
+    for axis in cluster.reduced[node]:
+        fresh.append(len(cluster.extents))
+        cluster.extents.append(cluster.extents[axis])
+    cluster.reduced[node] = tuple(fresh)

@@ -10,6 +10,7 @@ reachability query is needed, the cost is linear, and descending numbers are an 
 A cluster has loop axes, of which the *parallel* ones are the axes that all its reductions and
 stores vary with: they become the outer loops, and everything else runs inside, row by row. That
 is how softmax is one kernel: its two reductions vary with the row, so the row is the outer loop.
+The axis of a scan runs inside too.
 
 Movement nodes are never placed: reading through one reads its operand at another index map.
 """
@@ -77,12 +78,19 @@ class Cluster:
     roots: list[Root]
     members: dict[Node, list[Map]] = field(default_factory=dict[Node, list[Map]])
     reduced: dict[Node, tuple[int, ...]] = field(default_factory=dict[Node, tuple[int, ...]])
+    scanned: dict[Node, int | None] = field(default_factory=dict[Node, "int | None"])
     values: int = 0
     recompute: int = 0
 
     @property
     def work(self) -> int:
         return prod(self.extents)
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether threads share the rows of the cluster's scan: they are few, and long."""
+        rows = prod(self.extents[a] for a in self.parallel)
+        return bool(self.scanned) and rows < MIN_PARALLEL and self.work > SMALL_WORK
 
 
 @dataclass(eq=False, slots=True)
@@ -178,6 +186,8 @@ class Fuser:
             self._place_elementwise(node, demand)
         elif native.is_reduction(node):
             self._place_reduction(node, demand)
+        elif native.is_scan(node):
+            self._place_scan(node)
         elif name in native.PIECEWISE and native.has_native_dtypes(node):
             self._place_pieces(node)
         else:
@@ -252,11 +262,13 @@ class Fuser:
 
     def _recomputing_is_cheaper(self, node: Node, demand: Demand) -> bool:
         """Whether every reader should compute ``node`` again rather than load it."""
-        if demand.stored or len(demand.readers) > 8 or native.cost(node) > 16:
+        if demand.stored or len(demand.readers) > 8:
             return False
+        if _total_size(demand) <= node.size:
+            return True  # the readers want different parts of it
         operands = [i for i in dict.fromkeys(node.inputs) if i.size > 1]
         if 2 * sum(i.nbytes for i in operands) <= node.nbytes:
-            return True
+            return native.cost(node) <= 16
         return native.cost(node) <= 4 and len(operands) <= 1
 
     def _check_inline(self, node: Node, maps: list[Map], cluster: Cluster) -> bool:
@@ -264,6 +276,8 @@ class Fuser:
         if cluster.values + len(maps) > MAX_VALUES:
             return False
         flops = native.cost(node)
+        if cluster.shares_rows and flops > 16:
+            return False  # such a scan reads its operand twice
         extra = (len(maps) - 1) * flops
         if node not in self.statistics:
             extra += sum((_repeats(index, cluster) - 1) * flops for index in maps)
@@ -300,6 +314,8 @@ class Fuser:
         if not _is_plain(index) or not _full_range(node, index, last):
             return None
         rows = last.parallel & _axes(index)
+        if last.shares_rows or not _axes(index).isdisjoint(last.scanned.values()):
+            return None
         if rows != last.parallel and not _worth_rows(node, rows, last):
             return None
         if stored:
@@ -307,6 +323,17 @@ class Fuser:
                 return None
             self._store_in(node, last, index)
         return last
+
+    def _place_scan(self, node: Node) -> None:
+        """Store a scan by a kernel of its own, which may compute its operand too."""
+        cluster = self._new_cluster(node)
+        index = cluster.roots[0].index
+        below = index[cast(int, node.attrs["axis"])]
+        cluster.members[node] = [index]
+        cluster.scanned[node] = next(iter(below.axes), None)
+        cluster.parallel -= below.axes
+        cluster.values += 2
+        self._demand(node.inputs[0]).read(cluster, index)
 
     # -- clusters ------------------------------------------------------------------------------
 
@@ -447,6 +474,15 @@ def _statistics(graph: Graph) -> set[Node]:
 
 
 # -- properties of maps ----------------------------------------------------------------------------
+
+
+def _total_size(demand: Demand) -> int:
+    """Return how many elements the readers compute together, each map counted."""
+    return sum(
+        prod(cluster.extents[a] for a in _axes(index))
+        for cluster, maps in demand.readers.items()
+        for index in maps
+    )
 
 
 def _axes(index: Map) -> frozenset[int]:

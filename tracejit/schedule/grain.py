@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from tracejit.ops.table import OPS, Fact
-from tracejit.schedule.kernel import Apply, Kernel, Reduce
+from tracejit.schedule.kernel import Apply, Kernel, Reduce, Scan
 
 # Sharing a kernel costs a few µs; below this many (estimated) nanoseconds it stays on one thread.
 SERIAL_NS = 30_000
@@ -29,7 +29,7 @@ def estimate_ns(kernel: Kernel) -> float:
     )
     flops = 0.0
     for expr in kernel.exprs:
-        if isinstance(expr, Apply | Reduce):
+        if isinstance(expr, Apply | Reduce | Scan):
             over = expr.over if isinstance(expr, Reduce) else ()
             trips = prod(kernel.extents[a] for a in expr.axes | set(over))
             dear = isinstance(expr, Apply) and OPS[expr.op].has(Fact.EXPENSIVE)
@@ -45,6 +45,6 @@ def grain(kernel: Kernel) -> int:
         return NEVER
     chunks = max(1, min(MAX_CHUNKS, int(total / CHUNK_NS)))
     size = -(-trips // chunks)
-    if kernel.parallel[0] == kernel.vector_parallel:
+    if kernel.totals is None and kernel.parallel[0] == kernel.vector_parallel:
         size = -(-size // VECTOR_STEP) * VECTOR_STEP
     return size

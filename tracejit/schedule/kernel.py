@@ -4,7 +4,7 @@ Grammar (``docs/ir.md`` has it in full)::
 
     kernel  ::= axis* access* expr* store*
     expr    ::= Load access | Const value | Index coefficients
-              | Apply op expr* | Reduce op expr axes
+              | Apply op expr* | Reduce op expr axes | Scan op expr axis
     store   ::= access ← expr
 
 Expressions are a flat list in dependency order, and refer to each other by position. ``axes`` of
@@ -26,6 +26,10 @@ from tracejit.ops.table import DType
 
 # The buffer number of a kernel's private scratch memory.
 SCRATCH = -1
+
+# Elements in one block of a scan: what float sums add up by themselves before they join the
+# running total, and what threads share a long row in. A multiple of every vector step.
+SCAN_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +106,21 @@ class Reduce(Expr):
     over: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Scan(Expr):
+    """The running ``op`` of ``arg`` from the first position of ``axis`` up to each one."""
+
+    op: str
+    arg: int
+    axis: int
+
+
 def operands(expr: Expr) -> tuple[int, ...]:
     """Return the positions of the expressions that ``expr`` reads."""
     match expr:
         case Apply(args=args):
             return args
-        case Reduce(arg=arg):
+        case Reduce(arg=arg) | Scan(arg=arg):
             return (arg,)
         case _:
             return ()
@@ -152,6 +165,10 @@ class Kernel:
     ``vector_parallel`` is the parallel axis that runs in vector lanes, if one does; otherwise the
     inner nests choose their own. ``extents`` are this schedule's sizes. ``labels`` names the fused
     ops for people; ``lines`` are their source lines.
+
+    With ``totals``, the kernel is one scan of few long rows, and the outermost parallel loop is
+    over its blocks. It runs twice: the first pass leaves the total of each block in that access
+    (one row of positions per block), the second starts each block from those before it.
     """
 
     extents: tuple[int, ...]
@@ -162,6 +179,7 @@ class Kernel:
     vector_parallel: int | None
     block: Block
     scratch: int = 0
+    totals: int | None = None
     labels: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -169,6 +187,8 @@ class Kernel:
     def key(self) -> str:
         """The structure that decides the code: equal keys, equal code."""
         parts = [f"axes {len(self.extents)} parallel {self.parallel} {self.vector_parallel}"]
+        if self.totals is not None:
+            parts.append(f"totals {self.totals}")
         parts += [f"{a.dtype.str}:{a.classes()}" for a in self.accesses]
         for e in self.exprs:
             match e:
@@ -184,6 +204,8 @@ class Kernel:
                     parts.append(f"{e.op} {e.dtype.str} {e.args}{attrs}")
                 case Reduce():
                     parts.append(f"reduce {e.op} {e.dtype.str} {e.arg} {e.over}")
+                case Scan():
+                    parts.append(f"scan {e.op} {e.dtype.str} {e.arg} {e.axis}")
                 case _:
                     parts.append(repr(e))
         parts += [f"store {s.access} {s.value}" for s in self.stores]
@@ -193,15 +215,24 @@ class Kernel:
     @property
     def trip_count(self) -> int:
         """Iterations of the outermost parallel loop: what ``begin`` and ``end`` count."""
+        if self.totals is not None:
+            return -(-self.extents[self.scans[0].axis] // SCAN_BLOCK)
         return self.extents[self.parallel[0]] if self.parallel else 1
+
+    @property
+    def scans(self) -> list[Scan]:
+        return [e for e in self.exprs if isinstance(e, Scan)]
 
     @property
     def ops(self) -> int:
         """How many graph ops the kernel computes."""
         return len(self.labels)
 
-    def sizes(self) -> list[int]:
-        """Return the run-time arguments: extents, strides, index terms, constants, scratch size."""
+    def sizes(self, *, totals: bool = False) -> list[int]:
+        """Return the run-time arguments: extents, strides, index terms, constants, scratch size.
+
+        ``totals`` asks for the first pass of a kernel that has two; it is the last argument.
+        """
         values = list(self.extents)
         for access in self.accesses:
             values += access.strides
@@ -210,7 +241,7 @@ class Kernel:
                 values += (expr.offset, *expr.coefficients)
             elif isinstance(expr, Const) and not expr.literal:
                 values.append(expr.bits())
-        return [*values, self.scratch]
+        return [*values, self.scratch, int(totals)]
 
 
 def _describe(block: Block) -> str:

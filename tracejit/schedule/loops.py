@@ -20,14 +20,17 @@ from tracejit.schedule.kernel import (
     Load,
     Nest,
     Reduce,
+    Scan,
     operands,
 )
 from tracejit.schedule.spill import spill
+from tracejit.schedule.unroll import unroll
 
 
 def arrange(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with merged axes, an order of loops, a vector axis and a loop tree."""
-    kernel = _merge_axes(kernel)
+    _check_shadowing(kernel)
+    kernel = _merge_axes(unroll(_merge_axes(kernel)))
     vector = vector_axis(kernel, range(len(kernel.extents)), range(len(kernel.accesses)))
     inside = vector is not None and vector in kernel.parallel
     outer = [a for a in kernel.parallel if a != vector or not inside]
@@ -35,6 +38,43 @@ def arrange(kernel: Kernel) -> Kernel:
     kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
     return spill(replace(kernel, block=tree))
+
+
+class Shadowed(Exception):
+    """Reductions (positions) over axes that loops around them run over already."""
+
+    def __init__(self, reductions: list[int]):
+        self.reductions = reductions
+        super().__init__(f"shadowed reductions {reductions}")
+
+
+def _check_shadowing(kernel: Kernel) -> None:
+    """Refuse a reduction inside a loop over one of its own axes.
+
+    Sharing an axis between loops that follow each other is what lets them share a pass. A
+    reduction that varies with more than the parallel axes runs inside other loops, so its axes
+    must be its own.
+    """
+    parallel = set(kernel.parallel)
+    wrong: list[int] = []
+    for position, expr in enumerate(kernel.exprs):
+        if isinstance(expr, Reduce) and not expr.axes <= parallel:
+            others = _other_axes(kernel, position)
+            if others & set(expr.over):
+                wrong.append(position)
+    if wrong:
+        raise Shadowed(wrong)
+
+
+def _other_axes(kernel: Kernel, position: int) -> set[int]:
+    """Return the axes that loops outside the body of a reduction run over."""
+    axes: set[int] = set(kernel.parallel)
+    for store in kernel.stores:
+        axes |= {a for a, s in enumerate(kernel.accesses[store.access].strides) if s}
+    for number, expr in enumerate(kernel.exprs):
+        if isinstance(expr, Reduce) and number > position:
+            axes |= set(expr.over)
+    return axes
 
 
 # -- merging axes ----------------------------------------------------------------------------------
@@ -77,6 +117,9 @@ def _check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
                     return False
                 if outer in over and over.index(inner) != over.index(outer) + 1:
                     return False
+            case Scan(axis=axis):
+                if axis in (outer, inner):
+                    return False
             case _:
                 pass
     return True
@@ -115,6 +158,8 @@ def _drop(kernel: Kernel, gone: int) -> Kernel:
         if isinstance(expr, Reduce):
             over = tuple(number(a) for a in expr.over if a != gone)
             return replace(expr, axes=axes, over=over)
+        if isinstance(expr, Scan):
+            return replace(expr, axes=axes, axis=number(expr.axis))
         if isinstance(expr, Index):
             return replace(expr, axes=axes, coefficients=without(expr.coefficients))
         return replace(expr, axes=axes)

@@ -15,6 +15,7 @@ NATIVE_DTYPES = frozenset(
 )
 
 NATIVE_REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all", "argmax", "argmin"})
+NATIVE_SCANS = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
 PIECEWISE = frozenset({"concat", "pad", "update_slice"})
 
 
@@ -40,6 +41,10 @@ def is_reduction(node: Node) -> bool:
     return not node.op.name.startswith("arg") or operand.size < 2**31
 
 
+def is_scan(node: Node) -> bool:
+    return node.op.name in NATIVE_SCANS and has_native_dtypes(node)
+
+
 def is_contraction(node: Node) -> bool:
     return node.op.name == "matmul" and node.dtype in _GEMM_DTYPES
 
@@ -56,7 +61,7 @@ def cost(node: Node) -> int:
     """Return the flops per element of one op."""
     if node.op.has(Fact.EXPENSIVE):
         return 20
-    if node.op.family is Family.REDUCTION:
+    if node.op.family in (Family.REDUCTION, Family.SCAN):
         return 2
     return _COSTS.get(node.op.name, 1)
 
@@ -67,7 +72,7 @@ def how(op: Op, lowers: Lowers) -> str:
         return "leaf"
     if op.decompose is not None:
         return "decomposed"
-    if op.name in NATIVE_REDUCTIONS or op.name in PIECEWISE:
+    if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE:
         return "kernel"
     if op.name == "matmul":
         return "matrix kernel"

@@ -16,7 +16,7 @@ import numpy as np
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Array, Shape
-from tracejit.schedule import native
+from tracejit.schedule import native, split
 from tracejit.schedule.arena import Life, Plan, plan
 from tracejit.schedule.build import Place, build
 from tracejit.schedule.fusion import Cluster, Fusion, Unit, fuse
@@ -28,6 +28,7 @@ from tracejit.schedule.index import (
     through,
 )
 from tracejit.schedule.kernel import SCRATCH, Kernel
+from tracejit.schedule.scan import by_blocks, shares_rows
 
 Layout = tuple[int, ...] | None
 
@@ -63,9 +64,10 @@ class View(NamedTuple):
 
 
 class KernelStep(NamedTuple):
-    """Run a loop kernel."""
+    """Run a loop kernel, which computes ``nodes``."""
 
     kernel: Kernel
+    nodes: tuple[Node, ...] = ()
 
 
 class ContractionStep(NamedTuple):
@@ -210,12 +212,22 @@ class _Scheduler:
 
     def _step(self, unit: Cluster | Unit) -> Step:
         if isinstance(unit, Cluster):
-            return KernelStep(build(unit, self.place))
+            return KernelStep(self._kernel(unit), tuple(unit.members))
         node = unit.node
         views = tuple(self._view(i) for i in node.inputs)
         if native.is_contraction(node):
             return ContractionStep(node, views[0], views[1], self._view(node))
         return OpaqueStep(node, views, self.number[node])
+
+    def _kernel(self, cluster: Cluster) -> Kernel:
+        kernel = build(cluster, self.place)
+        if not shares_rows(kernel):
+            return kernel
+        kernel = by_blocks(kernel, len(self.buffers))
+        node = next(iter(cluster.scanned))
+        size = kernel.trip_count * prod(kernel.extents[a] for a in kernel.parallel)
+        self.buffers.append(Buffer("temp", node.dtype, (size,), node))
+        return kernel
 
     def _lives(self, steps: Sequence[Step], temporaries: Sequence[int]) -> list[Life]:
         first: dict[int, int] = {}
@@ -244,4 +256,4 @@ def make_schedule(graph: Graph, layouts: Sequence[Layout], lowers: native.Lowers
     ``layouts[i]`` is None where input ``i`` is C-contiguous, else its strides in elements;
     ``lowers`` says which elementwise ops code generation has.
     """
-    return _Scheduler(graph, layouts, lowers).run()
+    return _Scheduler(split.run(graph), layouts, lowers).run()

@@ -25,6 +25,7 @@ from tracejit.schedule.kernel import (
     Load,
     Nest,
     Reduce,
+    Scan,
     operands,
 )
 from tracejit.schedule.schedule import (
@@ -161,6 +162,8 @@ class _Printer:
                     return f"({arguments[0]} {_INFIX[expr.op]} {arguments[1]})"
                 extra = [str(v) for v in expr.attrs.values()]
                 return f"{expr.op}({', '.join(arguments + extra)})"
+            case Scan():
+                return f"{expr.op}({self.known[expr.arg]}, {_AXES[expr.axis]})"
             case _:
                 return "?"
 

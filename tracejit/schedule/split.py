@@ -1,0 +1,75 @@
+"""Long reductions in two steps, so that they have rows to share.
+
+A reduction to a few elements has no parallel axis. It becomes partial results of chunks of fixed
+size, and a second, small reduction of those::
+
+    sum(x: f32[1000000])  →  sum(sum(reshape(x[:999424], (122, 8192)), 1)) + sum(x[999424:])
+
+The chunks depend on the shape alone, so the bits do not depend on the number of threads. Nothing
+is stored but the partial results: slices and reshapes of ``x`` are index maps.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import cast
+
+from tracejit.graph.emit import Emit
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node
+from tracejit.schedule import native
+
+# How the partial results of a reduction combine.
+_COMBINE = {
+    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
+    "any": "logical_or", "all": "logical_and",
+}  # fmt: skip
+LONG = 1 << 17
+CHUNK = 1 << 13
+FEW = 16
+
+
+def run(graph: Graph) -> Graph:
+    """Return ``graph`` with long reductions to few elements split."""
+    return graph.rewrite(lambda node, operands: _split(node, operands[0]) if operands else None)
+
+
+def _split(node: Node, x: Node) -> Node | None:
+    if not check_split(node):
+        return None
+    axes = cast(tuple[int, ...], node.attrs["axis"])
+    outer = max(axes, key=lambda a: (x.shape[a] >= FEW, -a))
+    inside = prod(x.shape[a] for a in axes if a != outer)
+    rows = max(1, -(-CHUNK // max(inside, 1)))
+    count, rest = divmod(x.shape[outer], rows)
+    if count < FEW // 2:
+        return None
+    emit = Emit(node.loc)
+    reduce = getattr(emit, node.op.name)
+    main = _rows(emit, x, outer, 0, count * rows)
+    shape = (*x.shape[:outer], count, rows, *x.shape[outer + 1 :])
+    # Axes after the outer one have moved up by one place.
+    inner = tuple(sorted((outer + 1, *(a + (a > outer) for a in axes if a != outer))))
+    partial = reduce(emit.reshape(main, shape=shape), axis=inner, keepdims=False)
+    place = outer - sum(a < outer for a in axes)
+    result = reduce(partial, axis=(place,), keepdims=False)
+    if rest:
+        tail = reduce(_rows(emit, x, outer, count * rows, rest), axis=axes, keepdims=False)
+        result = getattr(emit, _COMBINE[node.op.name])(result, tail)
+    return emit.reshape(result, shape=node.shape) if result.shape != node.shape else result
+
+
+def check_split(node: Node) -> bool:
+    """Whether ``node`` is a long reduction to few elements."""
+    if node.op.name not in _COMBINE or not native.is_reduction(node):
+        return False
+    return node.size < FEW and node.inputs[0].size >= LONG
+
+
+def _rows(emit: Emit, x: Node, axis: int, start: int, count: int) -> Node:
+    """Return ``count`` rows of ``x`` along ``axis`` from ``start``."""
+    if count == x.shape[axis]:
+        return x
+    first = tuple(start if a == axis else 0 for a in range(len(x.shape)))
+    size = tuple(count if a == axis else n for a, n in enumerate(x.shape))
+    return emit.slice(x, start=first, size=size, step=(1,) * len(size))
