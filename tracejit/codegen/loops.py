@@ -15,12 +15,12 @@ tail runs the same instructions, so the result of an element does not depend on 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from tracejit.codegen.builder import I32, I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.elementwise import Loop, lower, splat_to
 from tracejit.codegen.reducers import Compensated, Reducer, State, fold_lanes, reducer
+from tracejit.codegen.scan import ScanLoop
+from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.target import Target
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
 from tracejit.ops.table import OPS, Fact
@@ -35,6 +35,7 @@ from tracejit.schedule.kernel import (
     Load,
     Nest,
     Reduce,
+    Scan,
     operands,
 )
 
@@ -42,48 +43,6 @@ ENTRY = "kernel"
 
 # Elements per accumulator in one block of a compensated sum: see reducers.py.
 BLOCK_STEPS = 16
-
-Values = list[Value]
-
-
-class Vector(NamedTuple):
-    """The axis in vector lanes, its lanes, how many vectors side by side, and a tail's mask."""
-
-    axis: int
-    lanes: int
-    unroll: int
-    mask: Value | None = None
-
-
-@dataclass(slots=True)
-class Scope:
-    """The inside of some loops: fixed axes with their indices, and what is computed there."""
-
-    parent: Scope | None
-    index: dict[int, Value]
-    vector: Vector | None
-    values: dict[int, Values] = field(default_factory=dict[int, Values])
-    pointers: dict[int, Value] = field(default_factory=dict[int, Value])
-
-    @property
-    def bound(self) -> frozenset[int]:
-        outer = self.parent.bound if self.parent else frozenset[int]()
-        return outer | self.index.keys()
-
-    def find(self, position: int) -> Values | None:
-        scope: Scope | None = self
-        while scope is not None:
-            if position in scope.values:
-                return scope.values[position]
-            scope = scope.parent
-        return None
-
-    def position(self, axis: int) -> Value:
-        scope = self
-        while axis not in scope.index:
-            assert scope.parent is not None
-            scope = scope.parent
-        return scope.index[axis]
 
 
 class KernelEmitter:
@@ -103,6 +62,8 @@ class KernelEmitter:
         self.roots: list[Value] = []
         # Values that the nest being written loads from scratch instead of computing.
         self.reused: dict[int, int] = {}
+        self.scan = ScanLoop(self) if kernel.scans else None
+        self.first_pass = const(False, Type("i1"))
 
     # -- choices -------------------------------------------------------------------------------
 
@@ -121,10 +82,14 @@ class KernelEmitter:
 
     def emit(self) -> None:
         self._load_arguments()
-        outermost = Scope(None, {}, None)
-        outermost.pointers = dict(enumerate(self.roots))
-        self._parallel(outermost, self.kernel.parallel, first=True)
+        if self.scan is not None and self.kernel.totals is not None:
+            self.scan.two_passes(self.kernel.totals)
+        else:
+            self.parallel(self.outermost(), self.kernel.parallel, first=True)
         self.b.ret()
+
+    def outermost(self) -> Scope:
+        return Scope(None, {}, None, pointers=dict(enumerate(self.roots)))
 
     def _load_arguments(self) -> None:
         b, kernel = self.b, self.kernel
@@ -156,8 +121,11 @@ class KernelEmitter:
                 address = b.element(self.sizes, const(slot, I64), I64)
                 self.constants[position] = b.load(address, register_type(expr.dtype))
                 slot += 1
+        scratch = size()
         if any(a.buffer == SCRATCH for a in kernel.accesses):
-            self._allocate_scratch(size())
+            self._allocate_scratch(scratch)
+        if kernel.totals is not None:
+            self.first_pass = b.compare("ne", size(), const(0, I64))
 
     def _allocate_scratch(self, nbytes: Value) -> None:
         """Take the row scratch from the stack: private to the thread, and bounded (spill.py)."""
@@ -168,10 +136,10 @@ class KernelEmitter:
                 start = const(access.offset * access.dtype.itemsize, I64)
                 self.roots.append(b.offset(block, start))
 
-    def _parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
+    def parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
         """Write the parallel loops, then the block inside."""
         if not axes:
-            self._block(self.kernel.block, scope, ())
+            self.block(self.kernel.block, scope, ())
             return
         axis = axes[0]
         start = self.begin if first else const(0, I64)
@@ -180,14 +148,14 @@ class KernelEmitter:
 
             def strip(vector: Vector, index: Value, carried: Values) -> Values:
                 inner = self._enter(scope, {axis: index}, vector)
-                self._block(self.kernel.block, inner, ())
+                self.block(self.kernel.block, inner, ())
                 return []
 
             self._vector_loop(axis, start, stop, [], strip)
             return
 
         def body(index: Value, carried: Values) -> Values:
-            self._parallel(self._enter(scope, {axis: index}, scope.vector), axes[1:])
+            self.parallel(self._enter(scope, {axis: index}, scope.vector), axes[1:])
             return []
 
         self.b.loop(start, stop, 1, [], body)
@@ -242,17 +210,17 @@ class KernelEmitter:
 
     # -- blocks and nests ----------------------------------------------------------------------
 
-    def _block(self, block: Block, scope: Scope, wanted: Sequence[int]) -> None:
+    def block(self, block: Block, scope: Scope, wanted: Sequence[int]) -> None:
         """Write a block: its nests in order, values as they become computable, its stores."""
         roots = [self.kernel.stores[s].value for s in self._stores_of(block)] + list(wanted)
         roots += [operands(self.exprs[r])[0] for r in self._reduces_of(block)]
-        self._prepare(scope, roots)
+        self.prepare(scope, roots)
         for nest in block.nests:
             self._nest(nest, scope)
-            self._prepare(scope, roots)
+            self.prepare(scope, roots)
         for number in block.stores:
             store = self.kernel.stores[number]
-            self._store(store.access, self.value(scope, store.value), scope)
+            self.store(store.access, self.value(scope, store.value), scope)
 
     def _stores_of(self, block: Block) -> list[int]:
         found = list(block.stores)
@@ -266,7 +234,7 @@ class KernelEmitter:
             found += [*nest.reduces, *self._reduces_of(nest.body)]
         return found
 
-    def _prepare(self, scope: Scope, roots: Sequence[int]) -> None:
+    def prepare(self, scope: Scope, roots: Sequence[int]) -> None:
         """Compute in ``scope`` all that ``roots`` need and that varies with its axes only."""
         bound = scope.bound
         blocked: set[int] = set()
@@ -326,9 +294,13 @@ class KernelEmitter:
     ) -> Values:
         """Write the innermost loop; with a float sum, in blocks."""
         b = self.b
+        if self.scan is not None and self.scan.belongs(nest):
+            assert not sums, "a scan has a nest of its own"
+            self.scan.loop(nest, axis, scope)
+            return carried
         stop = self.extents[axis]
         if not any(a.compensated for a in sums):
-            return self._steps(nest, axis, const(0, I64), stop, sums, scope, carried)
+            return self.steps(nest, axis, const(0, I64), stop, sums, scope, carried)
         width = self.lanes * self.unroll if nest.vector == axis else 1
         block = const(width * BLOCK_STEPS, I64)
 
@@ -340,7 +312,7 @@ class KernelEmitter:
             for a in sums:
                 fresh += a.open_block(rest[: a.width])
                 rest = rest[a.width :]
-            done = self._steps(nest, axis, start, end, sums, scope, fresh)
+            done = self.steps(nest, axis, start, end, sums, scope, fresh)
             closed: Values = []
             rest = state
             for a in sums:
@@ -350,7 +322,7 @@ class KernelEmitter:
 
         return b.loop(const(0, I64), stop, block, carried, body)
 
-    def _steps(
+    def steps(
         self,
         nest: Nest,
         axis: int,
@@ -362,10 +334,12 @@ class KernelEmitter:
     ) -> Values:
         def body(vector: Vector | None, index: Value, state: Values) -> Values:
             inner = self._enter(scope, {axis: index}, vector)
+            if self.scan is not None and self.scan.active:
+                return self.scan.body(nest, inner, state)
             wanted = [operands(self.exprs[a.position])[0] for a in sums]
-            self._block(nest.body, inner, wanted)
+            self.block(nest.body, inner, wanted)
             for kept in nest.saves:
-                self._store(kept.access, self.value(inner, kept.value), inner)
+                self.store(kept.access, self.value(inner, kept.value), inner)
             following: Values = []
             for a in sums:
                 following += a.update(inner, state[: a.block_width])
@@ -395,11 +369,13 @@ class KernelEmitter:
                     return [self.constants[position]]
                 return [const(expr.value, register_type(expr.dtype))]
             case Load():
-                return self._load(expr, scope)
+                return self.load(expr, scope)
             case Index():
                 return self._index(position, expr, scope)
             case Apply():
                 return self._apply(expr, scope)
+            case Scan() if self.scan is not None:
+                return self.scan.step(self.value(scope, expr.arg), scope)
             case _:
                 raise AssertionError(f"{expr} is not computed in place")
 
@@ -437,7 +413,7 @@ class KernelEmitter:
 
     # -- memory --------------------------------------------------------------------------------
 
-    def _load(self, expr: Load, scope: Scope) -> Values:
+    def load(self, expr: Load, scope: Scope) -> Values:
         b, access = self.b, self.kernel.accesses[expr.access]
         pointer = scope.pointers[expr.access]
         if not self._is_vector(expr, scope):
@@ -472,7 +448,7 @@ class KernelEmitter:
             lane = b.add(lane, const(part * vector.lanes, lane.type))
         return b.mul(lane, stride)
 
-    def _store(self, number: int, values: Values, scope: Scope) -> None:
+    def store(self, number: int, values: Values, scope: Scope) -> None:
         b, access = self.b, self.kernel.accesses[number]
         pointer, vector = scope.pointers[number], scope.vector
         if vector is None or not access.strides[vector.axis]:

@@ -66,24 +66,29 @@ def compile_graph(
         if not stages or isinstance(stages[-1], OpaqueStep):
             stages.append([])
         calls = cast(list[NativeCall], stages[-1])
-        calls.append(_native_call(step, schedule, target, level))
+        calls += _native_calls(step, schedule, target, level)
     return Executable(schedule, stages, target)
 
 
-def _native_call(
+def _native_calls(
     step: KernelStep | ContractionStep, schedule: Schedule, target: Target, level: int
-) -> NativeCall:
+) -> list[NativeCall]:
     if isinstance(step, KernelStep):
-        return _kernel_call(step.kernel, schedule, target, level)
-    return _contraction_call(step, schedule, target, level)
+        return _kernel_calls(step.kernel, target, level)
+    return [_contraction_call(step, schedule, target, level)]
 
 
-def _kernel_call(kernel: Kernel, schedule: Schedule, target: Target, level: int) -> NativeCall:
+def _kernel_calls(kernel: Kernel, target: Target, level: int) -> list[NativeCall]:
+    """Return the call of ``kernel``; two where a first pass takes the totals of a scan."""
     code = obtain(kernel.key, lambda: emit_kernel(kernel, target), ENTRY, target, level)
     pointers = [
         (a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses if a.buffer != SCRATCH
     ]
-    return NativeCall(code, pointers, kernel.sizes(), kernel.trip_count, grain(kernel))
+    passes = (True, False) if kernel.totals is not None else (False,)
+    return [
+        NativeCall(code, pointers, kernel.sizes(totals=p), kernel.trip_count, grain(kernel))
+        for p in passes
+    ]
 
 
 def _contraction_call(

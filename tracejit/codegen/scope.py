@@ -1,0 +1,50 @@
+"""Scopes: the inside of some loops while a kernel is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tracejit.codegen.builder import Value
+
+Values = list[Value]
+
+
+class Vector(NamedTuple):
+    """The axis in vector lanes, its lanes, how many vectors side by side, and a tail's mask."""
+
+    axis: int
+    lanes: int
+    unroll: int
+    mask: Value | None = None
+
+
+@dataclass(slots=True)
+class Scope:
+    """The inside of some loops: fixed axes with their indices, and what is computed there."""
+
+    parent: Scope | None
+    index: dict[int, Value]
+    vector: Vector | None
+    values: dict[int, Values] = field(default_factory=dict[int, Values])
+    pointers: dict[int, Value] = field(default_factory=dict[int, Value])
+
+    @property
+    def bound(self) -> frozenset[int]:
+        outer = self.parent.bound if self.parent else frozenset[int]()
+        return outer | self.index.keys()
+
+    def find(self, position: int) -> Values | None:
+        scope: Scope | None = self
+        while scope is not None:
+            if position in scope.values:
+                return scope.values[position]
+            scope = scope.parent
+        return None
+
+    def position(self, axis: int) -> Value:
+        scope = self
+        while axis not in scope.index:
+            assert scope.parent is not None
+            scope = scope.parent
+        return scope.index[axis]
