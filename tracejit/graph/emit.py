@@ -22,9 +22,7 @@ class Emit:
 
         def build(*operands: Any, **attrs: Hashable) -> Node:
             dtype = next((o.dtype for o in operands if isinstance(o, Node)), None)
-            nodes = [
-                o if isinstance(o, Node) else constant(o, dtype, self.loc) for o in operands
-            ]
+            nodes = [o if isinstance(o, Node) else constant(o, dtype, self.loc) for o in operands]
             return make(name, nodes, attrs, self.loc)
 
         return build
