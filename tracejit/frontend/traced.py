@@ -56,12 +56,12 @@ class Traced:
     @property
     def schedule(self) -> Schedule:
         """The schedule: kernels in order, and the arena."""
-        return self._executable().schedule
+        return self.executable.schedule
 
     @property
     def kernels(self) -> list[Code]:
         """The distinct compiled kernels, in the order of their first run."""
-        return list({id(code): code for code in self._executable().codes}.values())
+        return list({id(code): code for code in self.executable.codes}.values())
 
     def text(self) -> str:
         """Return the canonical graph in text form (``docs/ir.md``)."""
@@ -79,11 +79,18 @@ class Traced:
 
     def show(self, path: str | Path | None = None) -> Path:
         """Write a self-contained HTML page of the graph and its kernels; return where."""
-        # By name: the drawings stand above the front ends, and only this method looks up there.
+        # By name: the drawings stand above the front ends; only show and tree look up there.
         page: Any = importlib.import_module("tracejit.viz.page")
         return page.write(self, path)
 
-    def _executable(self) -> Executable:
+    def tree(self) -> None:
+        """Print the graph in the terminal: its steps in order, and what each computes."""
+        terminal: Any = importlib.import_module("tracejit.viz.terminal")
+        terminal.print_trees([(name_of(self.function), self.executable)])
+
+    @property
+    def executable(self) -> Executable:
+        """The compiled form. Raises UnsupportedError where there is none."""
         if self.compiled.executable is None:
             why = "it returns no computed array" if not self.source.outputs else "it is interpreted"
             raise UnsupportedError(

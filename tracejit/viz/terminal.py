@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
-from tracejit.graph.graph import Graph
-from tracejit.graph.node import Node
 from tracejit.runtime.code import Code
+from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
-from tracejit.schedule.schedule import ContractionStep, KernelStep, OpaqueStep, Step
+from tracejit.schedule.schedule import KernelStep, OpaqueStep, Step
+from tracejit.viz.model import Digraph, Figure, view
+from tracejit.viz.steps import step_kind, step_name
 
 
 def size_text(nbytes: int) -> str:
@@ -34,26 +38,6 @@ def time_text(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds * scale:.1f} {unit}"
     return f"{seconds:.2f} s"
-
-
-def step_name(step: Step) -> str:
-    """Return a step's kind and the ops in it, repeated ones counted."""
-    match step:
-        case KernelStep(kernel):
-            counted = Counter(kernel.labels)
-            return " ".join(f"{op}×{n}" if n > 1 else op for op, n in counted.items()) or "copy"
-        case ContractionStep(node=node) | OpaqueStep(node=node):
-            return node.op.name
-
-
-def _step_kind(step: Step) -> str:
-    match step:
-        case KernelStep(kernel):
-            return "rows" if any(n.reduces for n in kernel.block.nests) else "loop"
-        case ContractionStep():
-            return "matrix"
-        case OpaqueStep():
-            return "NumPy"
 
 
 class _Kernels:
@@ -92,7 +76,7 @@ def print_report(
         code = kernels.codes[key]
         ops = step.kernel.ops if isinstance(step, KernelStep) else 1
         table.add_row(
-            _step_kind(step),
+            step_kind(step),
             step_name(step),
             code.target.name if code is not None else "—",
             str(ops),
@@ -175,21 +159,82 @@ def print_ops() -> None:
     Console().print(table)
 
 
-def graph_tree(graph: Graph, *, limit: int = 400) -> Tree:
-    """Return a graph as a tree from its outputs down; a node shown before is only named."""
-    root = Tree(repr(graph))
-    shown: set[Node] = set()
-    stack = [(root.add("outputs"), o) for o in reversed(graph.outputs)]
-    while stack:
-        branch, node = stack.pop()
-        text = f"%{node.serial} {node.op.name} {node.dtype}{list(node.shape)}"
-        if node in shown:
-            branch.add(f"%{node.serial} (above)")
-            continue
-        if len(shown) >= limit:
-            branch.add("…")
-            continue
-        shown.add(node)
-        child = branch.add(text)
-        stack += [(child, i) for i in reversed(node.inputs)]
+def print_trees(titled: Sequence[tuple[str, Executable]]) -> None:
+    """Print executables as trees, one after the other."""
+    console = Console()
+    for title, executable in titled:
+        console.print(graph_tree(title, executable))
+
+
+def graph_tree(title: str, executable: Executable, *, limit: int = 400) -> Tree:
+    """Return an executable as a tree: arguments, the steps in order with what each computes, results.
+
+    At most ``limit`` values are listed; where they end, the tree says how many are left out.
+    """
+    graph = view(Figure(title, executable))
+    facts: dict[str, Any] = graph.graph
+    nodes = cast("dict[str, dict[str, Any]]", dict(graph.nodes(data=True)))
+    memory = f"arena {size_text(facts['arena_bytes'])} of {size_text(facts['intermediate_bytes'])}"
+    root = Tree(
+        Text.assemble(
+            (title, "bold"),
+            f"  {facts['target']}, {len(facts['steps'])} steps, {facts['kernels']} kernels, {memory}",
+        )
+    )
+    left = limit
+    outside = {n: d for n, d in nodes.items() if d["step"] is None and d["kind"] != "output"}
+    left = _branch(root, Text("arguments and views"), graph, outside, left)
+    for step in facts["steps"]:
+        head = Text.assemble(
+            (f"{step['number'] + 1} {step['kind']}  ", _STYLES[step["kind"]]),
+            step["name"],
+            (f"  {step['detail']}" if step["detail"] else "", "dim"),
+        )
+        inside = {n: d for n, d in nodes.items() if d["step"] == step["id"]}
+        left = _branch(root, head, graph, inside, left)
+    results = {n: d for n, d in nodes.items() if d["kind"] == "output"}
+    _branch(root, Text("results"), graph, results, left)
     return root
+
+
+_STYLES = {
+    "loop": "bold blue",
+    "rows": "bold green",
+    "matrix": "bold magenta",
+    "NumPy": "bold yellow",
+}
+
+
+def _branch(
+    root: Tree, head: Text, graph: Digraph, members: Mapping[str, Mapping[str, Any]], left: int
+) -> int:
+    """Add a branch with its values, at most ``left``; return how many more may be listed."""
+    shown = [(n, d) for n, d in members.items() if d["kind"] not in ("constant", "index")]
+    if not shown:
+        return left
+    branch = root.add(head)
+    for name, data in shown[:left]:
+        branch.add(_value_text(graph, name, data))
+    if len(shown) > left:
+        branch.add(Text(f"… {len(shown) - left} more", "dim"))
+    return max(0, left - len(shown))
+
+
+def _value_text(graph: Digraph, name: str, data: Mapping[str, Any]) -> Text:
+    """Return one value: ``%5 divide(%3, %4)  f32[64, 128]  softmax.ns:5``."""
+    nodes = cast("Mapping[str, Mapping[str, Any]]", graph.nodes)
+    operands: dict[int, str] = {}
+    for below, _, edge in cast(
+        "Iterable[tuple[str, str, dict[str, Any]]]", graph.in_edges(name, data=True)
+    ):
+        leaf = nodes[below]["kind"] in ("constant", "index")
+        shown = nodes[below]["label"] if leaf else nodes[below]["number"]
+        operands |= dict.fromkeys(edge["operands"], shown)
+    listed = ", ".join(operands[p] for p in sorted(operands))
+    what = f"{data['label']} = {listed}" if data["kind"] == "output" else data["label"]
+    if data["kind"] in ("op", "view"):
+        what = f"{data['number']} {data['op']}({listed})"
+    elif data["kind"] in ("input", "data"):
+        what = f"{data['number']} {data['label']}"
+    where = f"  {Path(data['file']).name}:{data['line']}" if data["file"] else ""
+    return Text.assemble(what, (f"  {data['type']}", "cyan"), (where, "dim"))

@@ -1,0 +1,28 @@
+"""What to call the steps of a schedule, in tables, trees and pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tracejit.schedule.schedule import ContractionStep, KernelStep, OpaqueStep, Step
+
+
+def step_name(step: Step) -> str:
+    """Return the ops of a step, repeated ones counted: ``multiply×2 sum``."""
+    match step:
+        case KernelStep(kernel):
+            counted = Counter(kernel.labels)
+            return " ".join(f"{op}×{n}" if n > 1 else op for op, n in counted.items()) or "copy"
+        case ContractionStep(node=node) | OpaqueStep(node=node):
+            return node.op.name
+
+
+def step_kind(step: Step) -> str:
+    """Return how a step runs: loop, rows (a loop that reduces), matrix, or NumPy."""
+    match step:
+        case KernelStep(kernel):
+            return "rows" if any(n.reduces for n in kernel.block.nests) else "loop"
+        case ContractionStep():
+            return "matrix"
+        case OpaqueStep():
+            return "NumPy"
