@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from tracejit import errors
+from tracejit.files import atomic
 
 app = typer.Typer(
     name="tracejit",
@@ -55,6 +56,13 @@ def _read_array(path: str) -> Any:
     return np.load(path, allow_pickle=False)
 
 
+def _save(arrays: Mapping[str, Any]) -> None:
+    """Write each array to its path; a file is written whole or not at all."""
+    for path, array in arrays.items():
+        with atomic(Path(path), "wb") as stream:
+            np.save(stream, array)
+
+
 @app.command()
 def run(
     program: ProgramPath,
@@ -83,8 +91,7 @@ def run(
     with monitor.recording() as compiled:
         started = time.perf_counter()
         results = execute(sys.stdout.write)
-        for name, path in wanted.items():
-            np.save(path, np.asarray(results[name]))
+        _save({path: np.asarray(results[name]) for name, path in wanted.items()})
         first = time.perf_counter() - started
     if report:
         _report(compiled, first, lambda: execute(lambda text: None))
@@ -134,10 +141,14 @@ def viz(
             "--arg", help="An example argument of a function: a dtype and shape, f32[8,8]."
         ),
     ] = None,
+    tree: Annotated[bool, typer.Option("--tree", help="Print a tree instead of a file.")] = False,
 ) -> None:
     """Write the dataflow graph of a program or a function, with its kernels."""
     from tracejit.viz import command
 
+    if tree:
+        command.print_tree(what, inputs or [])
+        return
     written = command.visualise(what, output, inputs or [])
     print(f"wrote {written}")
 
@@ -184,8 +195,11 @@ def main() -> None:
     except errors.TracejitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except (OSError, KeyError) as error:
+    except KeyError as error:
         print(f"error: {error.args[-1] if error.args else error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -201,7 +201,8 @@ def _file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ArgumentError(f"no file {path}", hint=_HINT)
     specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules.setdefault(path.stem, module)
     specification.loader.exec_module(module)

@@ -114,11 +114,9 @@ def to_svg(graphs: Sequence[Digraph]) -> str:
             f'<g transform="translate(0 {top + 30})">{picture["body"]}</g>'
         )
         top += 30 + picture["height"]
-    heading = ".tj .heading { font-size: 15px; font-weight: 700; text-anchor: start; }"
-    page = ".tj .page { fill: #ffffff; }\n@media (prefers-color-scheme: dark) { .tj .page { fill: #12171d; } }"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tj" width="{width}" height="{top}"'
-        f' viewBox="0 0 {width} {top}"><style>{asset("draw.css")}{heading}\n{page}</style>'
+        f' viewBox="0 0 {width} {top}"><style>{asset("draw.css")}</style>'
         f'<rect class="page" width="{width}" height="{top}"/>{"".join(parts)}</svg>\n'
     )
 

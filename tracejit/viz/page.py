@@ -7,14 +7,13 @@ content security policy forbids it to load anything.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tracejit.codegen.llvm import assembly
+from tracejit.files import atomic
 from tracejit.frontend.names import name_of
 from tracejit.runtime.code import Code
 from tracejit.viz.assets import asset
@@ -89,16 +88,6 @@ def _assembly(code: Code) -> str:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a whole file or nothing; return its path. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(path) as stream:
+        stream.write(text)
     return path

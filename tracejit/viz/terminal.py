@@ -167,7 +167,7 @@ def print_trees(titled: Sequence[tuple[str, Executable]]) -> None:
 
 
 def graph_tree(title: str, executable: Executable, *, limit: int = 400) -> Tree:
-    """Return an executable as a tree: arguments, the steps in order with what each computes, results.
+    """Return an executable as a tree: arguments, the steps with what each computes, results.
 
     At most ``limit`` values are listed; where they end, the tree says how many are left out.
     """
@@ -175,12 +175,8 @@ def graph_tree(title: str, executable: Executable, *, limit: int = 400) -> Tree:
     facts: dict[str, Any] = graph.graph
     nodes = cast("dict[str, dict[str, Any]]", dict(graph.nodes(data=True)))
     memory = f"arena {size_text(facts['arena_bytes'])} of {size_text(facts['intermediate_bytes'])}"
-    root = Tree(
-        Text.assemble(
-            (title, "bold"),
-            f"  {facts['target']}, {len(facts['steps'])} steps, {facts['kernels']} kernels, {memory}",
-        )
-    )
+    counts = f"{len(facts['steps'])} steps, {facts['kernels']} kernels"
+    root = Tree(Text.assemble((title, "bold"), f"  {facts['target']}, {counts}, {memory}"))
     left = limit
     outside = {n: d for n, d in nodes.items() if d["step"] is None and d["kind"] != "output"}
     left = _branch(root, Text("arguments and views"), graph, outside, left)

@@ -167,7 +167,7 @@ const tracejitDraw = (() => {
         const at = e.label ? shift(d) : null;
         const points = d.points.map(shift);
         // From the border on, and down to it: the ports themselves are not drawn.
-        if (e.from.startsWith("in ")) points[0] = { x: points[0].x, y: 0 };
+        if (e.from.startsWith("in ")) points.splice(0, 1, { x: points[0].x, y: 0 }, { x: points[0].x, y: HEADER - 6 });
         if (e.out) points[points.length - 1].y = to - from + HEADER;
         return [{ points, label: e.label, at, arrow: !e.out, from: e.from }];
       }),
@@ -336,11 +336,13 @@ const tracejitDraw = (() => {
       : "";
     const body = u.open ? "" : u.lines.map((line, i) =>
       `<text class="ops" x="${round(u.x)}" y="${t + HEADER + 14 + 16 * i}">${esc(line)}</text>`).join("");
-    return `<g class="step ${esc(s.kind)}${colour}${u.open ? " open" : ""}" data-step="${s.id}" tabindex="0" role="button"` +
+    const under = `<g class="step ${esc(s.kind)}${colour}${u.open ? " open" : ""}" data-step="${s.id}" tabindex="0" role="button"` +
       ` aria-label="${esc(`step ${stepTitle(s)}: ${s.name}`)}"><title>${esc(`${stepTitle(s)}: ${s.name}`)}</title>` +
       `<rect class="box" x="${l}" y="${t}" width="${round(u.width)}" height="${round(u.height)}" rx="9"/>` +
       (s.kind === "matrix" ? `<rect class="inner" x="${l + 3}" y="${t + 3}" width="${round(u.width - 6)}" height="${round(u.height - 6)}" rx="7"/>` : "") +
-      `<text class="title" x="${l + 11}" y="${t + 18}">${esc(stepTitle(s))}</text>${body}${toggle}</g>`;
+      `${body}</g>`;
+    const over = `<text class="title" x="${l + 11}" y="${t + 18}">${esc(stepTitle(s))}</text>${toggle}`;
+    return { under, over };
   }
 
   function draw(g, options) {
@@ -354,7 +356,7 @@ const tracejitDraw = (() => {
       e.at = e.label ? { x: d.x, y: d.y } : null;
     });
     attach(g, units, edges);
-    const layers = { steps: [], edges: [], labels: [], nodes: [] };
+    const layers = { steps: [], edges: [], labels: [], nodes: [], titles: [] };
     const line = (e) => {
       const { path, label } = drawEdge(e);
       layers.edges.push(path);
@@ -366,7 +368,9 @@ const tracejitDraw = (() => {
         layers.nodes.push(drawNode(u.node, u.x, u.y, u.width, u.height, u.part));
         continue;
       }
-      layers.steps.push(drawStep(g, u));
+      const { under, over } = drawStep(g, u);
+      layers.steps.push(under);
+      layers.titles.push(over);
       if (!u.open) continue;
       const dx = u.x - u.width / 2;
       const dy = u.y - u.height / 2;
