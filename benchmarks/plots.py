@@ -55,7 +55,9 @@ def bars(plt: Any, rows: Sequence[Result]) -> Any:
     axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("time / tracejit's time: right of 1 tracejit is faster")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(
+        fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(PEERS), frameon=False
+    )
     axes.grid(axis="x", which="major", alpha=0.3)
     return figure
 

@@ -10,6 +10,9 @@ from . import samples
 from .implementations import COPY, PEERS, split
 from .samples import Interval
 
+# Rows of fewer bytes have no memory limit: the call is what a copy of them takes.
+SMALL = 1 << 16
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -80,9 +83,12 @@ class Result:
 
     @property
     def memory_limit(self) -> float | None:
-        """Seconds that moving the row's bytes took in the same rounds, at best."""
+        """Seconds that moving the row's bytes took in the same rounds, at best.
+
+        None for rows so small that the call itself is what the copy costs.
+        """
         copy = self.timed.get(COPY)
-        return copy.least if copy else None
+        return copy.least if copy and self.bytes >= SMALL else None
 
     @property
     def limit(self) -> float | None:
