@@ -42,6 +42,7 @@ class Settings:
     disable_jit: bool = False
     cache_dir: Path | None = None
     num_threads: int | None = None
+    memory_cache: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -58,6 +59,7 @@ class Changes(TypedDict, total=False):
     disable_jit: bool
     cache_dir: Path | None
     num_threads: int | None
+    memory_cache: int | None
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:
@@ -97,6 +99,17 @@ def _threads(environ: Mapping[str, str]) -> int | None:
     return None
 
 
+def _bytes(environ: Mapping[str, str], name: str) -> int | None:
+    text = _text(environ, name)
+    if not text:
+        return None
+    if text.isdecimal():
+        return int(text)
+    raise ValueArgumentError(
+        f"{name}={text!r} is not a number of bytes", hint="give a whole number; 0 keeps nothing"
+    )
+
+
 def _folder(environ: Mapping[str, str], name: str) -> Path | None:
     text = _text(environ, name)
     if not text:
@@ -114,6 +127,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         disable_jit=_flag(environ, "TRACEJIT_DISABLE_JIT"),
         cache_dir=_folder(environ, "TRACEJIT_CACHE_DIR"),
         num_threads=_threads(environ),
+        memory_cache=_bytes(environ, "TRACEJIT_MEMORY_CACHE"),
     )
 
 
@@ -161,6 +175,21 @@ def disable_jit() -> bool:
 def num_threads() -> int | None:
     """Return the number of threads asked for; None leaves it to the machine's cores."""
     return settings().num_threads
+
+
+def memory_cache() -> int:
+    """Return how many bytes of memory results may leave for the next: 1/8 of RAM, at most 1 GiB."""
+    wanted = settings().memory_cache
+    return _default_memory_cache() if wanted is None else wanted
+
+
+@lru_cache(maxsize=1)
+def _default_memory_cache() -> int:
+    try:
+        installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 256 << 20
+    return min(1 << 30, installed // 8)
 
 
 def cache_dir() -> Path:

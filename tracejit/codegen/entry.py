@@ -42,7 +42,8 @@ class Form(IntEnum):
     RANK = 9
     SHAPE = 10  # address of the output's sizes
     ADDRESSES = 11  # offset (i64) of the pointer specifications in the form
-    BODY = 12  # the argument specifications
+    LARGE = 12  # whether the output's memory is recycled
+    BODY = 13  # the argument specifications
 
 
 class Argument(IntEnum):
@@ -184,13 +185,24 @@ define internal ptr @execute(ptr %form, ptr %data, i64 %arena) {
 entry:
   %dtype.i = call i64 @slot(ptr %form, i64 {DTYPE})
   %dtype = inttoptr i64 %dtype.i to ptr
-  call void @Py_IncRef(ptr %dtype)
   %rank = call i64 @slot(ptr %form, i64 {RANK})
   %rank.32 = trunc i64 %rank to i32
   %shape.i = call i64 @slot(ptr %form, i64 {SHAPE})
   %shape = inttoptr i64 %shape.i to ptr
+  %large = call i64 @slot(ptr %form, i64 {LARGE})
+  %recycle = icmp ne i64 %large, 0
+  br i1 %recycle, label %pooled.memory, label %usual.memory
+pooled.memory:
+  %make = inttoptr i64 {MAKE_ARRAY} to ptr
+  %big = call ptr %make(i32 %rank.32, ptr %shape, ptr %dtype, i64 1)
+  br label %made
+usual.memory:
+  call void @Py_IncRef(ptr %dtype)
   %empty = inttoptr i64 {PYARRAY_EMPTY} to ptr
-  %output = call ptr %empty(i32 %rank.32, ptr %shape, ptr %dtype, i32 0)
+  %small = call ptr %empty(i32 %rank.32, ptr %shape, ptr %dtype, i32 0)
+  br label %made
+made:
+  %output = phi ptr [ %big, %pooled.memory ], [ %small, %usual.memory ]
   %failed = icmp eq ptr %output, null
   br i1 %failed, label %error, label %fill
 error:
@@ -319,16 +331,23 @@ python:
 """
 
 
-def emit_entry(driver: str, array_type: int, float_type: int, empty: int, gate: int) -> str:
+def emit_entry(
+    driver: str, array_type: int, float_type: int, empty: int, make_array: int, gate: int
+) -> str:
     """Return the module with ``entry``.
 
     ``driver`` is the driver's own text; ``array_type`` and ``float_type`` the addresses of the
-    type objects; ``empty`` that of NumPy's ``PyArray_Empty``; ``gate`` that of the cell which is
-    not zero while every call must take the Python path.
+    type objects; ``empty`` that of NumPy's ``PyArray_Empty``, ``make_array`` that of the recycling
+    one; ``gate`` that of the cell which is not zero while every call must take the Python path.
     """
     words = {s.name: int(s) for e in (State, Form, Argument) for s in e}
     words |= {"ARGUMENT": int(Address.ARGUMENT), "OUTPUT": int(Address.OUTPUT)}
-    words |= {"ARENA_KIND": int(Address.ARENA), "GATE": gate, "PYARRAY_EMPTY": empty}
+    words |= {
+        "ARENA_KIND": int(Address.ARENA),
+        "GATE": gate,
+        "PYARRAY_EMPTY": empty,
+        "MAKE_ARRAY": make_array,
+    }
     words |= {"ARRAY_TYPE": array_type, "FLOAT_TYPE": float_type}
     text = _TEXT
     for name, value in words.items():

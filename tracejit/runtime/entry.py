@@ -8,12 +8,12 @@ for everything unusual, calls take the Python path.
 from __future__ import annotations
 
 import ctypes
-import importlib
 import platform
 import sys
 import sysconfig
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,11 @@ from tracejit.codegen.entry import ENTRY, MAX_FORMS, Address, Argument, Form, St
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import LEVELS
 from tracejit.ops.table import Array
+from tracejit.runtime import memory, numpy_api
 from tracejit.runtime.executable import Executable, NativePlan
 from tracejit.runtime.loader import LoadedObject
 
 _FASTCALL_KEYWORDS = 0x80 | 0x02
-# PyArray_Empty's place in NumPy's C API table, fixed by its ABI.
-_PYARRAY_EMPTY = 184
 MAX_ARGUMENTS = 16
 MAX_POINTERS = 64
 
@@ -72,19 +71,13 @@ def supported() -> bool:
 
 @lru_cache(maxsize=1)
 def _code() -> LoadedObject:
-    # Not in NumPy's type stubs: the capsule that C extensions import.
-    module: Any = importlib.import_module("numpy._core._multiarray_umath")
-    capsule: Any = module._ARRAY_API
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype = ctypes.c_void_p
-    pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
-    table = ctypes.cast(pointer(capsule, None), ctypes.POINTER(ctypes.c_void_p))
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     text = emit_entry(
         emit_driver(x86),
         id(np.ndarray),
         id(float),
-        table[_PYARRAY_EMPTY] or 0,
+        numpy_api.address(numpy_api.PYARRAY_EMPTY),
+        memory.pool().make_array if memory.available() else 0,
         gate.address(),
     )
     return LoadedObject(compile_object(text, LEVELS["generic"], 2), (ENTRY,))
@@ -161,6 +154,8 @@ def _form(plan: NativePlan, args: Sequence[Any], inputs: Sequence[int]) -> I64Ar
     head[Form.ARENA] = plan.arena.ctypes.data if plan.arena is not None else 0
     head[Form.NEEDS_ARENA] = int(plan.arena is not None)
     head[Form.LONG] = int(plan.long)
+    large = prod(plan.shape.tolist()) * plan.dtype.itemsize >= memory.LARGE
+    head[Form.LARGE] = int(large and memory.available())
     head[Form.DTYPE] = id(plan.dtype)
     head[Form.RANK] = len(plan.shape)
     head[Form.SHAPE] = plan.shape.ctypes.data

@@ -19,7 +19,7 @@ from tracejit.codegen.entry import Address
 from tracejit.codegen.target import Target
 from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
-from tracejit.runtime import monitor
+from tracejit.runtime import memory, monitor
 from tracejit.runtime.code import Code, driver
 from tracejit.runtime.interpreter import evaluate_node
 from tracejit.runtime.threads import available, pool_address, pool_cell_address
@@ -145,7 +145,9 @@ class Executable:
         self._template: I64Array = np.zeros(len(buffers) + 1, np.int64)
         self._temps = [(i, b.offset) for i, b in enumerate(buffers) if b.kind == "temp"]
         self._inputs = [(i, b.number) for i, b in enumerate(buffers) if b.kind == "input"]
-        self._made = [(i, b.shape, b.dtype) for i, b in enumerate(buffers) if b.kind == "output"]
+        self._made = [
+            (i, b.shape, b.dtype, b.nbytes) for i, b in enumerate(buffers) if b.kind == "output"
+        ]
         for i, buffer in enumerate(buffers):
             if buffer.value is not None:
                 self._template[i] = buffer.value.ctypes.data
@@ -232,8 +234,8 @@ class Executable:
         for i, number in self._inputs:
             array = held[i] = arrays[number]
             bases[i] = array.ctypes.data
-        for i, shape, dtype in self._made:
-            array = held[i] = np.empty(shape, dtype)
+        for i, shape, dtype, nbytes in self._made:
+            array = held[i] = memory.empty(shape, dtype, nbytes)
             bases[i] = array.ctypes.data
         block = self._pool.take() if self._pool is not None else None
         try:

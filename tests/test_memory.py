@@ -1,0 +1,126 @@
+"""Recycled memory: large results reuse what earlier ones left, and never share it."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracejit as tj
+from tracejit.codegen.memory import Memory
+from tracejit.runtime import memory
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="recycles on Linux")
+
+LARGE = (1200, 1000)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache() -> Iterator[None]:
+    gc.collect()
+    memory.trim()
+    yield
+    memory.trim()
+
+
+def new(shape: tuple[int, ...] = LARGE) -> Any:
+    return memory.empty(shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
+
+
+def test_a_dead_array_leaves_its_memory_to_the_next() -> None:
+    x = new()
+    address = x.ctypes.data
+    del x
+    before = memory.stats()["hits"]
+    y = new()
+    assert y.ctypes.data == address
+    assert memory.stats()["hits"] == before + 1
+
+
+def test_memory_is_aligned() -> None:
+    assert new().ctypes.data % 64 == 0
+    assert new((5000, 1000)).ctypes.data % (2 << 20) == 0
+
+
+def test_a_view_keeps_the_memory() -> None:
+    x = new()
+    x[:] = 3
+    view = x[10:20]
+    del x
+    gc.collect()
+    new()[:] = 7
+    assert (view == 3).all()
+
+
+def test_living_results_never_share_memory() -> None:
+    @tj.jit
+    def double(x: Any) -> Any:
+        return x * 2
+
+    x = np.ones(LARGE, np.float32)
+    results = [double(x + i) for i in range(6)]
+    for i, result in enumerate(results):
+        assert (result == 2 * (1 + i)).all()
+
+
+def test_arrays_are_ordinary_arrays() -> None:
+    x = new()
+    assert x.flags.owndata
+    assert x.flags.writeable
+    assert type(x) is np.ndarray
+    x[:] = 1
+    x.resize((2000, 1000), refcheck=False)
+    assert x[:1200].sum() == 1_200_000
+    assert x[1200:].sum() == 0
+
+
+def test_the_cap_bounds_what_is_kept() -> None:
+    state = memory.pool().state
+    cap = int(state[Memory.CAP])
+    state[Memory.CAP] = 8 << 20
+    try:
+        arrays = [new() for _ in range(6)]
+        del arrays
+        assert memory.stats()["cached"] <= 8 << 20
+        assert memory.stats()["returned"] > 0
+    finally:
+        state[Memory.CAP] = cap
+
+
+def test_trim_gives_everything_back() -> None:
+    arrays = [new() for _ in range(3)]
+    del arrays
+    assert memory.stats()["cached"] > 0
+    memory.trim()
+    assert memory.stats()["cached"] == 0
+
+
+def test_small_arrays_are_numpy_s_own() -> None:
+    before = memory.stats()
+    memory.empty((10,), np.dtype(np.float32), 40)
+    assert memory.stats() == before
+
+
+def test_threads_allocate_and_free_at_once() -> None:
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for turn in range(60):
+            x = new((300 + 50 * number, 1000))
+            x[:] = number
+            y = new((300 + 7 * turn, 1000))
+            y[:] = -1
+            if not (x == number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
