@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import copysign
 from typing import NamedTuple
 
 from tracejit.codegen.target import Target
@@ -79,9 +80,15 @@ class Value(NamedTuple):
         return self.text[0] != "%"
 
 
-@lru_cache(maxsize=4096)
 def _float_literal(value: float, kind: str) -> str:
     """LLVM spells a float constant as the bits of the double that it extends to."""
+    if value == 0:  # 0.0 and -0.0 are equal keys
+        return "0x8000000000000000" if copysign(1, value) < 0 else "0x0000000000000000"
+    return _nonzero_literal(value, kind)
+
+
+@lru_cache(maxsize=4096)
+def _nonzero_literal(value: float, kind: str) -> str:
     if value != value:
         return "0x7FF8000000000000"
     if kind == "f32":
