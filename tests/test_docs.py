@@ -94,7 +94,7 @@ def run_page(page: Path) -> None:
             continue
         got = run_block(example, page, namespace)
         if example.output is not None:
-            assert got == example.output, f"{page}:{example.line} prints\n{got}"
+            assert got.rstrip() == example.output.rstrip(), f"{page}:{example.line} prints\n{got}"
 
 
 def edited_copy(page: Path, folder: Path) -> Path:
