@@ -29,8 +29,13 @@ class Run:
 
 @dataclass
 class Recording:
-    """The runs of a block of code, by executable, in the order of their first run."""
+    """The runs of a block of code, by executable, in the order of their first run.
 
+    With ``everything``, graphs are compiled even where interpreting them is cheaper: a drawing of
+    a program should have all of it.
+    """
+
+    everything: bool = False
     runs: dict[int, Run] = field(default_factory=dict[int, Run])
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -48,10 +53,10 @@ active: Recording | None = None
 
 
 @contextmanager
-def recording() -> Generator[Recording, None, None]:
+def recording(*, everything: bool = False) -> Generator[Recording, None, None]:
     """Record every run of an executable inside the block, from any thread."""
     global active
-    outer, active = active, Recording()
+    outer, active = active, Recording(everything)
     gate.shut()
     try:
         yield active

@@ -64,10 +64,11 @@ class View(NamedTuple):
 
 
 class KernelStep(NamedTuple):
-    """Run a loop kernel, which computes ``nodes``."""
+    """Run a loop kernel, which computes ``nodes`` and stores ``copied`` in another place."""
 
     kernel: Kernel
     nodes: tuple[Node, ...] = ()
+    copied: tuple[Node, ...] = ()
 
 
 class ContractionStep(NamedTuple):
@@ -212,7 +213,8 @@ class _Scheduler:
 
     def _step(self, unit: Cluster | Unit) -> Step:
         if isinstance(unit, Cluster):
-            return KernelStep(self._kernel(unit), tuple(unit.members))
+            copied = dict.fromkeys(r.node for r in unit.roots if r.node not in unit.members)
+            return KernelStep(self._kernel(unit), tuple(unit.members), tuple(copied))
         node = unit.node
         views = tuple(self._view(i) for i in node.inputs)
         if native.is_contraction(node):

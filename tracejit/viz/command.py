@@ -113,7 +113,7 @@ def _program(path: str, examples: Examples) -> Subject:
     given = {k: filled(v) for k, v in examples.named.items()}
     arrays = {k: v for k, v in given.items() if isinstance(v, np.ndarray)}
     settings = {k: v for k, v in given.items() if not isinstance(v, np.ndarray)}
-    with monitor.recording() as recorded:
+    with monitor.recording(everything=True) as recorded:
         outputs = neuralscript.run_program(path, settings, arrays, write=lambda text: None)
         for name in outputs:
             outputs[name]  # a value is computed when it is asked for

@@ -15,7 +15,7 @@ scalar constant is one node beside each user. That is how the kernels see them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -91,29 +91,51 @@ class _Drawing:
         self.codes: list[Code] = list({id(c): c for c in figure.executable.codes}.values())
         self.members = [_members(s) for s in schedule.steps]
         self.homes = self._homes()
+        # The copy that an assembled value reads, by (that value, its operand).
+        self.copies: dict[tuple[Node, Node], str] = {}
         self._describe(figure)
+        for number, members in enumerate(self.members):
+            for node in self._ordered(members):
+                self._value(node, number)
+            step = schedule.steps[number]
+            if isinstance(step, KernelStep):
+                self._copy(number, step)
         for node in self.source.nodes:
             if node not in self.homes and not self._beside(node):
                 self._value(node, None)
-        for number, members in enumerate(self.members):
-            for node in sorted(members, key=lambda n: n.serial):
-                self._value(node, number)
         self._outputs()
 
     # -- nodes ---------------------------------------------------------------------------------
 
+    def _ordered(self, nodes: Iterable[Node]) -> list[Node]:
+        """Return nodes in the graph's order, operands first."""
+        return sorted(nodes, key=lambda n: int(self.names[n]))
+
+    def _written(self, step: Step) -> set[Node]:
+        return {self.schedule.buffers[b].node for b in written_buffers(step)}
+
     def _homes(self) -> dict[Node, int]:
-        """Return the step that each computed value is read from: where it is stored, else first."""
+        """Return the step each computed value is read from: where it is stored, else first."""
         homes: dict[Node, int] = {}
         stored: set[Node] = set()
         for number, step in enumerate(self.schedule.steps):
-            written = {self.schedule.buffers[b].node for b in written_buffers(step)}
+            written = self._written(step)
             for node in self.members[number]:
                 if node not in homes or (node in written and node not in stored):
                     homes[node] = number
                 if node in written:
                     stored.add(node)
         return homes
+
+    def _copy(self, number: int, step: KernelStep) -> None:
+        """Add what a kernel only copies: a piece of a concat, or a value under another layout."""
+        wholes = self._written(step) - self.members[number]
+        for part in step.copied:
+            identity = f"n{self.names[part]}.copy{number}"
+            self._add(identity, part, number)
+            self.graph.nodes[identity].update(kind="op", label="copy", op="copy", attrs={})
+            self._feed(part, identity, None, 0)
+            self.copies |= {(whole, part): identity for whole in wholes if part in whole.inputs}
 
     def _id(self, node: Node, step: int | None) -> str:
         home = self.homes.get(node)
@@ -129,15 +151,24 @@ class _Drawing:
         identity = self._id(node, step)
         self._add(identity, node, step)
         for position, operand in enumerate(node.inputs):
-            if self._beside(operand):
-                below = f"c{self.names[operand]}.{identity}"
-                if below not in self.graph:
-                    self._add(below, operand, step)
-            elif step is not None and operand in self.members[step]:
-                below = self._id(operand, step)
+            copy = self.copies.get((node, operand)) if step is None else None
+            if copy is not None:
+                self._edge(copy, identity, operand, position)
             else:
-                below = self._id(operand, self.homes.get(operand))
-            self._edge(below, identity, operand, position)
+                self._feed(operand, identity, step, position)
+
+    def _feed(self, operand: Node, user: str, step: int | None, position: int) -> None:
+        """Add the edge from ``operand``, as the step of its user sees it."""
+        if self._beside(operand):
+            below = f"c{self.names[operand]}.{user}"
+            if below not in self.graph:
+                home = cast("dict[str, Any]", self.graph.nodes[user])["step"]
+                self._add(below, operand, None if home is None else int(home[1:]))
+        elif step is not None and operand in self.members[step]:
+            below = self._id(operand, step)
+        else:
+            below = self._id(operand, self.homes.get(operand))
+        self._edge(below, user, operand, position)
 
     def _add(self, identity: str, node: Node, step: int | None) -> None:
         name = node.op.name
@@ -179,12 +210,7 @@ class _Drawing:
             self._add(identity, node, None)
             label = "output" if len(self.source.outputs) == 1 else f"output {number}"
             self.graph.nodes[identity].update(kind="output", label=label, op="output", attrs={})
-            if self._beside(node):
-                below = f"c{self.names[node]}.{identity}"
-                self._add(below, node, None)
-            else:
-                below = self._id(node, self.homes.get(node))
-            self._edge(below, identity, node, 0)
+            self._feed(node, identity, None, 0)
 
     # -- the whole -----------------------------------------------------------------------------
 
@@ -250,16 +276,14 @@ class _Drawing:
 
     def _lines(self, number: int) -> list[dict[str, Any]]:
         """Return the user's lines that a step computes, each with its text."""
-        places = dict.fromkeys(
-            n.loc for n in sorted(self.members[number], key=lambda n: n.serial) if n.loc
-        )
+        places = dict.fromkeys(n.loc for n in self._ordered(self.members[number]) if n.loc)
         return [{"file": p.filename, "line": p.line, "source": p.source()} for p in places]
 
 
 def _members(step: Step) -> frozenset[Node]:
     """Return the values that a step computes."""
     match step:
-        case KernelStep(_, nodes):
+        case KernelStep(nodes=nodes):
             return frozenset(n for n in nodes if n.op.name != "constant")
         case ContractionStep(node=node) | OpaqueStep(node=node):
             return frozenset((node,))
