@@ -41,6 +41,9 @@ from tracejit.schedule.kernel import (
 
 ENTRY = "kernel"
 
+# Rows and columns of a tile in a transposing kernel: one cache line of float32.
+TILE = 16
+
 # Elements per accumulator in one block of a compensated sum: see reducers.py.
 BLOCK_STEPS = 16
 
@@ -76,6 +79,9 @@ class KernelEmitter:
         applied = [e for e in self.exprs if isinstance(e, Apply)]
         if len(applied) > 16 or any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
             return 1
+        if self.kernel.vector_parallel is not None and self.kernel.block.nests:
+            # Reductions down columns: wide strips use whole cache lines and pages.
+            return 8 if len(applied) <= 8 else 4
         return 2 if len(applied) > 6 else 4
 
     # -- the function --------------------------------------------------------------------------
@@ -144,6 +150,9 @@ class KernelEmitter:
         axis = axes[0]
         start = self.begin if first else const(0, I64)
         stop = self.end if first else self.extents[axis]
+        if len(axes) == 2 and self.kernel.tiled:
+            self._tiles(scope, axis, axes[1], start, stop)
+            return
         if axis == self.kernel.vector_parallel:
 
             def strip(vector: Vector, index: Value, carried: Values) -> Values:
@@ -159,6 +168,36 @@ class KernelEmitter:
             return []
 
         self.b.loop(start, stop, 1, [], body)
+
+    def _tiles(self, scope: Scope, outer: int, inner: int, start: Value, stop: Value) -> None:
+        """Write the two innermost parallel loops in square tiles; ``inner`` runs in lanes."""
+        b = self.b
+        columns = self.extents[inner]
+
+        def band(first: Value, carried: Values) -> Values:
+            last = self._least(b.add(first, const(TILE, I64)), stop)
+            return b.loop(const(0, I64), columns, TILE, [], lambda j, c: tile(first, last, j))
+
+        def tile(first: Value, last: Value, left: Value) -> Values:
+            right = self._least(b.add(left, const(TILE, I64)), columns)
+
+            def row(index: Value, carried: Values) -> Values:
+                inside = self._enter(scope, {outer: index}, None)
+
+                def strip(vector: Vector, position: Value, state: Values) -> Values:
+                    self.block(
+                        self.kernel.block, self._enter(inside, {inner: position}, vector), ()
+                    )
+                    return []
+
+                return self._vector_loop(inner, left, right, [], strip)
+
+            return b.loop(first, last, 1, [], row)
+
+        b.loop(start, stop, TILE, [], band)
+
+    def _least(self, x: Value, y: Value) -> Value:
+        return self.b.select(self.b.compare("lt", x, y), x, y)
 
     def _vector_loop(
         self,

@@ -213,6 +213,18 @@ class Kernel:
         return "\n".join(parts)
 
     @property
+    def tiled(self) -> bool:
+        """Whether the two innermost parallel loops run in tiles, as transposes want.
+
+        So it is where an access strides along the vector axis and is contiguous along the loop
+        around it: row by row it would use one element of each cache line.
+        """
+        if self.vector_parallel is None or len(self.parallel) < 2 or self.block.nests:
+            return False
+        outer, inner = self.parallel[-2:]
+        return any(a.strides[inner] not in (0, 1) and a.strides[outer] == 1 for a in self.accesses)
+
+    @property
     def trip_count(self) -> int:
         """Iterations of the outermost parallel loop: what ``begin`` and ``end`` count."""
         if self.totals is not None:

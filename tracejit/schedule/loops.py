@@ -34,6 +34,9 @@ def arrange(kernel: Kernel) -> Kernel:
     vector = vector_axis(kernel, range(len(kernel.extents)), range(len(kernel.accesses)))
     inside = vector is not None and vector in kernel.parallel
     outer = [a for a in kernel.parallel if a != vector or not inside]
+    if inside and vector is not None:
+        # Next to the vector axis stands the one that some access is contiguous along.
+        outer.sort(key=lambda a: any(x.strides[a] == 1 for x in kernel.accesses))
     parallel = (*outer, vector) if inside and vector is not None else tuple(outer)
     kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
