@@ -17,6 +17,7 @@ from tracejit import config
 from tracejit.errors import ArgumentError, TracejitError, UnsupportedError, ValueArgumentError
 from tracejit.frontend import neuralscript
 from tracejit.frontend.python import Jitted, trace
+from tracejit.ops.table import Array
 from tracejit.runtime import monitor
 from tracejit.runtime.executable import Executable
 from tracejit.viz import export, page, terminal
@@ -111,8 +112,8 @@ def _program(path: str, examples: Examples) -> Subject:
             hint=f"--arg x=…, or {path}:function --arg … for one function",
         )
     given = {k: filled(v) for k, v in examples.named.items()}
-    arrays = {k: v for k, v in given.items() if isinstance(v, np.ndarray)}
-    settings = {k: v for k, v in given.items() if not isinstance(v, np.ndarray)}
+    arrays: dict[str, Array] = {k: v for k, v in given.items() if isinstance(v, np.ndarray)}
+    settings = {k: v for k, v in given.items() if k not in arrays}
     with monitor.recording(everything=True) as recorded:
         outputs = neuralscript.run_program(path, settings, arrays, write=lambda text: None)
         for name in outputs:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from tracejit.errors import UnsupportedError
 from tracejit.viz.assets import asset
-from tracejit.viz.model import Digraph
+from tracejit.viz.model import Digraph, values
 
 Attributes = dict[str, Any]
 
@@ -55,8 +55,8 @@ def to_dot(graphs: Sequence[Digraph]) -> str:
 
 
 def _dot(graph: Digraph) -> Iterable[str]:
-    nodes = cast("dict[str, Attributes]", dict(graph.nodes(data=True)))
-    facts = cast(Attributes, graph.graph)
+    nodes = values(graph)
+    facts: Attributes = graph.graph
     yield f"digraph {quoted(facts['title'])} {{"
     yield "  graph " + _attributes(label=facts["title"], fontname="Helvetica", compound="true")
     yield "  node " + _attributes(fontname="monospace", fontsize="11", height="0.3")
@@ -65,11 +65,12 @@ def _dot(graph: Digraph) -> Iterable[str]:
         if data["step"] is None:
             yield "  " + _dot_node(name, data)
     for step in facts["steps"]:
-        colour = "#d07a10" if step["code"] is None else _COLOURS[step["code"] % len(_COLOURS)]
+        code: int | None = step["code"]
+        colour = "#d07a10" if code is None else _COLOURS[code % len(_COLOURS)]
         yield f"  subgraph {quoted('cluster_' + step['id'])} {{"
         yield "    graph " + _attributes(
             label=f"{step['number'] + 1} {step['kind']}: {step['name']}",
-            style="rounded,dashed" if step["code"] is None else "rounded",
+            style="rounded,dashed" if code is None else "rounded",
             color=colour,
             tooltip=step["text"],
         )
@@ -77,9 +78,8 @@ def _dot(graph: Digraph) -> Iterable[str]:
             if data["step"] == step["id"]:
                 yield "    " + _dot_node(name, data)
         yield "  }"
-    for source, target, edge in cast(
-        "Iterable[tuple[str, str, Attributes]]", graph.edges(data=True)
-    ):
+    for source, target in graph.edges:
+        edge: Attributes = graph.edges[source, target]
         label = "" if nodes[source]["kind"] == "constant" else edge["type"]
         yield f"  {quoted(source)} -> {quoted(target)} {_attributes(label=label)}"
     yield "}"
@@ -108,7 +108,7 @@ def to_svg(graphs: Sequence[Digraph]) -> str:
     top = 0
     parts: list[str] = []
     for graph, picture in zip(graphs, drawn, strict=True):
-        title = escape(cast(Attributes, graph.graph)["title"])
+        title = escape(graph.graph["title"])
         parts.append(
             f'<text class="heading" x="24" y="{top + 26}">{title}</text>'
             f'<g transform="translate(0 {top + 30})">{picture["body"]}</g>'
@@ -146,7 +146,7 @@ def _draw(graph: Digraph) -> Attributes:
             "SVG export needs the package quickjs-ng, which runs the layout",
             hint="pip install 'tracejit[viz]'; the .html page does without it",
         ) from None
-    context: Any = quickjs.Context()
+    context = quickjs.Context()
     context.set_max_stack_size(_STACK)
     for script in (
         asset("dagre.min.js"),

@@ -26,6 +26,7 @@ from tracejit.graph.node import Node
 from tracejit.graph.text import name_nodes, value_text
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
+from tracejit.schedule.index import VIEWS
 from tracejit.schedule.kernel import SCRATCH
 from tracejit.schedule.schedule import (
     ContractionStep,
@@ -93,17 +94,25 @@ class _Drawing:
         self.homes = self._homes()
         # The copy that an assembled value reads, by (that value, its operand).
         self.copies: dict[tuple[Node, Node], str] = {}
-        self._describe(figure)
-        for number, members in enumerate(self.members):
-            for node in self._ordered(members):
-                self._value(node, number)
-            step = schedule.steps[number]
+        # Values to draw yet, each in its step or outside all.
+        self.pending: list[tuple[Node, int | None]] = [(n, None) for n in self.source.inputs]
+        self.drawn: set[str] = set()
+        for number, step in enumerate(schedule.steps):
+            self.pending += [(n, number) for n in self.members[number]]
             if isinstance(step, KernelStep):
                 self._copy(number, step)
-        for node in self.source.nodes:
-            if node not in self.homes and not self._beside(node):
-                self._value(node, None)
         self._outputs()
+        while self.pending:
+            self._value(*self.pending.pop())
+        # Operands first, which is also the order to read them in.
+        graph = self.graph
+        self.graph = networkx.DiGraph()
+        rank = {n: i for i, n in enumerate(networkx.topological_sort(graph))}
+        self.graph.add_nodes_from((n, graph.nodes[n]) for n in rank)
+        self.graph.add_edges_from(
+            sorted(graph.edges(data=True), key=lambda e: (rank[e[1]], rank[e[0]]))
+        )
+        self._describe(figure)
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -131,11 +140,21 @@ class _Drawing:
         """Add what a kernel only copies: a piece of a concat, or a value under another layout."""
         wholes = self._written(step) - self.members[number]
         for part in step.copied:
-            identity = f"n{self.names[part]}.copy{number}"
-            self._add(identity, part, number)
-            self.graph.nodes[identity].update(kind="op", label="copy", op="copy", attrs={})
-            self._feed(part, identity, None, 0)
+            if self._inside(part, number):
+                identity = self._id(part, number)
+                self.pending.append((part, number))
+            else:
+                identity = f"n{self.names[part]}.copy{number}"
+                self._add(identity, part, number)
+                self.graph.nodes[identity].update(kind="op", label="copy", op="copy", attrs={})
+                self._feed(part, identity, None, 0)
             self.copies |= {(whole, part): identity for whole in wholes if part in whole.inputs}
+
+    def _inside(self, node: Node, step: int) -> bool:
+        """Whether a step computes ``node``, or reads a value of its own through this view."""
+        while node not in self.homes and node.op.name in VIEWS:
+            node = node.inputs[0]
+        return node in self.members[step]
 
     def _id(self, node: Node, step: int | None) -> str:
         home = self.homes.get(node)
@@ -149,6 +168,9 @@ class _Drawing:
     def _value(self, node: Node, step: int | None) -> None:
         """Add one value, and the edges from its operands."""
         identity = self._id(node, step)
+        if identity in self.drawn:
+            return
+        self.drawn.add(identity)
         self._add(identity, node, step)
         for position, operand in enumerate(node.inputs):
             copy = self.copies.get((node, operand)) if step is None else None
@@ -162,12 +184,15 @@ class _Drawing:
         if self._beside(operand):
             below = f"c{self.names[operand]}.{user}"
             if below not in self.graph:
-                home = cast("dict[str, Any]", self.graph.nodes[user])["step"]
+                home = self.graph.nodes[user]["step"]
                 self._add(below, operand, None if home is None else int(home[1:]))
-        elif step is not None and operand in self.members[step]:
+        elif step is not None and self._inside(operand, step):
             below = self._id(operand, step)
+            self.pending.append((operand, step))
         else:
-            below = self._id(operand, self.homes.get(operand))
+            home = self.homes.get(operand)
+            below = self._id(operand, home)
+            self.pending.append((operand, home))
         self._edge(below, user, operand, position)
 
     def _add(self, identity: str, node: Node, step: int | None) -> None:
@@ -386,8 +411,12 @@ def _attrs(node: Node) -> dict[str, str]:
     return {k: v if len(v) <= _LONGEST else v[:_LONGEST] + "…" for k, v in texts.items()}
 
 
+def values(graph: Digraph) -> dict[str, dict[str, Any]]:
+    """Return the attributes of each drawn value, operands before users."""
+    return {name: graph.nodes[name] for name in graph}
+
+
 def leading_op(graph: Digraph) -> str:
     """Return the ops that a drawn graph computes, commonest first, for a title."""
-    nodes = cast("dict[str, dict[str, Any]]", dict(graph.nodes(data=True)))
-    counted = Counter(d["op"] for d in nodes.values() if d["kind"] == "op")
+    counted = Counter(d["op"] for d in values(graph).values() if d["kind"] == "op")
     return " ".join(op for op, _ in counted.most_common(4)) or "copy"

@@ -18,7 +18,7 @@ from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
 from tracejit.schedule.schedule import KernelStep, OpaqueStep, Step
-from tracejit.viz.model import Digraph, Figure, view
+from tracejit.viz.model import Digraph, Figure, values, view
 from tracejit.viz.steps import step_kind, step_name
 
 
@@ -173,7 +173,7 @@ def graph_tree(title: str, executable: Executable, *, limit: int = 400) -> Tree:
     """
     graph = view(Figure(title, executable))
     facts: dict[str, Any] = graph.graph
-    nodes = cast("dict[str, dict[str, Any]]", dict(graph.nodes(data=True)))
+    nodes = values(graph)
     memory = f"arena {size_text(facts['arena_bytes'])} of {size_text(facts['intermediate_bytes'])}"
     counts = f"{len(facts['steps'])} steps, {facts['kernels']} kernels"
     root = Tree(Text.assemble((title, "bold"), f"  {facts['target']}, {counts}, {memory}"))
@@ -220,12 +220,10 @@ def _value_text(graph: Digraph, name: str, data: Mapping[str, Any]) -> Text:
     """Return one value: ``%5 divide(%3, %4)  f32[64, 128]  softmax.ns:5``."""
     nodes = cast("Mapping[str, Mapping[str, Any]]", graph.nodes)
     operands: dict[int, str] = {}
-    for below, _, edge in cast(
-        "Iterable[tuple[str, str, dict[str, Any]]]", graph.in_edges(name, data=True)
-    ):
+    for below in graph.predecessors(name):
         leaf = nodes[below]["kind"] in ("constant", "index")
         shown = nodes[below]["label"] if leaf else nodes[below]["number"]
-        operands |= dict.fromkeys(edge["operands"], shown)
+        operands |= dict.fromkeys(graph.edges[below, name]["operands"], shown)
     listed = ", ".join(operands[p] for p in sorted(operands))
     what = f"{data['label']} = {listed}" if data["kind"] == "output" else data["label"]
     if data["kind"] in ("op", "view"):
