@@ -471,7 +471,7 @@ def scan_cases(name: str) -> Iterator[Case]:
 # -- a smaller matrix for engines that compile -----------------------------------------------------
 
 
-OPAQUE = (Family.LIBRARY, Family.SORTING, Family.INDEXING, Family.RANDOM, Family.SCAN)
+OPAQUE = (Family.LIBRARY, Family.SORTING, Family.INDEXING, Family.RANDOM)
 
 
 def _features(case: Case, main: str) -> Iterator[tuple[object, ...]]:

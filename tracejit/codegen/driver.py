@@ -5,7 +5,8 @@ This is the one piece of IR that is the same for every program, so it stands her
 A *record* (``RECORD`` i64) is one kernel call: code address, index of its first pointer, address
 of its sizes, range [begin, end), grain, and the place of a private workspace (``SLOT``, −1 for
 none; ``STRIDE`` bytes per worker; ``COUNT`` pointers to copy). ``driver`` runs records in order.
-A range longer than its grain is cut into chunks of ``grain``, whatever the number of threads.
+A range longer than its grain is cut into chunks of ``grain``, whatever the number of threads; a
+caller without workers runs it whole.
 
 The pool is a block of memory (offsets in bytes below) and native threads parked in ``worker``.
 
@@ -231,6 +232,11 @@ body:
   %shareable = and i1 %long, %has.pool
   br i1 %shareable, label %parallel, label %serial
 parallel:
+  %limit.at = call ptr @at(ptr %pool, i64 {LIMIT})
+  %limit = load atomic i64, ptr %limit.at monotonic, align 8
+  %alone = icmp sle i64 %limit, 0
+  br i1 %alone, label %serial, label %claim
+claim:
   %busy.at = call ptr @at(ptr %pool, i64 {BUSY})
   %swap = cmpxchg ptr %busy.at, i64 0, i64 1 acq_rel monotonic, align 8
   %won = extractvalue {OPEN} i64, i1 {CLOSE} %swap, 1

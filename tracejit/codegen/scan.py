@@ -7,8 +7,9 @@ left half to all of the right half (Sklansky 1960, "Conditional-Sum Addition Log
     a b c d  →  a  a+b  c  c+d  →  a  a+b  (a+b)+c  (a+b)+(c+d)
 
 With this tree the running sum of non-negative floats never decreases, whatever the rounding; with
-Hillis and Steele's it may. Float products run one by one in order: in any other order a factor
-beyond the range meets a zero and makes a NaN where there is none.
+Hillis and Steele's it may. Float products take the tree only where all factors of the vector are
+moderate. Elsewhere they run one by one: in another order a partial product beyond the range meets
+a zero and makes a NaN where there is none.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class Scanner:
 
     ``blockwise``: blocks of ``SCAN_BLOCK`` are scanned from zero and joined to the total of those
     before, which bounds the error, and lets threads share a row without changing a bit.
-    ``in_order``: elements are taken one by one.
     """
 
     def __init__(self, op: str, source: DType, result: DType):
         self.op, self.source, self.result = op, source, result
         self.blockwise = op == "cumsum" and result.kind == "f"
-        self.in_order = op == "cumprod" and result.kind == "f"
+        self.is_float_product = op == "cumprod" and result.kind == "f"
+        self.is_float_extremum = op in ("cummax", "cummin") and result.kind == "f"
 
     def type(self, lanes: int) -> Type:
         """Return the type of running values; booleans take a byte, which shuffles well."""
@@ -70,8 +71,11 @@ class Scanner:
             return value
         return b.compare("ne", value, const(0, value.type))
 
-    def combine(self, b: Builder, earlier: Value, later: Value) -> Value:
-        """Return the running value of two stretches; of equal extrema the earlier, like NumPy."""
+    def combine(self, b: Builder, earlier: Value, later: Value, *, ordered: bool = False) -> Value:
+        """Return the running value of two stretches; of equal extrema the earlier, like NumPy.
+
+        ``ordered`` says that ``later`` has no NaN.
+        """
         if self.op == "cumsum":
             return b.add(earlier, later)
         if self.op == "cumprod":
@@ -80,12 +84,12 @@ class Scanner:
         if not is_signed(self.result):
             predicate = "u" + predicate
         best = b.select(b.compare(predicate, later, earlier), later, earlier)
-        if self.result.kind != "f":
+        if self.result.kind != "f" or ordered:
             return best
         # No comparison holds for a NaN: one that came earlier has stayed, a later one must enter.
         return b.select(b.compare("uno", later, later), later, best)
 
-    def within(self, b: Builder, value: Value) -> Value:
+    def within(self, b: Builder, value: Value, *, ordered: bool = False) -> Value:
         """Return the running values inside one vector."""
         lanes = value.type.lanes
         width = 1
@@ -96,36 +100,69 @@ class Scanner:
                 for lane in range(lanes)
             ]
             left = b.shuffle(value, self.identity(lanes), picked)
-            value = self.combine(b, left, value)
+            value = self.combine(b, left, value, ordered=ordered)
             width *= 2
         return value
 
-    def along(self, b: Builder, carry: Value, values: list[Value]) -> tuple[list[Value], Value]:
+    def along(self, b: Builder, carry: Value, values: Values) -> tuple[Values, Value]:
         """Scan vectors that follow each other; return their running values and the next carry.
 
-        The carry is a vector of equal lanes, or one number where elements are taken in order.
+        The carry is a vector of equal lanes.
         """
-        if self.in_order:
-            return self._one_by_one(b, carry, values)
-        results: list[Value] = []
-        for scanned in [self.within(b, v) for v in values]:
-            lanes = scanned.type.lanes
-            total = b.shuffle(scanned, None, [lanes - 1] * lanes)
-            results.append(self.combine(b, carry, scanned))
-            carry = self.combine(b, carry, total)
+        if self.is_float_extremum:
+            pairs = zip(values[::2], values[1::2] or values, strict=True)
+            found = [b.any(b.compare("uno", x, y)) for x, y in pairs]
+            unordered = found[0]
+            for more in found[1:]:
+                unordered = b.or_(unordered, more)
+            *results, carry = b.if_(
+                unordered,
+                lambda: self._joined(b, carry, values, ordered=False),
+                lambda: self._joined(b, carry, values, ordered=True),
+            )
+            return results, carry
+        if self.is_float_product:
+            results: Values = []
+            for value in values:
+                result, carry = b.if_(
+                    b.all(self._is_moderate(b, value)),
+                    lambda v=value, c=carry: self._joined(b, c, [v], ordered=True),
+                    lambda v=value, c=carry: self._one_by_one(b, c, v),
+                )
+                results.append(result)
+            return results, carry
+        *results, carry = self._joined(b, carry, values, ordered=False)
         return results, carry
 
-    def _one_by_one(
-        self, b: Builder, carry: Value, values: list[Value]
-    ) -> tuple[list[Value], Value]:
-        results: list[Value] = []
-        for value in values:
-            running = value
-            for lane in range(value.type.lanes):
-                carry = self.combine(b, carry, b.extract(value, lane))
-                running = b.insert(running, carry, lane)
-            results.append(running)
-        return results, carry
+    def _joined(self, b: Builder, carry: Value, values: Values, *, ordered: bool) -> Values:
+        """Return the running values of ``values`` by the tree, then the carry."""
+        results: Values = []
+        for scanned in [self.within(b, v, ordered=ordered) for v in values]:
+            lanes = scanned.type.lanes
+            total = b.shuffle(scanned, None, [lanes - 1] * lanes)
+            results.append(self.combine(b, carry, scanned, ordered=ordered))
+            carry = self.combine(b, carry, total, ordered=ordered)
+        return [*results, carry]
+
+    def _is_moderate(self, b: Builder, value: Value) -> Value:
+        """Return i1: whatever other such factors a lane meets, no partial product leaves the range.
+
+        The lanes' exponents together stay within that of the type; 0 times such a product is 0.
+        """
+        bits = {"f32": 120, "f64": 1000}[value.type.kind] // value.type.lanes
+        size = b.abs(value)
+        large = b.compare("ge", size, const(2.0**-bits, size.type))
+        nothing = b.compare("eq", size, const(0.0, size.type))
+        small = b.compare("le", size, const(2.0**bits, size.type))
+        return b.and_(small, b.or_(large, nothing))
+
+    def _one_by_one(self, b: Builder, carry: Value, value: Value) -> Values:
+        running = value
+        product = b.extract(carry, 0)
+        for lane in range(value.type.lanes):
+            product = self.combine(b, product, b.extract(value, lane))
+            running = b.insert(running, product, lane)
+        return [running, b.splat(product, value.type.lanes)]
 
 
 class _Blocks(NamedTuple):
@@ -156,8 +193,7 @@ class ScanLoop:
     # -- states --------------------------------------------------------------------------------
 
     def _start(self) -> Values:
-        lanes = 1 if self.is_along and self.scanner.in_order else self.lanes
-        return [self.scanner.identity(lanes)] * self.copies
+        return [self.scanner.identity(self.lanes)] * self.copies
 
     def _combine(self, earlier: Values, later: Values) -> Values:
         return [self.scanner.combine(self.b, x, y) for x, y in zip(earlier, later, strict=True)]
