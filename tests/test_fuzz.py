@@ -141,7 +141,8 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 # Two dtypes make 300 programs a run; `make fuzz` has a profile with many more examples.
-PROGRAMS = max(150, settings.default.max_examples if settings.default.max_examples > 1000 else 0)
+EXAMPLES = settings().max_examples
+PROGRAMS = EXAMPLES if EXAMPLES > 1000 else 150
 
 steps = st.tuples(*[st.integers(0, 31)] * 4)
 programs = st.lists(steps, min_size=1, max_size=14)
@@ -190,8 +191,9 @@ def test_random_programs(
 
 def test_mismatch_sees_a_difference() -> None:
     """The comparison used by these tests can fail."""
-    one = np.float32([1.0, 2.0])
+    one = np.array([1.0, 2.0], np.float32)
     assert mismatch(one, one) is None
-    assert mismatch(one, np.float32([1.0, 2.5])) is not None
+    other = np.array([1.0, 2.5], np.float32)
+    assert mismatch(one, other) is not None
     with pytest.raises(AssertionError):
-        close(one, np.float32([1.0, 2.5]))
+        close(one, other)

@@ -46,7 +46,7 @@ class Graph:
         """
         import networkx
 
-        graph: Any = networkx.DiGraph()
+        graph: networkx.DiGraph[Node] = networkx.DiGraph()
         graph.add_nodes_from(self.nodes)
         for node in self.nodes:
             for position, operand in enumerate(node.inputs):
