@@ -100,7 +100,7 @@ class Op:
         return f"<op {self.name}>"
 
     def has(self, fact: Fact) -> bool:
-        return self.facts.value & fact.value != 0  # Flag's own & builds an object
+        return self.facts._value_ & fact._value_ != 0  # Flag's own & builds an object
 
     def obeys(self, law: Fact, dtype: DType) -> bool:
         """Return whether an algebraic law holds exactly on operands of ``dtype``."""
@@ -382,7 +382,9 @@ def elementwise(
 ) -> Op:
     """Register an elementwise row: operands broadcast, the result's dtype is the loop's."""
 
-    def infer(operands: Sequence[Aval], attrs: Attrs) -> Aval:
+    # A program has few combinations of dtypes and shapes, and many nodes of each.
+    @lru_cache(maxsize=4096)
+    def inferred(operands: tuple[Aval, ...]) -> Aval:
         wanted, result = types(tuple(o.dtype for o in operands))
         for operand, dtype in zip(operands, wanted, strict=True):
             if operand.dtype != dtype:
@@ -390,6 +392,9 @@ def elementwise(
                     f"{name}: operand of {operand.dtype} where the loop takes {dtype}"
                 )
         return checked(name, result, broadcast_shapes(name, [o.shape for o in operands]))
+
+    def infer(operands: Sequence[Aval], attrs: Attrs) -> Aval:
+        return inferred(tuple(operands))
 
     return register(
         Op(name, Family.ELEMENTWISE, arity, reference, infer, types, facts, decompose, doc)

@@ -31,6 +31,7 @@ from tracejit.schedule.index import VIEWS, ZERO, Affine, Map, axis_index, broadc
 # Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
 # the flop bounds weigh recomputation against a store and a load (about 8 flops a byte).
 MAX_VALUES = 320
+MAX_REDUCTIONS = 12
 MAX_RECOMPUTE = 64
 MIN_PARALLEL = 16
 SMALL_WORK = 1 << 15
@@ -309,6 +310,8 @@ class Fuser:
         maps = demand.readers[last]
         stored = demand.stored or len(demand.readers) > 1
         if last.number < demand.before or len(maps) != 1 or last.values > MAX_VALUES:
+            return None
+        if len(last.reduced) >= MAX_REDUCTIONS:
             return None
         index = maps[0]
         if not _is_plain(index) or not _full_range(node, index, last):
