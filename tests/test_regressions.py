@@ -6,8 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import tracejit as tj
+from tracejit.errors import TraceError
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import make, placeholder
+from tracejit.graph.passes import dead
 
 
 def agree(function: Callable[..., Any], *arguments: Any) -> None:
@@ -27,3 +32,47 @@ def test_negative_zero_after_zero_in_generated_code() -> None:
     x = np.array([1.0, -1.0])
     agree(lambda x: (x / 0.0, x / -0.0), x)
     agree(lambda x: (x / np.float32(-0.0), x / np.float32(0.0)), x.astype(np.float32))
+
+
+def test_chain_of_stores_read_beside_is_not_recursive() -> None:
+    """A loop that assigns to x[i] and reads x[i - 1] makes stores a thousand deep."""
+    x = placeholder(0, "float64", (2000,))
+    one = make("slice", [x], {"start": (0,), "size": (1,), "step": (1,)})
+    stored = x
+    for i in range(1, 2000):
+        stored = make("update_slice", [stored, one], {"start": (i,), "size": (1,), "step": (1,)})
+    read = make("slice", [stored], {"start": (0,), "size": (1,), "step": (1,)})
+    assert dead.run(Graph([x], [read])).outputs == (one,)
+
+
+def test_chain_of_joins_read_at_its_front_is_not_recursive() -> None:
+    x = placeholder(0, "float64", (3,))
+    joined = x
+    for _ in range(1500):
+        joined = make("concat", [joined, x], {"axis": 0})
+    read = make("slice", [joined], {"start": (1,), "size": (2,), "step": (1,)})
+    (output,) = dead.run(Graph([x], [read])).outputs
+    assert output.inputs == (x,)
+
+
+def test_assignment_of_a_traced_element_to_a_numpy_array() -> None:
+    """NumPy reports "setting an array element with a sequence"; the reason is the trace."""
+
+    @tj.jit
+    def table(x: Any) -> Any:
+        out = np.zeros((3, 3))
+        out[1, 2] = x[0] * x[1]
+        return out
+
+    with pytest.raises(TraceError, match=r"tj\.zeros"):
+        table(np.arange(3.0))
+
+
+def test_errors_are_of_numpys_classes() -> None:
+    with pytest.raises(ValueError, match="needs"):
+        tj.zeros((10**12, 10**12))
+    with pytest.raises(MemoryError):
+        tj.zeros(10**15)
+    x = tj.asarray(np.zeros((3, 4)))
+    with pytest.raises(IndexError, match="broadcast"):
+        x[[0, 1], [0, 1, 2]]

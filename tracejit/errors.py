@@ -67,6 +67,10 @@ class IndexOutOfRange(UserError, IndexError):
     """An index or axis lies outside its range."""
 
 
+class IndexShapeError(ShapeError, IndexError):
+    """Index arrays do not broadcast together (NumPy raises IndexError)."""
+
+
 class AxisError(IndexOutOfRange, ValueError):
     """An axis lies outside the rank (NumPy's AxisError is both ValueError and IndexError)."""
 
@@ -105,6 +109,10 @@ class LimitError(TracejitError):
 
 class OutOfMemory(LimitError, MemoryError):
     """The requested shape does not fit in memory."""
+
+
+class ShapeTooLarge(OutOfMemory, ShapeError):
+    """The requested shape fits in no memory: its bytes cannot be counted (NumPy: ValueError)."""
 
 
 class InternalError(TracejitError):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 OUTSIDE = "return the tensor and convert it outside"
+# np.zeros and np.array make NumPy's own arrays also inside a traced function.
+_INTO_NUMPY = "keep it a tensor: tj.zeros makes one that takes traced values, tj.stack joins them"
 _WHERE = "write tj.where(condition, a, b), or return the value and decide outside"
 
 
@@ -247,7 +249,7 @@ class Values:
         return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        array = self._value("np.asarray()", OUTSIDE)
+        array = self._value("np.asarray()", _INTO_NUMPY)
         if dtype is not None and np.dtype(dtype) != array.dtype:
             if copy is False:
                 raise _error(
@@ -283,7 +285,7 @@ class Values:
     def _number(self, wanted: str) -> Any:
         if self.size != 1:
             raise _error(DTypeError, f"{wanted} needs one element; the shape is {self.shape}")
-        return self._value(wanted, "keep it a tensor, or return the value").item()
+        return self._value(wanted, _INTO_NUMPY).item()
 
     def __float__(self) -> float:
         return float(self._number("float()"))

@@ -258,7 +258,7 @@ def trace_function(
             for node, leaf, key in zip(inputs, leaves, keys, strict=True)
         ]
         args, kwargs = unflatten(tree, handles)
-        result = function(*args, **kwargs)
+        result = _called(function, args, kwargs)
         check_effects(function, trace, tree, handles, (args, kwargs), result)
         returned, result_tree = flatten(result)
         collector = _Collector(inputs, handles, trace)
@@ -271,6 +271,16 @@ def trace_function(
     sources = [_evaluated(source) for source in sources]
     writes = [(index, _evaluated(source)) for index, source in writes]
     return Recorded(Graph(inputs, collector.outputs), sources, result_tree, writes)
+
+
+def _called(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call ``function``; where NumPy hides that it met a traced value, say so."""
+    try:
+        return function(*args, **kwargs)
+    except ValueError as error:
+        if isinstance(error.__cause__, TraceError):
+            raise error.__cause__ from None
+        raise
 
 
 def _placeholder(index: int, key: Any, label: str) -> Node:

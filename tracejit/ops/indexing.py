@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tracejit.errors import DTypeError, IndexOutOfRange, ShapeError
+from tracejit.errors import DTypeError, IndexOutOfRange, IndexShapeError, ShapeError
 from tracejit.ops.table import (
     INT64,
     Array,
@@ -142,7 +142,10 @@ def indexed_shape(name: str, x: Shape, indices: list[Shape], axes: Ints) -> Shap
     check_axes(name, axes, x)
     if list(axes) != sorted(axes) or len(axes) != len(indices) or not axes:
         raise ShapeError(f"{name}: {len(indices)} index arrays for axes {axes}")
-    block = broadcast_shapes(name, indices)
+    try:
+        block = broadcast_shapes(name, indices)
+    except ShapeError as error:
+        raise IndexShapeError(error.message, hint=error.hint) from None
     kept = [n for i, n in enumerate(x) if i not in axes]
     where = axes[0] if axes[-1] - axes[0] + 1 == len(axes) else 0
     if 0 not in block and any(x[a] == 0 for a in axes):

@@ -21,7 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracejit.errors import AxisError, DTypeError, InternalError, OutOfMemory, ShapeError
+from tracejit.errors import (
+    AxisError,
+    DTypeError,
+    InternalError,
+    OutOfMemory,
+    ShapeError,
+    ShapeTooLarge,
+)
 
 Shape = tuple[int, ...]
 DType = np.dtype[Any]
@@ -272,7 +279,8 @@ def checked(name: str, dtype: DType, shape: Shape) -> Aval:
         else:
             empty = True
     if nbytes > MAX_BYTES and not (empty and nbytes < 1 << 62):
-        raise OutOfMemory(
+        # NumPy's classes: a shape that no address space holds is a wrong value.
+        raise (OutOfMemory if nbytes < 1 << 63 else ShapeTooLarge)(
             f"{name}: shape {shape} of {dtype} needs {nbytes:,} bytes",
             hint="check the operands' shapes: a broadcast may have grown along an axis",
         )

@@ -11,12 +11,18 @@ element anyone reads: stores that are overwritten, stores and joins read beside 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.graph.passes.rules import Rules, is_op, like, shape_attr, sliced, window
 from tracejit.ops.table import Shape
 
 rules = Rules()
+
+# Per axis: where a slice starts, how many elements it has, and the step between them.
+Window = tuple[Shape, Shape, Shape]
 
 
 def run(graph: Graph) -> Graph:
@@ -30,7 +36,7 @@ def span(start: int, size: int, step: int) -> tuple[int, int]:
     return min(start, last), max(start, last)
 
 
-def disjoint(read: tuple[Shape, Shape, Shape], written: tuple[Shape, Shape, Shape]) -> bool:
+def disjoint(read: Window, written: Window) -> bool:
     """True where, along some axis, the two windows' hulls do not touch."""
     for first, second in zip(zip(*read, strict=True), zip(*written, strict=True), strict=True):
         (low, high), (least, greatest) = span(*first), span(*second)
@@ -39,7 +45,7 @@ def disjoint(read: tuple[Shape, Shape, Shape], written: tuple[Shape, Shape, Shap
     return False
 
 
-def inside(inner: tuple[Shape, Shape, Shape], outer: tuple[Shape, Shape, Shape]) -> bool:
+def inside(inner: Window, outer: Window) -> bool:
     """True where ``outer`` is dense (step 1) and holds every index of ``inner``."""
     for first, second in zip(zip(*inner, strict=True), zip(*outer, strict=True), strict=True):
         (low, high), (least, greatest) = span(*first), span(*second)
@@ -49,22 +55,62 @@ def inside(inner: tuple[Shape, Shape, Shape], outer: tuple[Shape, Shape, Shape])
 
 
 # slice(update(x, v; w); r) = slice(x; r) where r misses w;  = slice(v; r - w) where r lies in w
+# slice(concat(a, b, …); r) = slice(b; r - offset) where r lies within b
+# slice(pad(x, v); r) = slice(x; r - low) where r lies within x
 @rules.on("slice")
-def _read_beside_store(node: Node) -> Node | None:
-    (x,) = node.inputs
-    if not is_op(x, "update_slice") or 0 in node.shape or 0 in x.inputs[1].shape:
+def _read_beside(node: Node) -> Node | None:
+    """Go down as far as it goes in one step: a loop of a thousand stores is a thousand deep."""
+    x, read = node.inputs[0], window(node)
+    if 0 in node.shape:
         return None
-    base, value = x.inputs
-    read, written = window(node), window(x)
-    if disjoint(read, written):
-        return rules.simplify(sliced(node, base, *read))
-    start, size, step = read
-    if read == written:
-        return value
-    if inside(read, written):
-        offset = tuple(s - w for s, w in zip(start, written[0], strict=True))
-        return rules.simplify(sliced(node, value, offset, size, step))
+    while (below := _below(x, read)) is not None:
+        x, read = below
+    if x is node.inputs[0]:
+        return None
+    return x if read == _whole(x.shape) else sliced(node, x, *read)
+
+
+def _below(x: Node, read: Window) -> tuple[Node, Window] | None:
+    """Return which operand of ``x`` holds all that ``read`` reads of ``x``, and where."""
+    match x.op.name:
+        case "update_slice" if 0 not in x.inputs[1].shape:
+            written = window(x)
+            if disjoint(read, written):
+                return x.inputs[0], read
+            if read == written:
+                return x.inputs[1], _whole(written[1])
+            return (x.inputs[1], _moved(read, written[0])) if inside(read, written) else None
+        case "concat":
+            return _part(x, read)
+        case "pad" if 0 not in x.inputs[0].shape:
+            low, source = shape_attr(x, "low"), x.inputs[0]
+            interior = (low, source.shape, (1,) * len(low))
+            return (source, _moved(read, low)) if inside(read, interior) else None
+        case _:
+            return None
+
+
+def _part(x: Node, read: Window) -> tuple[Node, Window] | None:
+    """Return the operand of the concat ``x`` that ``read`` lies within, and where."""
+    axis = cast(int, x.attrs["axis"])
+    low, high = span(*(part[axis] for part in read))
+    offset = 0
+    for part in x.inputs:
+        extent = part.shape[axis]
+        if offset <= low and high < offset + extent:
+            return part, _moved(read, [offset if i == axis else 0 for i in range(len(x.shape))])
+        offset += extent
     return None
+
+
+def _whole(shape: Shape) -> Window:
+    return (0,) * len(shape), shape, (1,) * len(shape)
+
+
+def _moved(read: Window, corner: Sequence[int]) -> Window:
+    """Return ``read`` counted from ``corner``."""
+    start, size, step = read
+    return tuple(s - c for s, c in zip(start, corner, strict=True)), size, step
 
 
 # update(update(x, v; r), w; s) = update(x, w; s) where r lies in s, or is s
@@ -76,39 +122,3 @@ def _overwritten(node: Node) -> Node | None:
     if window(x) != window(node) and not inside(window(x), window(node)):
         return None
     return like(node, "update_slice", x.inputs[0], value, **node.attrs)
-
-
-# slice(concat(a, b, …)) = slice(b) where the slice lies within b
-@rules.on("slice")
-def _read_one_part(node: Node) -> Node | None:
-    (x,) = node.inputs
-    if not is_op(x, "concat") or 0 in node.shape:
-        return None
-    axis = x.attrs["axis"]
-    assert isinstance(axis, int)
-    start, size, step = window(node)
-    low, high = span(start[axis], size[axis], step[axis])
-    offset = 0
-    for part in x.inputs:
-        extent = part.shape[axis]
-        if offset <= low and high < offset + extent:
-            moved = tuple(s - offset if i == axis else s for i, s in enumerate(start))
-            return rules.simplify(sliced(node, part, moved, size, step))
-        offset += extent
-    return None
-
-
-# slice(pad(x, v)) = slice(x) where the slice lies within x
-@rules.on("slice")
-def _read_inside_pad(node: Node) -> Node | None:
-    (x,) = node.inputs
-    if not is_op(x, "pad") or 0 in node.shape:
-        return None
-    source = x.inputs[0]
-    low = shape_attr(x, "low")
-    interior = (low, source.shape, (1,) * len(low))
-    if 0 in source.shape or not inside(window(node), interior):
-        return None
-    start, size, step = window(node)
-    moved = tuple(s - p for s, p in zip(start, low, strict=True))
-    return rules.simplify(sliced(node, source, moved, size, step))
