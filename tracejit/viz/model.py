@@ -92,8 +92,8 @@ class _Drawing:
         self.codes: list[Code] = list({id(c): c for c in figure.executable.codes}.values())
         self.members = [_members(s) for s in schedule.steps]
         self.homes = self._homes()
-        # The copy that an assembled value reads, by (that value, its operand).
-        self.copies: dict[tuple[Node, Node], str] = {}
+        # The copies that an assembled value reads, by (that value, its operand).
+        self.copies: dict[tuple[Node, Node], list[str]] = {}
         # Values to draw yet, each in its step or outside all.
         self.pending: list[tuple[Node, int | None]] = [(n, None) for n in self.source.inputs]
         self.drawn: set[str] = set()
@@ -148,7 +148,9 @@ class _Drawing:
                 self._add(identity, part, number)
                 self.graph.nodes[identity].update(kind="op", label="copy", op="copy", attrs={})
                 self._feed(part, identity, None, 0)
-            self.copies |= {(whole, part): identity for whole in wholes if part in whole.inputs}
+            for whole in wholes:
+                if part in whole.inputs:
+                    self.copies.setdefault((whole, part), []).append(identity)
 
     def _inside(self, node: Node, step: int) -> bool:
         """Whether a step computes ``node``, or reads a value of its own through this view."""
@@ -173,10 +175,10 @@ class _Drawing:
         self.drawn.add(identity)
         self._add(identity, node, step)
         for position, operand in enumerate(node.inputs):
-            copy = self.copies.get((node, operand)) if step is None else None
-            if copy is not None:
+            copies = self.copies.get((node, operand)) if step is None else None
+            for copy in copies or ():
                 self._edge(copy, identity, operand, position)
-            else:
+            if not copies:
                 self._feed(operand, identity, step, position)
 
     def _feed(self, operand: Node, user: str, step: int | None, position: int) -> None:
@@ -344,8 +346,8 @@ def step_text(step: Step, number: int) -> str:
     match step:
         case KernelStep(kernel):
             # The lines stand beside the text with their source; the title would only repeat them.
-            title, _, body = kernel_text(kernel, number).partition("\n")
-            return f"{title.partition('  #')[0]}\n{body}"
+            _, _, body = kernel_text(kernel, number).partition("\n")
+            return f"kernel {number}: {step_name(step)}\n{body}"
         case ContractionStep(node, left, right, result):
             flops = 2 * left.shape[-1] * int(np.prod(result.shape, dtype=np.int64))
             return (

@@ -12,8 +12,9 @@ const tracejitDraw = (() => {
   const CHAR = 7.25; // advance of the 12px monospaced label font
   const SMALL = 6.05; // and of the 10px one
   const HEADER = 26;
-  const PART = 150; // steps on show at once
+  const PART = 100; // steps on show at once
   const LARGEST = 160; // ops in a step that can be opened
+  const FAN = 4; // users of an argument that is drawn once
 
   const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
   const esc = (text) => String(text).replace(/[&<>"']/g, (c) => escapes[c]);
@@ -195,12 +196,31 @@ const tracejitDraw = (() => {
       let from = g.unit(e.source);
       let to = g.unit(e.target);
       if (from === to || (at(from) !== part && at(to) !== part)) continue;
-      if (at(from) !== part) from = stub(g, units, e.source, from, "from");
+      if (from === e.source && fan(g, from)) {
+        if (at(to) !== part) continue;
+        from = alias(g, units, from, to);
+      } else if (at(from) !== part) from = stub(g, units, e.source, from, "from");
       if (at(to) !== part) to = stub(g, units, e.source, to, "to");
       const leaf = g.nodes.get(e.source).kind === "constant";
       edges.set(`${e.source} ${to}`, { from, to, source: e.source, label: leaf ? "" : e.type });
     }
     return { units, edges: [...edges.values()] };
+  }
+
+  // An argument or array with many users is drawn beside each of them: one set of weights for a
+  // hundred layers would else be a fan across the whole picture.
+  function fan(g, id) {
+    const { kind } = g.nodes.get(id);
+    if (kind !== "input" && kind !== "data") return false;
+    return new Set(g.outgoing.get(id).map((e) => g.unit(e.target))).size > FAN;
+  }
+
+  function alias(g, units, id, to) {
+    const node = g.nodes.get(id);
+    const name = `alias ${id} ${to}`;
+    units.delete(id);
+    units.set(name, { id: name, node, ...nodeSize(node) });
+    return name;
   }
 
   // A value that comes from, or goes to, another part.
@@ -341,7 +361,7 @@ const tracejitDraw = (() => {
       `<rect class="box" x="${l}" y="${t}" width="${round(u.width)}" height="${round(u.height)}" rx="9"/>` +
       (s.kind === "matrix" ? `<rect class="inner" x="${l + 3}" y="${t + 3}" width="${round(u.width - 6)}" height="${round(u.height - 6)}" rx="7"/>` : "") +
       `${body}</g>`;
-    const over = `<text class="title" x="${l + 11}" y="${t + 18}">${esc(stepTitle(s))}</text>${toggle}`;
+    const over = `<text class="title${u.open ? " halo" : ""}" x="${l + 11}" y="${t + 18}">${esc(stepTitle(s))}</text>${toggle}`;
     return { under, over };
   }
 
@@ -384,5 +404,5 @@ const tracejitDraw = (() => {
     return { width: Math.ceil(laid.width), height: Math.ceil(laid.height), body: tip + body };
   }
 
-  return { index, draw, canOpen, partCount, stepTitle, esc };
+  return { index, draw, canOpen, partCount, stepTitle, esc, PART };
 })();

@@ -3,7 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const graphs = data.graphs;
-  const { esc, stepTitle, canOpen, partCount } = tracejitDraw;
+  const { esc, stepTitle, canOpen, partCount, PART } = tracejitDraw;
   const $ = (id) => document.getElementById(id);
   const canvas = $("canvas");
   const view = $("view");
@@ -39,8 +39,8 @@
     $("parts").closest("label").hidden = parts === 1;
     const steps = g.graph.graph.steps.length;
     $("parts").innerHTML = Array.from({ length: parts }, (_, i) => {
-      const from = Math.floor((i * steps) / parts) + 1;
-      return `<option value="${i}">${i + 1} of ${parts}</option>`;
+      const to = Math.min(steps, (i + 1) * PART);
+      return `<option value="${i}">${i + 1} of ${parts} (steps ${i * PART + 1} to ${to})</option>`;
     }).join("");
     facts();
     render(true);
@@ -74,13 +74,19 @@
   const apply = () =>
     view.setAttribute("transform", `translate(${camera.x} ${camera.y}) scale(${camera.k})`);
 
+  // Text stays readable: a large graph starts at its first step instead of shrinking to a thread.
+  const READABLE = 0.62;
   function fit() {
+    showAll();
+    if (camera.k >= READABLE) return;
     const box = canvas.getBoundingClientRect();
-    const k = Math.min(box.width / size.width, box.height / size.height, 1.25);
-    // Text stays readable: a tall graph starts at its top instead of shrinking to a thread.
-    const scale = Math.max(k, Math.min(0.62, box.width / size.width));
-    camera = { k: scale, x: (box.width - size.width * scale) / 2, y: k < scale ? 8 : (box.height - size.height * scale) / 2 };
+    const wide = size.width * READABLE > box.width;
+    camera = { k: READABLE, x: (box.width - size.width * READABLE) / 2, y: 8 };
     apply();
+    const first = view.querySelector(".step") || view.querySelector(".node");
+    if (!wide || !first) return;
+    const at = first.getBoundingClientRect();
+    pan(box.left + box.width / 2 - (at.left + at.width / 2), 0);
   }
 
   function showAll() {
@@ -201,10 +207,10 @@
     const { chosen } = state;
     if (chosen) {
       const find = (attribute, value) =>
-        [...view.querySelectorAll(`[${attribute}]`)].find((e) => e.getAttribute(attribute) === value);
-      const element = chosen.step ? find("data-step", chosen.step)
-        : find("data-id", chosen.node) || find("data-step", g.unit(chosen.node));
-      if (element) element.classList.add("chosen");
+        [...view.querySelectorAll(`[${attribute}]`)].filter((e) => e.getAttribute(attribute) === value);
+      let elements = find("data-id", chosen.node);
+      if (!elements.length) elements = find("data-step", chosen.step || g.unit(chosen.node));
+      for (const element of elements) element.classList.add("chosen");
       if (chosen.node) {
         for (const edge of view.querySelectorAll(".edge")) {
           if (edge.dataset.from === chosen.node) edge.classList.add("lit");
