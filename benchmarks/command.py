@@ -60,19 +60,20 @@ def parser() -> argparse.ArgumentParser:
 
 def pick_rows(patterns: Sequence[str], dtype: str | None) -> tuple[str, ...]:
     """Return the rows that the patterns name; raises ``ValueArgumentError`` if one names none."""
+    shown = {name: row for name, row in ROWS.items() if row.group != "hidden"}
     chosen: set[str] = set()
     for pattern in patterns or ["*"]:
         found = {
             name
-            for name, row in ROWS.items()
+            for name, row in shown.items()
             if fnmatch.fnmatch(name, pattern) or row.group == pattern
         }
         if not found:
             raise errors.ValueArgumentError(
-                f"no row is called {pattern}", hint=f"the rows: {', '.join(ROWS)}"
+                f"no row is called {pattern}", hint=f"the rows: {', '.join(shown)}"
             )
         chosen |= found
-    return tuple(n for n, row in ROWS.items() if n in chosen and dtype in (None, row.dtype))
+    return tuple(n for n, row in shown.items() if n in chosen and dtype in (None, row.dtype))
 
 
 def pick_levels(wanted: Sequence[str]) -> list[str]:
@@ -158,7 +159,8 @@ def save(document: dict[str, Any], folder: Path, with_plots: bool, console: Cons
 
 
 def list_rows(console: Console) -> None:
-    for name, row in ROWS.items():
+    for name in pick_rows([], None):
+        row = ROWS[name]
         console.print(f"{row.group:8} {row.dtype}  {name:24} {row.title}", highlight=False)
 
 

@@ -20,10 +20,11 @@ Array = np.ndarray[Any, Any]
 Call = Callable[[], Any]
 Fetch = Callable[[Any], list[Array]]
 
-# What counts as tracejit; the others are peers. "copy" moves a row's bytes, as its yardstick.
+# What counts as tracejit; the others are peers. The copies move a row's bytes, as its yardstick:
+# with a generated kernel, on all threads, and with NumPy, on one.
 OURS = ("tracejit", "neuralscript")
 PEERS = ("numpy", "jax", "torch", "torch.compile", "numba", "numexpr")
-COPY = "copy"
+COPIES = ("copy", "copyto")
 
 
 class Unavailable(Exception):
@@ -178,13 +179,12 @@ def _load_numexpr(threads: int) -> Loaded:
     return Loaded(numexpr.__version__, bind, leaves)
 
 
-def _load_copy(threads: int) -> Loaded:
-    machine = _module(f"{__package__}.machine")
+def _copies(name: str) -> Callable[[int], Loaded]:
+    def load(threads: int) -> Loaded:
+        machine = _module(f"{__package__}.machine")
+        return Loaded("", lambda row, _: getattr(machine, name)(row.bytes), lambda result: [])
 
-    def bind(row: type[Row], arguments: tuple[Any, ...]) -> Call:
-        return machine.fastest_copy(row.bytes)
-
-    return Loaded("", bind, lambda result: [])
+    return load
 
 
 LOADERS: dict[str, Callable[[int], Loaded]] = {
@@ -196,5 +196,6 @@ LOADERS: dict[str, Callable[[int], Loaded]] = {
     "torch.compile": _load_torch_compile,
     "numba": _load_numba,
     "numexpr": _load_numexpr,
-    COPY: _load_copy,
+    "copy": _copies("copy"),
+    "copyto": _copies("copyto"),
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import samples
-from .implementations import COPY, PEERS, split
+from .implementations import COPIES, PEERS, split
 from .samples import Interval
 
 # Rows of fewer bytes have no memory limit: the call is what a copy of them takes.
@@ -87,8 +87,8 @@ class Result:
 
         None for rows so small that the call itself is what the copy costs.
         """
-        copy = self.timed.get(COPY)
-        return copy.least if copy and self.bytes >= SMALL else None
+        copies = [self.timed[name].least for name in COPIES if name in self.timed]
+        return min(copies) if copies and self.bytes >= SMALL else None
 
     @property
     def limit(self) -> float | None:

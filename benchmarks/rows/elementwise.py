@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import DIVIDE, ERF, EXP, LOG, SIN, SQRT, TANH, Function, Row
+from .base import DIVIDE, ERF, EXP, LOG, SIN, SQRT, TANH, WARM_UP, Function, Row
 
 MILLION = 1_000_000
 
@@ -19,6 +19,38 @@ def scipy_erf(x: Any) -> Any:
     from scipy.special import erf  # NumPy has none
 
     return erf(x)
+
+
+class WarmUp(Row):
+    """What each process compiles first."""
+
+    name, title, group = WARM_UP, "first compilation", "hidden"
+    bytes, flops = 2 * 4 * 35, 2 * 35
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        return (normal(rng, 7, 5),)
+
+    @staticmethod
+    def numpy(a: Any) -> Any:
+        return a * 3 - 1
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda a: a * 3 - 1)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda a: a * 3 - 1
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        three, one = np.float32(3), np.float32(1)
+        return numba.njit(lambda a: a * three - one, parallel=True)
+
+    @staticmethod
+    def numexpr(numexpr: Any) -> Function:
+        return lambda a: numexpr.evaluate("a*3 - 1")
 
 
 class Small(Row):
