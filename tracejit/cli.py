@@ -24,6 +24,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"tracejit {version('tracejit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """A tracing tensor JIT for CPUs."""
+
+
 ProgramPath = Annotated[Path, typer.Argument(help="A NeuralScript program (.ns).")]
 
 

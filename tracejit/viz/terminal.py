@@ -84,7 +84,10 @@ def print_report(
             time_text(code.seconds) if code is not None else "—",
         )
     console.print()
-    console.print(table)
+    if kernels.steps:
+        console.print(table)
+    else:
+        console.print("Kernels: no kernel was compiled; interpreting these graphs costs less.")
     console.print(_summary(first, warm, kernels, (seconds, compiled, interpreted)))
 
 
