@@ -11,6 +11,7 @@ from typing import Any, cast
 import networkx
 import numpy as np
 import pytest
+import quickjs
 
 import tracejit as tj
 from tracejit import config
@@ -20,6 +21,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import placeholder
 from tracejit.runtime.engine import compile_graph
 from tracejit.viz import arguments, command, export, model, page
+from tracejit.viz.assets import asset
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -151,6 +153,11 @@ def test_the_page_holds_everything_and_loads_nothing(traced: Any, tmp_path: Path
         text = data["texts"][code["text"]]
         assert "define" in text["llvm"]
         assert "ret" in text["assembly"]
+
+
+def test_the_script_of_the_page_parses() -> None:
+    # The SVG export runs draw.js; only browsers run page.js.
+    quickjs.Context().eval(f"new Function({json.dumps(asset('page.js'))})")
 
 
 def test_what_the_user_wrote_cannot_become_markup(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@
       ["instructions", `${f.target}, ${f.vector_bits} bit`],
       ["steps", String(f.steps.length)],
       ["kernels", String(f.kernels)],
-      ["memory", `arena ${bytes(f.arena_bytes)} of ${bytes(f.intermediate_bytes)} intermediates`],
+      ["arena", `${bytes(f.arena_bytes)} for ${bytes(f.intermediate_bytes)} of intermediates`],
       ["compile", time(f.compile_seconds)],
     ];
     if (f.calls) rows.push(["ran", `${f.calls}×, ${time(f.seconds)}`]);
@@ -91,8 +91,9 @@
 
   function showAll() {
     const box = canvas.getBoundingClientRect();
-    const k = Math.min(box.width / size.width, box.height / size.height, 1.25);
-    camera = { k, x: (box.width - size.width * k) / 2, y: (box.height - size.height * k) / 2 };
+    const height = box.height - 44; // above the buttons
+    const k = Math.min(box.width / size.width, height / size.height, 1.25);
+    camera = { k, x: (box.width - size.width * k) / 2, y: (height - size.height * k) / 2 };
     apply();
   }
 
@@ -517,6 +518,10 @@
   $("graphs").addEventListener("change", (event) => { load(Number(event.target.value)); remember(); });
   $("parts").addEventListener("change", (event) => turn(Number(event.target.value), null));
   window.addEventListener("hashchange", follow);
-  window.addEventListener("resize", () => { if (size.width > 1) fit(); });
+  window.addEventListener("resize", () => {
+    fit();
+    const element = view.querySelector(".chosen");
+    if (element) centre(element);
+  });
   follow();
 })();
