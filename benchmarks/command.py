@@ -21,7 +21,7 @@ from .implementations import OURS, PEERS
 from .rows import ROWS
 from .run import Options, run
 
-DEFAULT_OUTPUT = Path("benchmarks") / "results"
+DEFAULT_OUTPUT = Path("tracejit-bench")
 PAGE = Path("docs") / "performance.md"
 # (rounds, samples in each, seconds for the first calls of a row)
 FULL, QUICK = (31, 5, 300.0), (7, 3, 60.0)
@@ -171,6 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.list:
         list_rows(console)
         return 0
+    if given.write and not PAGE.is_file():
+        raise errors.ValueArgumentError(
+            f"--write: no file {PAGE} here", hint="run it in the root folder of a checkout"
+        )
     old = read_results(given.compare) if given.compare else None
     if given.load:
         document = read_results(given.load)

@@ -297,6 +297,12 @@ def test_a_broken_results_file_is_an_error(tmp_path: Path):
             command.read_results(tmp_path / name)
 
 
+def test_the_page_is_looked_for_before_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.ValueArgumentError, match="checkout"):
+        command.main(["--write"])
+
+
 def test_the_command_of_the_package_reaches_the_benchmarks(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as done:
         cli.app(["bench", "--list"])
