@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("schedule",),
     ("graph",),
     ("ops",),
-    ("config",),
+    ("config", "files"),
     ("gate",),
     ("gate",),
     ("errors",),

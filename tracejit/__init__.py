@@ -68,10 +68,10 @@ def __dir__() -> list[str]:
 
 
 def num_threads(number: int | None = None) -> Any:
-    """Return a ``with`` block in which at most ``number`` threads work; the setting if None."""
-    from tracejit import config
+    """Return a ``with`` block in which kernels use ``number`` threads; how many now, if None."""
+    from tracejit.runtime import threads
 
-    return config.num_threads() if number is None else config.override(num_threads=number)
+    return threads.get_num_threads() if number is None else threads.num_threads(number)
 
 
 del annotations

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple, cast
 
-import numpy as np
-
 from tracejit.codegen import math as vector_math
-from tracejit.codegen.builder import F64, Builder, Type, Value, const
-from tracejit.codegen.types import DType, is_signed, nonzero, register_type
+from tracejit.codegen.builder import F64, Builder, Value, const
+from tracejit.codegen.types import DType, is_signed, nonzero
 from tracejit.codegen.types import cast as cast_value
 from tracejit.errors import InternalError
 
@@ -51,13 +48,7 @@ def lowering(*names: str) -> Callable[[Lowering], Lowering]:
 
 
 # Ops whose native loop exists for floats only; their integer loops stay with the interpreter.
-FLOAT_ONLY = frozenset({"power", "reciprocal", "divide", "float_power"})
-
-
-@lru_cache(maxsize=1)
-def supported() -> frozenset[str]:
-    """Return the names of the ops that lower."""
-    return frozenset(TABLE) | frozenset(vector_math.FUNCTIONS)
+FLOAT_ONLY = frozenset({"power", "reciprocal", "divide"})
 
 
 def lowers(op: str, operands: Sequence[DType]) -> bool:
@@ -95,11 +86,6 @@ def _multiply(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     return b.and_(x[0], x[1]) if loop.dtype.kind == "b" else b.mul(x[0], x[1])
 
 
-@lowering("square")
-def _square(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-    return x[0] if loop.dtype.kind == "b" else b.mul(x[0], x[0])
-
-
 @lowering("divide")
 def _divide(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     return b.div(x[0], x[1])
@@ -115,12 +101,12 @@ def _negative(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     return b.neg(x[0])
 
 
-@lowering("positive", "conjugate", "real")
+@lowering("real")
 def _positive(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     return x[0]
 
 
-@lowering("absolute", "fabs")
+@lowering("absolute")
 def _absolute(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     return b.abs(x[0]) if loop.signed else x[0]
 
@@ -300,12 +286,6 @@ TABLE["fmax"] = _extremum("ge", False)
 TABLE["fmin"] = _extremum("le", False)
 
 
-@lowering("clip")
-def _clip(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-    raised = TABLE["maximum"](b, x[:2], loop)
-    return TABLE["minimum"](b, (raised, x[2]), loop)
-
-
 # -- logic and bits --------------------------------------------------------------------------------
 
 
@@ -454,28 +434,6 @@ def _nextafter(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     return b.select(b.compare("uno", a, towards), b.add(a, towards), result)
 
 
-@lowering("heaviside")
-def _heaviside(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-    a, at_zero = x
-    zero, one = const(0, a.type), const(1, a.type)
-    result = b.select(b.compare("lt", a, zero), zero, one)
-    return _keep_nan(b, a, b.select(b.compare("eq", a, zero), at_zero, result))
-
-
-@lowering("deg2rad", "radians")
-def _deg2rad(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-    return b.mul(x[0], const(_scale(math.pi / 180, x[0].type), x[0].type))
-
-
-@lowering("rad2deg", "degrees")
-def _rad2deg(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-    return b.mul(x[0], const(_scale(180 / math.pi, x[0].type), x[0].type))
-
-
-def _scale(value: float, type: Type) -> float:
-    return float(np.float32(value)) if type.kind == "f32" else value
-
-
 # -- selection and casts ---------------------------------------------------------------------------
 
 
@@ -491,15 +449,3 @@ def _cast(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
 
 def splat_to(b: Builder, value: Value, lanes: int) -> Value:
     return value if value.type.lanes == lanes else b.splat(value, lanes)
-
-
-__all__ = [
-    "FLOAT_ONLY",
-    "TABLE",
-    "Loop",
-    "lower",
-    "lowers",
-    "register_type",
-    "splat_to",
-    "supported",
-]

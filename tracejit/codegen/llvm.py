@@ -1,7 +1,8 @@
 """LLVM as a service: module text → object code or assembly. The only file that drives LLVM.
 
-The emitter writes explicit vectors and unrolled accumulators, so the pass pipeline is short:
-clean up, hoist, combine; no auto-vectoriser.
+The emitter writes explicit vectors and unrolled accumulators, and hoists by itself, so no
+auto-vectoriser runs; kernels skip the passes over IR altogether (``passes=0``) and leave the rest
+to instruction selection.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Traced:
         """Return the assembly of the kernels."""
         from tracejit.codegen.llvm import assembly
 
-        return "\n".join(assembly(c.text, c.target, c.level) for c in self.kernels)
+        return "\n".join(assembly(c.text, c.target, c.level, passes=0) for c in self.kernels)
 
     def show(self, path: str | Path | None = None) -> Path:
         """Write a self-contained HTML page of the graph and its kernels; return where."""

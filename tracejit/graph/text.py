@@ -19,7 +19,7 @@ import struct
 from collections.abc import Hashable, Iterable, Mapping
 from typing import cast
 
-from tracejit.errors import InternalError, UnsupportedError
+from tracejit.errors import UnsupportedError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Array, Attrs, DType, Shape
@@ -163,13 +163,6 @@ def neighbourhood(graph: Graph, node: Node) -> str:
     except Exception as error:  # a broken node may not print; say so rather than hide the finding
         lines = [f"→ {node!r} (does not print: {error})"]
     return "\n".join(lines)
-
-
-def check_inputs(graph: Graph) -> None:
-    """Raise InternalError where the graph uses a placeholder that is not its own."""
-    for node in graph.nodes:
-        if node.op.name == "input" and node not in graph.inputs:
-            raise InternalError(f"{node!r} is not an input of the graph", loc=node.loc)
 
 
 def parse(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:

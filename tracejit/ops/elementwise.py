@@ -173,23 +173,6 @@ def _heaviside(emit: Any, x: Any, h: Any) -> Any:
     return emit.where(emit.isnan(x), x, at_zero)
 
 
-def _logaddexp(base: str, log1p_factor: float | None) -> Callable[..., Any]:
-    """Return max + log1p(exp(−|x−y|)) in base e or 2, as NumPy's loops do."""
-
-    def decompose(emit: Any, x: Any, y: Any) -> Any:
-        difference = emit.subtract(x, y)
-        small = getattr(emit, base)(emit.negative(emit.absolute(difference)))
-        correction = emit.log1p(small)
-        if log1p_factor is not None:
-            correction = emit.multiply(correction, log1p_factor)
-        # Equal infinities would give NaN as their difference: x + log 2 instead.
-        two = math.log(2.0) if log1p_factor is None else 1.0
-        same = emit.add(x, two)
-        return emit.where(emit.equal(x, y), same, emit.add(emit.maximum(x, y), correction))
-
-    return decompose
-
-
 ufunc("square", np.square, doc="x².", decompose=_square)
 ufunc("positive", np.positive, Fact.IDEMPOTENT, "x itself.", _positive)
 ufunc("fabs", np.fabs, Fact.IDEMPOTENT, "|x| as a float.", _fabs)
@@ -197,14 +180,8 @@ ufunc("deg2rad", np.deg2rad, doc="Degrees to radians.", decompose=_scale(math.pi
 ufunc("rad2deg", np.rad2deg, doc="Radians to degrees.", decompose=_scale(180 / math.pi))
 ufunc("float_power", np.float_power, _EXPENSIVE, "xʸ in float64 or complex128.", _float_power)
 ufunc("heaviside", np.heaviside, doc="0 below zero, h at zero, 1 above.", decompose=_heaviside)
-ufunc("logaddexp", np.logaddexp, _COMMUTES | _EXPENSIVE, "log(eˣ + eʸ).", _logaddexp("exp", None))
-ufunc(
-    "logaddexp2",
-    np.logaddexp2,
-    _COMMUTES | _EXPENSIVE,
-    "log₂(2ˣ + 2ʸ).",
-    _logaddexp("exp2", math.log2(math.e)),
-)
+ufunc("logaddexp", np.logaddexp, _COMMUTES | _EXPENSIVE, "log(eˣ + eʸ).")
+ufunc("logaddexp2", np.logaddexp2, _COMMUTES | _EXPENSIVE, "log₂(2ˣ + 2ʸ).")
 
 # -- results of the ufuncs with two ----------------------------------------------------------------
 

@@ -124,7 +124,8 @@ class KernelBuilder:
         inputs = node.inputs
         if node.op.has(Fact.COMMUTATIVE):
             # The graph's canonical order follows digests; by age, repeated code looks the same.
-            inputs = sorted(inputs, key=lambda n: n.serial)
+            # A constant may be left from another graph: its age says nothing.
+            inputs = sorted(inputs, key=lambda n: (n.op.name == "constant", n.serial))
         return [(i, broadcast(index, i.shape)) for i in inputs]
 
     def _reduced_map(self, node: Node, index: Map) -> Map:

@@ -319,7 +319,7 @@ class Fuser:
         rows = last.parallel & _axes(index)
         if last.shares_rows or not _axes(index).isdisjoint(last.scanned.values()):
             return None
-        if rows != last.parallel and not _worth_rows(node, rows, last):
+        if not _worth_rows(node, rows, last):
             return None
         if stored:
             if not _covers(node, maps, last):
@@ -533,10 +533,12 @@ def _repeats(index: Map, cluster: Cluster) -> int:
 
 
 def _worth_rows(node: Node, rows: frozenset[int], cluster: Cluster) -> bool:
-    """Whether shrinking the parallel axes to ``rows`` leaves enough parallel work."""
+    """Whether outer loops over ``rows`` leave enough parallel work, or there is none to lose."""
     if node.inputs[0].size <= SMALL_WORK and cluster.work <= SMALL_WORK:
         return True
-    return prod(cluster.extents[a] for a in rows) >= MIN_PARALLEL
+    if prod(cluster.extents[a] for a in rows) >= MIN_PARALLEL:
+        return True
+    return rows == cluster.parallel and node.size < MIN_PARALLEL
 
 
 def _reduction_map(node: Node, index: Map, cluster: Cluster) -> tuple[Map, tuple[int, ...]]:

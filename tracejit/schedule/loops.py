@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import prod
 
 from tracejit.schedule.kernel import (
     Access,
@@ -184,17 +185,18 @@ def vector_axis(kernel: Kernel, axes: Iterable[int], accesses: Iterable[int]) ->
     best: tuple[int, int, int] | None = None
     accesses = tuple(accesses)
     for axis in axes:
-        score = sum(_score(kernel.accesses[i], axis) for i in accesses)
-        stored = sum(_score(kernel.accesses[s.access], axis) for s in kernel.stores)
+        score = sum(_score(kernel, kernel.accesses[i], axis) for i in accesses)
+        stored = sum(_score(kernel, kernel.accesses[s.access], axis) for s in kernel.stores)
         candidate = (score + stored, min(kernel.extents[axis], 64), axis)
         best = candidate if best is None else max(best, candidate)
     return None if best is None else best[2]
 
 
-def _score(access: Access, axis: int) -> int:
-    """Contiguous is good, broadcast is free, strided costs a gather."""
+def _score(kernel: Kernel, access: Access, axis: int) -> int:
+    """Contiguous is good, broadcast is free, strided costs a gather; per element touched."""
     stride = access.strides[axis]
-    return 2 if stride == 1 else 0 if stride == 0 else -1
+    touched = prod(n for n, s in zip(kernel.extents, access.strides, strict=True) if s)
+    return (2 if stride == 1 else 0 if stride == 0 else -1) * touched
 
 
 # -- the loop tree ---------------------------------------------------------------------------------
