@@ -42,7 +42,9 @@ def _bounded(x: Node) -> Node:
 
 
 def _unary(values: list[Node], n: Sequence[int]) -> Node:
-    return _bounded(getattr(EMIT, UNARY[n[1] % len(UNARY)])(_pick(values, n[0])))
+    x, name = _pick(values, n[0]), UNARY[n[1] % len(UNARY)]
+    # The sign of a NaN is nobody's promise, and copysign would show it.
+    return _bounded(getattr(EMIT, name)(EMIT.absolute(x) if name == "sqrt" else x))
 
 
 def _fitting(x: Node, y: Node) -> Node:
@@ -83,6 +85,63 @@ def _reduce(values: list[Node], n: Sequence[int]) -> Node:
     return _bounded(result)
 
 
+def _weighted(values: list[Node], n: Sequence[int]) -> Node:
+    """Sum ``x`` over one axis with weights that are sums over another: forces, attention."""
+    x = _pick(values, n[0])
+    rank = len(x.shape)
+    if rank < 2 or x.size == 0:
+        return _unary(values, n)
+    inner, outer = n[1] % rank, n[2] % rank
+    weight = _bounded(EMIT.sum(EMIT.square(x), axis=(inner,), keepdims=True))
+    return _bounded(EMIT.sum(EMIT.multiply(x, weight), axis=(outer,), keepdims=bool(n[1] & 8)))
+
+
+def _stencil(values: list[Node], n: Sequence[int]) -> Node:
+    """Add neighbours along an axis: the same value read at shifted windows."""
+    x = _pick(values, n[0])
+    rank = len(x.shape)
+    if not rank or x.shape[n[1] % rank] < 3:
+        return _unary(values, n)
+    axis = n[1] % rank
+    size = tuple(s - 2 if i == axis else s for i, s in enumerate(x.shape))
+    parts = [
+        EMIT.slice(x, start=tuple(k if i == axis else 0 for i in range(rank)), size=size,
+                   step=(1,) * rank)
+        for k in range(3)
+    ]  # fmt: skip
+    return _bounded(EMIT.subtract(EMIT.add(parts[0], parts[2]), parts[1]))
+
+
+def _position(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    axis = n[2] % max(len(x.shape), 1)
+    if not x.shape or x.shape[axis] == 0:
+        return _unary(values, n)
+    found = getattr(EMIT, ("argmax", "argmin")[n[1] % 2])(x, axis=(axis,), keepdims=bool(n[1] & 8))
+    return _bounded(EMIT.cast(found, dtype=x.dtype.str))
+
+
+def _scan(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    if not x.shape:
+        return _unary(values, n)
+    name = ("cumsum", "cummax", "cummin")[n[1] % 3]
+    return _bounded(getattr(EMIT, name)(x, axis=n[2] % len(x.shape)))
+
+
+def _padded(values: list[Node], n: Sequence[int]) -> Node:
+    """Pad every axis, with a constant or with a value that has to be computed."""
+    x = _pick(values, n[0])
+    rank = len(x.shape)
+    if not rank:
+        return _unary(values, n)
+    low = tuple((n[1] >> a) & 1 for a in range(rank))
+    high = tuple((n[2] >> a) & 3 for a in range(rank))
+    total = EMIT.sum(x, axis=tuple(range(rank)), keepdims=False)
+    return EMIT.pad(x, _bounded(total) if n[1] & 16 else EMIT.constant(0.0, x.dtype), low=low,
+                    high=high)  # fmt: skip
+
+
 def _softmax(values: list[Node], n: Sequence[int]) -> Node:
     x = _pick(values, n[0])
     if not x.shape or x.shape[n[1] % len(x.shape)] == 0:
@@ -95,9 +154,12 @@ def _softmax(values: list[Node], n: Sequence[int]) -> Node:
 def _movement(values: list[Node], n: Sequence[int]) -> Node:
     x = _pick(values, n[0])
     rank = len(x.shape)
-    match n[1] % 6:
+    match n[1] % 7:
         case 0:
             return EMIT.permute(x, axes=tuple(reversed(range(rank))))
+        case 6 if rank:
+            turn = n[2] % rank
+            return EMIT.permute(x, axes=(*range(turn, rank), *range(turn)))
         case 1:
             return EMIT.reshape(x, shape=(x.size,))
         case 2:
@@ -123,7 +185,16 @@ def _update(values: list[Node], n: Sequence[int]) -> Node:
         return _unary(values, n)
     size = tuple(max(s - 2, 0) for s in x.shape)
     start = tuple(min(1, s - z) for s, z in zip(x.shape, size, strict=True))
-    region = {"start": start, "size": size, "step": (1,) * len(size)}
+    step = [1] * len(size)
+    if n[1] & 1:  # one axis backwards, or every other element of it
+        axis = n[2] % len(size)
+        backwards = n[1] & 2 or not size[axis]
+        step[axis] = -1 if backwards else 2
+        begin = start[axis] + max(size[axis] - 1, 0) if backwards else start[axis]
+        start = (*start[:axis], begin, *start[axis + 1 :])
+        if not backwards:
+            size = (*size[:axis], (size[axis] + 1) // 2, *size[axis + 1 :])
+    region = {"start": start, "size": size, "step": tuple(step)}
     inner = EMIT.multiply(EMIT.slice(x, **region), 0.5)
     return EMIT.update_slice(x, inner, **region)
 
@@ -138,7 +209,7 @@ def _product(values: list[Node], n: Sequence[int]) -> Node:
 
 RULES: tuple[Rule, ...] = (
     _unary, _binary, _binary, _select, _reduce, _reduce, _softmax, _movement, _movement, _update,
-    _product,
+    _product, _weighted, _stencil, _position, _scan, _padded,
 )  # fmt: skip
 
 # Two dtypes make 300 programs a run; `make fuzz` has a profile with many more examples.
@@ -158,7 +229,7 @@ def build(shape: tuple[int, ...], program: Sequence[Sequence[int]], dtype: str) 
         value = RULES[rule % len(RULES)](values, numbers)
         if value.size <= 20_000 and len(value.shape) <= 5:
             values.append(value)
-    return Graph(inputs, [values[-1], values[len(values) // 2]])
+    return Graph(inputs, [values[-1], values[-len(values) // 3], values[len(values) // 2]])
 
 
 def arrays(graph: Graph, seed: int) -> list[Array]:

@@ -76,3 +76,28 @@ def test_errors_are_of_numpys_classes() -> None:
     x = tj.asarray(np.zeros((3, 4)))
     with pytest.raises(IndexError, match="broadcast"):
         x[[0, 1], [0, 1, 2]]
+
+
+def test_reduction_inside_one_over_an_axis_of_the_same_extent() -> None:
+    """The inner sum ran over the axis of the loop around it: forces came out wrong."""
+
+    def forces(points: Any, mass: Any) -> Any:
+        apart = points[None] - points[:, None]
+        square = (apart**2).sum(-1) + 1e-3
+        return (apart * (mass[None, :, None] / square[..., None] ** 1.5)).sum(1)
+
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 5, 37):
+        for axes in (3, 5, 7):
+            agree(forces, rng.normal(size=(count, axes)), rng.uniform(1, 2, count))
+
+
+def test_reduction_in_two_places_of_one_kernel_compiles() -> None:
+    """Inside another reduction and beside it: giving it axes of its own went on forever."""
+
+    def both(x: Any, y: Any) -> tuple[Any, Any]:
+        angle = np.arctan2(x, y.max(1, keepdims=True))
+        return np.clip(angle, -4, 4).max(0), angle
+
+    rng = np.random.default_rng(0)
+    agree(both, rng.normal(size=(3, 21)), rng.normal(size=(3, 17)))

@@ -60,25 +60,33 @@ def _check_shadowing(kernel: Kernel) -> None:
     must be its own.
     """
     parallel = set(kernel.parallel)
-    wrong: list[int] = []
-    for position, expr in enumerate(kernel.exprs):
-        if isinstance(expr, Reduce) and not expr.axes <= parallel:
-            others = _other_axes(kernel, position)
-            if others & set(expr.over):
-                wrong.append(position)
+    around = _axes_around(kernel)
+    wrong = [
+        position
+        for position, expr in enumerate(kernel.exprs)
+        if isinstance(expr, Reduce)
+        and not expr.axes <= parallel
+        and not around[position].isdisjoint(expr.over)
+    ]
     if wrong:
         raise Shadowed(wrong)
 
 
-def _other_axes(kernel: Kernel, position: int) -> set[int]:
-    """Return the axes that loops outside the body of a reduction run over."""
-    axes: set[int] = set(kernel.parallel)
+def _axes_around(kernel: Kernel) -> list[set[int]]:
+    """Return, for each expression, the axes of the stores and reductions that it is part of.
+
+    Only those: the same reduction may stand in two of them, and has the same axes in both.
+    """
+    around = [set(kernel.parallel) for _ in kernel.exprs]
     for store in kernel.stores:
-        axes |= {a for a, s in enumerate(kernel.accesses[store.access].strides) if s}
-    for number, expr in enumerate(kernel.exprs):
-        if isinstance(expr, Reduce) and number > position:
-            axes |= set(expr.over)
-    return axes
+        strides = kernel.accesses[store.access].strides
+        around[store.value] |= {a for a, s in enumerate(strides) if s}
+    for position in reversed(range(len(kernel.exprs))):
+        expr = kernel.exprs[position]
+        over = expr.over if isinstance(expr, Reduce) else ()
+        for below in operands(expr):
+            around[below] |= around[position].union(over)
+    return around
 
 
 # -- merging axes ----------------------------------------------------------------------------------
