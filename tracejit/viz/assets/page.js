@@ -233,6 +233,7 @@
     for (const button of $("steps").querySelectorAll("button")) {
       const id = chosen && (chosen.step || g.nodes.get(chosen.node).step);
       button.setAttribute("aria-current", String(button.dataset.step === id));
+      if (button.dataset.step === id) button.scrollIntoView({ block: "nearest" });
     }
   }
 
@@ -315,7 +316,7 @@
     const same = s.code === null ? 0 : f.steps.filter((o) => o.code === s.code).length - 1;
     const facts = [`${plural(s.ops, "op")} fused`, `reads ${bytes(sum(s.reads))}`, `writes ${bytes(sum(s.writes))}`];
     if (code) facts.push(`compiled for ${code.target} in ${time(code.seconds)}`);
-    const tabs = [["loops", s.kind === "NumPy" ? "Call" : "Loop nest"]];
+    const tabs = [["loops", { NumPy: "Call", matrix: "Product" }[s.kind] || "Loop nest"]];
     if (code) tabs.push(["llvm", "LLVM IR"], ["assembly", "Assembly"]);
     tabs.push(["buffers", "Buffers"], ["ops", "Ops"], ["source", "Source"]);
     if (!tabs.some(([id]) => id === state.tab)) state.tab = "loops";
@@ -394,7 +395,7 @@
       ["[ ]", "previous, next step"], ["o", "open or close the chosen step"], ["e c", "open, close all"], ["+ − 0", "zoom, show everything"], ["← ↑ ↓ →", "move"], ["Esc", "back to this"]];
     const marks = [[sample("input", "x"), "argument"], [sample("output", "output"), "result"], [sample("data", "data"), "array in the program"],
       [sample("constant", "0.5"), "constant"], [sample("index", "index"), "index along an axis"], [sample("view", "permute"), "view: costs nothing"],
-      [boxSample("loop k0"), "kernel; one colour is one piece of machine code"], [boxSample("matrix k1"), "matrix kernel"], [boxSample("NumPy"), "step through NumPy"]];
+      [boxSample("loop k0"), "kernel; steps with the same machine code share a colour"], [boxSample("matrix k1"), "matrix kernel"], [boxSample("NumPy"), "step through NumPy"]];
     const about = data.about ? `<p class="soft">${esc(data.about)}</p>` : "";
     return `<h2>${esc(g.graph.graph.title)}</h2>${about}<p class="soft">Choose a step or a value to see what it computes and the code it became.</p>` +
       `<h3>shapes</h3><div id="legend">${marks.map(([m, t]) => m + `<span>${t}</span>`).join("")}</div>` +
