@@ -122,14 +122,6 @@ def _position(values: list[Node], n: Sequence[int]) -> Node:
     return _bounded(EMIT.cast(found, dtype=x.dtype.str))
 
 
-def _scan(values: list[Node], n: Sequence[int]) -> Node:
-    x = _pick(values, n[0])
-    if not x.shape:
-        return _unary(values, n)
-    name = ("cumsum", "cummax", "cummin")[n[1] % 3]
-    return _bounded(getattr(EMIT, name)(x, axis=n[2] % len(x.shape)))
-
-
 def _padded(values: list[Node], n: Sequence[int]) -> Node:
     """Pad every axis, with a constant or with a value that has to be computed."""
     x = _pick(values, n[0])
@@ -218,7 +210,7 @@ def _product(values: list[Node], n: Sequence[int]) -> Node:
 
 RULES: tuple[Rule, ...] = (
     _unary, _binary, _binary, _select, _reduce, _reduce, _softmax, _movement, _movement, _update,
-    _product, _scan,
+    _product, _scan, _weighted, _stencil, _position, _padded,
 )  # fmt: skip
 
 # Two dtypes make 300 programs a run; `make fuzz` has a profile with many more examples.
