@@ -385,6 +385,11 @@ class KernelEmitter:
                 state = state[a.block_width :]
             return following
 
+        if nest.vector == axis and self.scan is not None and self.scan.takes_totals:
+            # Totals are of whole blocks, which are whole steps.
+            vector = Vector(axis, self.lanes, self.unroll)
+            step = self.lanes * self.unroll
+            return self.b.loop(start, stop, step, carried, lambda i, c: body(vector, i, list(c)))
         if nest.vector == axis:
             return self._vector_loop(axis, start, stop, carried, body)
         return self.b.loop(start, stop, 1, carried, lambda i, c: body(scope.vector, i, list(c)))

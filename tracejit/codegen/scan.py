@@ -198,6 +198,11 @@ class ScanLoop:
     def _combine(self, earlier: Values, later: Values) -> Values:
         return [self.scanner.combine(self.b, x, y) for x, y in zip(earlier, later, strict=True)]
 
+    @property
+    def takes_totals(self) -> bool:
+        """Whether the pass being written stores the totals of blocks, and nothing else."""
+        return self.blocks is not None and self.blocks.totals
+
     # -- the loop ------------------------------------------------------------------------------
 
     def belongs(self, nest: Nest) -> bool:
@@ -213,14 +218,13 @@ class ScanLoop:
         self.copies = vector.unroll if vector is not None and across else 1
         self.active = True
         start, stop, state = const(0, I64), self.emitter.extents[axis], self._start()
-        totals = self.blocks is not None and self.blocks.totals
         if self.blocks is not None:
             size = const(SCAN_BLOCK, I64)
             start = b.mul(self.blocks.begin, size)
             stop = b.intrinsic("smin", I64, b.mul(self.blocks.end, size), stop)
-            if not totals:
+            if not self.takes_totals:
                 state = self._total_before(self.blocks, scope)
-        if totals or self.scanner.blockwise:
+        if self.takes_totals or self.scanner.blockwise:
             self._by_blocks(nest, axis, start, stop, scope, state)
         else:
             self.emitter.steps(nest, axis, start, stop, [], scope, state)
@@ -241,13 +245,12 @@ class ScanLoop:
                 return []
             return self._combine(before, total)
 
-        totals = self.blocks is not None and self.blocks.totals
-        b.loop(start, stop, SCAN_BLOCK, [] if totals else state, block)
+        b.loop(start, stop, SCAN_BLOCK, [] if self.takes_totals else state, block)
 
     def body(self, nest: Nest, scope: Scope, state: Values) -> Values:
         """Write one step of the loop; return the next state."""
         self.state = state
-        if self.blocks is not None and self.blocks.totals:
+        if self.takes_totals:
             self.emitter.prepare(scope, [self.position])
         else:
             self.emitter.block(nest.body, scope, ())
