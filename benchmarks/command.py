@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.print_results(document, console)
     if given.write:
         page.write(document, PAGE)
-        plots.draw(document, PAGE.parent / "performance")
+        plots.draw(document, PAGE.parent / "performance", ("svg",))
     if old is None:
         return 0
     changes = compare.compare(document, old)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .report import cell, peers_of, summary, time_text
+from .report import cell, load_text, peers_of, summary, time_text
 from .results import Result, level_ratio, levels, read
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -72,11 +72,13 @@ def text(document: dict[str, Any]) -> str:
     parts = [
         f"{machine['processor']}, level `{machine['isa']}`, {machine['threads']} of "
         f"{machine['cpus']} CPUs, Python {machine['python']}; {options['rounds']} rounds of "
-        f"{options['samples']} samples. {document['date']}. {versions}.",
+        f"{options['samples']} samples{load_text(machine)}. {document['date']}. {versions}.",
         table(["limit", "measured"], [[k, f"{v:.1f}"] for k, v in machine["figures"].items()]),
         "## Against each peer",
+        "![times of the peers, as multiples of tracejit's](performance/peers.svg)",
         main_table(rows),
         "\n".join(f"- {line}" for line in summary(rows)),
+        "![the rows under the machine's roofline](performance/roofline.svg)",
         "## Compile time",
         compile_table(rows),
     ]

@@ -16,8 +16,10 @@ from .results import Result, read, roof
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 
-def draw(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Write both charts as PNG and SVG into ``folder``; raises ImportError without matplotlib."""
+def draw(
+    document: dict[str, Any], folder: Path, kinds: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Write both charts into ``folder``; raises ImportError without matplotlib."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.fonttype"] = "none"
@@ -30,7 +32,7 @@ def draw(document: dict[str, Any], folder: Path) -> list[Path]:
         ("peers", bars(plt, rows)),
         ("roofline", roofline(plt, rows, document["machine"])),
     ):
-        for kind in ("png", "svg"):
+        for kind in kinds:
             path = folder / f"{name}.{kind}"
             metadata = {"Date": None} if kind == "svg" else None
             figure.savefig(path, bbox_inches="tight", dpi=120, metadata=metadata)

@@ -130,11 +130,18 @@ def summary(rows: Sequence[Result]) -> list[str]:
     return lines
 
 
+def load_text(machine: dict[str, Any]) -> str:
+    """Say how busy the machine was before the run, where that is known."""
+    load = machine.get("load")
+    return "" if load is None else f", load average {load:.1f} at the start"
+
+
 def print_results(document: dict[str, Any], console: Console) -> None:
     """Print a results file as tables."""
     rows, machine = read(document), document["machine"]
     console.print(
-        f"{machine['processor']}, {machine['isa']}, {machine['threads']} of {machine['cpus']} CPUs",
+        f"{machine['processor']}, {machine['isa']}, {machine['threads']} of {machine['cpus']} CPUs"
+        f"{load_text(machine)}",
         highlight=False,
     )
     figures = Table(show_header=False, box=None)

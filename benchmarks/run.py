@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import tempfile
@@ -62,6 +63,7 @@ def _run(
     options: Options, workers: dict[str, Process], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     started = time.perf_counter()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # what others do here
     progress("start", 0)
     versions = {name: worker.ask(0) for name, worker in workers.items()}
     progress("bandwidth and peak", 0)
@@ -86,6 +88,7 @@ def _run(
             "threads": options.threads,
             "cpus": threads.available(),
             "python": platform.python_version(),
+            "load": load,
             "figures": figures,
         },
         "implementations": {
