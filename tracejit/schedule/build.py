@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from tracejit.errors import InternalError
 from tracejit.graph.node import Node
 from tracejit.ops.table import Fact
 from tracejit.schedule.fusion import Cluster, Root
@@ -221,7 +222,8 @@ class KernelBuilder:
 
 def build(cluster: Cluster, place: Callable[[Node], Place | None]) -> Kernel:
     """Return the kernel of ``cluster``, with its loops arranged."""
-    while True:
+    # Each round gives some reductions axes of their own, so there is at most one a reduction.
+    for _ in range(len(cluster.reduced) + 1):
         builder = KernelBuilder(cluster, place)
         kernel = builder.build()
         try:
@@ -229,6 +231,7 @@ def build(cluster: Cluster, place: Callable[[Node], Place | None]) -> Kernel:
         except Shadowed as clash:
             for position in clash.reductions:
                 _rename(cluster, builder.reductions[position])
+    raise InternalError("reductions of a kernel shadow each other's axes")
 
 
 def _rename(cluster: Cluster, node: Node) -> None:
