@@ -280,8 +280,10 @@ class Fuser:
         if cluster.shares_rows and flops > 16:
             return False  # such a scan reads its operand twice
         extra = (len(maps) - 1) * flops
-        if node not in self.statistics:
-            extra += sum((_repeats(index, cluster) - 1) * flops for index in maps)
+        for index in maps:
+            # Along the outer loops a statistic is computed once for each of its elements.
+            if node not in self.statistics or not _axes(index) <= cluster.parallel:
+                extra += (_repeats(index, cluster) - 1) * flops
         if extra and cluster.recompute + extra > MAX_RECOMPUTE:
             return False
         cluster.recompute += extra
@@ -321,11 +323,25 @@ class Fuser:
             return None
         if not _worth_rows(node, rows, last):
             return None
+        if not _axes(index) <= last.parallel and not self._check_repeats(node, index, last):
+            return None
         if stored:
             if not _covers(node, maps, last):
                 return None
             self._store_in(node, last, index)
         return last
+
+    def _check_repeats(self, node: Node, index: Map, cluster: Cluster) -> bool:
+        """Whether a reduction inside the loops of others is cheap enough to run in each of them.
+
+        The weights of attention, Σ_d q·k, are the same for all columns of Σ_k weight·v.
+        """
+        trips = node.inputs[0].size // max(node.size, 1)
+        extra = (_repeats(index, cluster) - 1) * trips * native.cost(node)
+        if cluster.recompute + extra > MAX_RECOMPUTE:
+            return False
+        cluster.recompute += extra
+        return True
 
     def _place_scan(self, node: Node) -> None:
         """Store a scan by a kernel of its own, which may compute its operand too."""
