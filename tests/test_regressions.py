@@ -116,3 +116,16 @@ def test_weights_of_attention_are_not_summed_again_for_each_column() -> None:
     agree(attention, *arguments)
     kernels = tj.trace(attention, *arguments).schedule.kernels
     assert max(sum(isinstance(e, Reduce) for e in k.exprs) for k in kernels) == 1
+
+
+def test_lstsq_and_svd_give_what_numpy_gives() -> None:
+    """np.linalg.lstsq(a, b)[0] was the first element; np.linalg.svd was the reduced one."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(6, 4)), rng.normal(size=6)
+    agree(lambda a, b: np.linalg.lstsq(a, b)[:2], a, b)
+    agree(lambda a, b: np.linalg.lstsq(a, b, rcond=None)[0], a, np.stack([b, b], 1))
+    agree(lambda a, b: np.linalg.lstsq(a.T, b[:4])[:2], a, b)
+    agree(lambda a: np.linalg.svd(a, compute_uv=False), a)
+    agree(lambda a: np.linalg.svd(a[:4])[1], a)
+    with pytest.raises(ValueError, match="full_matrices"):
+        tj.jit(lambda a: np.linalg.svd(a))(a)

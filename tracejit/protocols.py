@@ -269,8 +269,8 @@ _SUBMODULES: dict[Any, tuple[Any, str]] = {
     np.linalg: (
         linalg,
         """
-        cholesky cond cross det diagonal eig eigh eigvals eigvalsh inv lstsq matmul matrix_norm
-        matrix_power matrix_rank matrix_transpose multi_dot norm outer pinv qr slogdet solve svd
+        cholesky cond cross det diagonal eig eigh eigvals eigvalsh inv matmul matrix_norm
+        matrix_power matrix_rank matrix_transpose multi_dot norm outer pinv qr slogdet solve
         svdvals tensordot trace vecdot vector_norm
         """,
     ),
@@ -315,6 +315,27 @@ def _select(conditions: Any, choices: Any, default: Any = 0) -> Tensor:
     return gather.select(conditions, choices, default)
 
 
+def _svd(
+    a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: Any = False
+) -> Any:
+    if not compute_uv:
+        return linalg.svdvals(a)
+    return linalg.svd(a, full_matrices=full_matrices and a.shape[-1] != a.shape[-2])
+
+
+def _lstsq(a: Any, b: Any, rcond: None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return solution, residuals, rank and singular values, as for a matrix of full rank."""
+    if rcond is not None:
+        raise TypeError("lstsq of tensors takes rcond=None")
+    solution, b = linalg.lstsq(a, b), lift(b)
+    if a.shape[0] > a.shape[1]:
+        apart = elementwise.abs(b - products.matmul(a, solution)) ** 2
+        residuals = movement.reshape(reductions.sum(apart, axis=0), (-1,))
+    else:
+        residuals = creation.zeros(0, dtype=linalg.svdvals(a).dtype)
+    return solution, residuals, linalg.matrix_rank(a), linalg.svdvals(a)
+
+
 def _array_repr(x: Any, *_: Any, **__: Any) -> str:
     return repr(x)
 
@@ -326,6 +347,8 @@ _OWN: dict[Any, Callable[..., Any]] = {
     np.put_along_axis: _put_along_axis,
     np.fill_diagonal: _fill_diagonal,
     np.select: _select,
+    np.linalg.svd: _svd,
+    np.linalg.lstsq: _lstsq,
     np.array_repr: _array_repr,
     np.array_str: _array_repr,
 }
