@@ -7,6 +7,7 @@ an answer: the caller warns once and interprets it.
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -164,18 +165,26 @@ def evaluate(nodes: Sequence[Node]) -> list[Array]:
     """Return the values of ``nodes``, whose leaves are all data."""
     graph = Graph((), nodes)
     if config.disable_jit():
-        return run_graph(graph, ())
+        return _interpret(graph)
     key, leaves = _structure(graph)
     try:
         executable = _planned(key, graph, leaves)
         if executable is None:
-            return run_graph(graph, ())
+            return _interpret(graph)
     except UserError:
         raise
     except Exception as error:  # any failure of ours must not cost the user the answer
         warn_interpreted(error)
         return run_graph(graph, ())
     return executable.run([cast(Array, leaf.value) for leaf in leaves])
+
+
+def _interpret(graph: Graph) -> list[Array]:
+    started = time.perf_counter()
+    values = run_graph(graph, ())
+    if monitor.active is not None:
+        monitor.active.interpreted += time.perf_counter() - started
+    return values
 
 
 def _planned(key: Any, graph: Graph, leaves: Sequence[Node]) -> Executable | None:

@@ -32,10 +32,11 @@ class Recording:
     """The runs of a block of code, by executable, in the order of their first run.
 
     With ``everything``, graphs are compiled even where interpreting them is cheaper: a drawing of
-    a program should have all of it.
+    a program should have all of it. ``interpreted`` is the seconds spent in NumPy instead.
     """
 
     everything: bool = False
+    interpreted: float = 0.0
     runs: dict[int, Run] = field(default_factory=dict[int, Run])
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -58,15 +58,18 @@ class _Kernels:
 
 
 def print_report(
-    first: Sequence[Run], warm: Sequence[Run], seconds: float, compiled: float, interpreted: float
+    runs: Sequence[Run],
+    seconds: float,
+    compiled: tuple[float, float],
+    interpreted: tuple[float, float],
 ) -> None:
     """Print kernels, memory and times of a program run.
 
     ``seconds`` is the first run with compilation; ``compiled`` and ``interpreted`` are the same
-    program again, warm and op by op in NumPy.
+    program again, warm and op by op in NumPy: the seconds of all of it, and of its graphs.
     """
     console = Console()
-    kernels = _Kernels(first)
+    kernels = _Kernels(runs)
     table = Table(title="Kernels", title_justify="left")
     for column in ("kind", "fused ops", "instructions"):
         table.add_column(column)
@@ -88,23 +91,17 @@ def print_report(
         console.print(table)
     else:
         console.print("Kernels: no kernel was compiled; interpreting these graphs costs less.")
-    console.print(_summary(first, warm, kernels, (seconds, compiled, interpreted)))
+    console.print(_summary(runs, kernels, seconds))
+    console.print(_times(compiled, interpreted))
 
 
-def _summary(
-    first: Sequence[Run],
-    warm: Sequence[Run],
-    kernels: _Kernels,
-    times: tuple[float, float, float],
-) -> Table:
-    seconds, compiled, interpreted = times
+def _summary(runs: Sequence[Run], kernels: _Kernels, seconds: float) -> Table:
     codes = [c for c in kernels.codes.values() if c is not None]
-    arena = max((r.executable.schedule.arena.nbytes for r in first), default=0)
-    intermediates = max((r.executable.schedule.intermediates for r in first), default=0)
-    native = sum(r.seconds for r in warm)
+    arena = max((r.executable.schedule.arena.nbytes for r in runs), default=0)
+    intermediates = max((r.executable.schedule.intermediates for r in runs), default=0)
     table = Table(show_header=False, box=None)
     table.add_row(
-        "kernels", f"{len(codes)} compiled for {sum(r.calls for r in first)} runs of graphs"
+        "kernels", f"{len(codes)} compiled for {sum(r.calls for r in runs)} runs of graphs"
     )
     table.add_row("instruction set", ", ".join(sorted({c.target.name for c in codes})) or "none")
     table.add_row(
@@ -112,10 +109,18 @@ def _summary(
     )
     table.add_row("compile time", time_text(sum(c.seconds for c in codes)))
     table.add_row("first run", f"{time_text(seconds)} with tracing and compilation")
-    table.add_row("again", f"{time_text(compiled)}, of which kernels {time_text(native)}")
-    table.add_row(
-        "interpreted", f"{time_text(interpreted)} op by op in NumPy ({interpreted / compiled:.1f}×)"
-    )
+    return table
+
+
+def _times(compiled: tuple[float, float], interpreted: tuple[float, float]) -> Table:
+    """Return the program's run time, compiled (warm) against interpreted."""
+    table = Table(title="Run time", title_justify="left")
+    table.add_column("")
+    for column in ("compiled", "interpreted by NumPy", "ratio"):
+        table.add_column(column, justify="right")
+    for name, fast, slow in zip(("program", "its graphs"), compiled, interpreted, strict=True):
+        ratio = f"{slow / fast:.1f}×" if fast else "—"
+        table.add_row(name, time_text(fast), time_text(slow), ratio)
     return table
 
 
