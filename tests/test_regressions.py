@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -129,3 +130,16 @@ def test_lstsq_and_svd_give_what_numpy_gives() -> None:
     agree(lambda a: np.linalg.svd(a[:4])[1], a)
     with pytest.raises(ValueError, match="full_matrices"):
         tj.jit(lambda a: np.linalg.svd(a))(a)
+
+
+def test_scan_of_rows_after_a_total_compiles() -> None:
+    """The total leaves no parallel axis: the scan's loop must still be a nest of its own."""
+
+    def capped(x: Any) -> Any:
+        return np.maximum.accumulate(np.minimum(np.sign(x)[::-2, ::2], x.min(0).sum()), 1)
+
+    x = np.random.default_rng(0).normal(size=(33, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agree(capped, x)
+        agree(lambda x: np.cumsum(x - x.min(0).sum(), 0), x)

@@ -264,6 +264,10 @@ class _Tree:
         strides = self.kernel.accesses[store.access].strides
         extra = tuple(a for a, s in enumerate(strides) if s and a not in bound)
         below = set(self._needed([store.value], frozenset()))
+        scans = {e.axis for e in (self.exprs[p] for p in below) if isinstance(e, Scan)}
+        rows = tuple(a for a in extra if a not in scans)
+        if len(rows) < len(extra):  # the loop along a scan is a nest of its own
+            extra = rows or extra
         partial = [
             needs
             for p in pending
