@@ -40,13 +40,17 @@ def programs() -> dict[str, Any]:
     return {f.__name__: f for f in (elementwise, softmax, columns, total, product, running)}
 
 
+def compiled(name: str) -> Any:
+    return tj.jit(programs()[name])
+
+
 def data(rows: int = 700) -> Any:
     return np.random.default_rng(5).standard_normal((rows, 900)).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", programs())
 def test_bits_do_not_depend_on_the_number_of_threads(name: str) -> None:
-    function, x = tj.jit(programs()[name]), data()
+    function, x = compiled(name), data()
     with tj.num_threads(1):
         alone = np.asarray(function(x))
     for count in (2, 3, 8):
@@ -66,7 +70,7 @@ def test_large_kernels_are_cut_and_small_ones_are_not() -> None:
 @needs_two
 def test_workers_take_chunks() -> None:
     """Over many calls the worker has run some of the chunks (it never has to)."""
-    function, x = tj.jit(programs()["elementwise"]), data(3000)
+    function, x = compiled("elementwise"), data(3000)
     function(x)
     worker = next(t for t in threading.enumerate() if t.name == "tracejit-1")
 
@@ -84,7 +88,7 @@ def test_workers_take_chunks() -> None:
 
 
 def test_concurrent_callers_share_the_pool() -> None:
-    function, x = tj.jit(programs()["softmax"]), data()
+    function, x = compiled("softmax"), data()
     want = function(x).tobytes()
     wrong: list[int] = []
 
@@ -102,14 +106,14 @@ def test_concurrent_callers_share_the_pool() -> None:
 
 
 def _in_child(queue: Any, x: Any, want: bytes) -> None:
-    function = tj.jit(programs()["softmax"])
+    function = compiled("softmax")
     queue.put(function(x).tobytes() == want)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_computes_right() -> None:
     """The child has the pool's memory but none of its threads."""
-    function, x = tj.jit(programs()["softmax"]), data()
+    function, x = compiled("softmax"), data()
     want = function(x).tobytes()
     function(x)
     context = multiprocessing.get_context("fork")

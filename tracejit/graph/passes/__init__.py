@@ -61,8 +61,14 @@ def canonicalise(graph: Graph, *, fast_math: bool = False, verify: bool = False)
         from tracejit.graph.verify import verify as check
     else:
         check = None
+    # A pass returns the graph it was given where it changes nothing, so a second turn that finds
+    # the graph as the first one left it need not look.
+    left: dict[Pass, Graph] = {}
     for one in RELAXED if fast_math else PIPELINE:
+        if left.get(one) is graph:
+            continue
         before, graph = graph, one(graph)
+        left[one] = graph
         if check is not None:
             check(graph, after=one, before=before)
     return graph
