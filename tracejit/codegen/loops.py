@@ -71,7 +71,7 @@ class KernelEmitter:
     # -- choices -------------------------------------------------------------------------------
 
     def _choose_lanes(self, target: Target) -> int:
-        bits = [register_type(e.dtype).bits for e in self.exprs if not isinstance(e, Index)]
+        bits = [register_type(e.dtype).bits for e in self.exprs if not _is_position(e)]
         wide = max((n for n in bits if n > 1), default=8)
         return max(2, target.lanes(wide))
 
@@ -626,6 +626,11 @@ class _Accumulator:
             some = b.and_(some, b.compare("gt", self.emitter.extents[axis], const(0, I64)))
         lanes = value.type.lanes
         return b.select(b.splat(some, lanes), value, const(0.0, value.type))
+
+
+def _is_position(expr: Expr) -> bool:
+    """Whether a value counts elements: it is wide in memory, and rare beside the data."""
+    return isinstance(expr, Index) or (isinstance(expr, Reduce) and expr.op.startswith("arg"))
 
 
 def emit_kernel(kernel: Kernel, target: Target, name: str = ENTRY) -> str:
