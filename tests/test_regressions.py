@@ -143,3 +143,51 @@ def test_scan_of_rows_after_a_total_compiles() -> None:
         warnings.simplefilter("error")
         agree(capped, x)
         agree(lambda x: np.cumsum(x - x.min(0).sum(), 0), x)
+
+
+counter = 0
+table: Any = None
+
+
+def test_assigning_a_global_or_a_closure_variable_is_refused() -> None:
+    """``counter += 1`` would run once, while tracing."""
+
+    @tj.jit
+    def counts(x: Any) -> Any:
+        global counter
+        counter += 1
+        return x + 1
+
+    calls = 0
+
+    @tj.jit
+    def counts_in_closure(x: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return x + 1
+
+    with pytest.raises(TraceError, match="assigns the outer variable 'counter'"):
+        counts(np.ones(3))
+    with pytest.raises(TraceError, match="assigns the outer variable 'calls'"):
+        counts_in_closure(np.ones(3))
+
+
+def test_a_table_made_on_first_use_is_allowed() -> None:
+    @tj.jit
+    def looks_up(x: Any) -> Any:
+        global table
+        if table is None:
+            table = np.arange(3.0)
+        return x + table
+
+    np.testing.assert_array_equal(looks_up(np.ones(3)), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(looks_up(np.zeros(3)), [0.0, 1.0, 2.0])
+
+
+def test_zero_steps_and_parts_raise_as_numpy_does() -> None:
+    with pytest.raises(ZeroDivisionError):
+        tj.arange(0, 5, 0)
+    with pytest.raises(ZeroDivisionError):
+        tj.split(tj.arange(6), 0)
+    with pytest.raises(IndexError):
+        tj.tensordot(tj.ones((2, 2)), tj.ones((2, 2)), axes=5)

@@ -87,6 +87,10 @@ class RangeError(UserError, OverflowError):
     """A Python integer does not fit the dtype it is combined with."""
 
 
+class DivisionError(ValueArgumentError, ZeroDivisionError):
+    """A step or a number of parts is zero (NumPy divides by it)."""
+
+
 class TraceError(UserError, TypeError):
     """Python asked for the value of a traced tensor, or used a tracer after its trace ended."""
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracejit.errors import TraceError, UserError, ValueArgumentError
-from tracejit.frontend.effects import check_effects
+from tracejit.frontend.effects import check_effects, outer_bindings
 from tracejit.frontend.names import definition, name_of, parameter
 from tracejit.frontend.scalars import ScalarTensor, WeakScalar
 from tracejit.frontend.signature import ArrayKey, is_array, leaf_key, runs_in_place
@@ -258,8 +258,9 @@ def trace_function(
             for node, leaf, key in zip(inputs, leaves, keys, strict=True)
         ]
         args, kwargs = unflatten(tree, handles)
+        bindings = outer_bindings(function)
         result = _called(function, args, kwargs)
-        check_effects(function, trace, tree, handles, (args, kwargs), result)
+        check_effects(function, trace, tree, handles, (args, kwargs), result, bindings)
         returned, result_tree = flatten(result)
         collector = _Collector(inputs, handles, trace)
         sources = [collector.returned(leaf) for leaf in returned]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
@@ -31,8 +31,12 @@ def check_effects(
     handles: Sequence[Tensor],
     arguments: Any,
     result: Any,
+    bindings: Mapping[str, Any],
 ) -> None:
-    """Raise TraceError where the run of ``function`` did something that will not repeat."""
+    """Raise TraceError where the run of ``function`` did something that will not repeat.
+
+    ``bindings`` are the ``outer_bindings`` from before the run.
+    """
     if inspect.isgenerator(result) or inspect.iscoroutine(result):
         raise TraceError(
             f"{trace.name} returns a generator, which runs after the trace has ended",
@@ -49,6 +53,31 @@ def check_effects(
                 hint=f"return the value from {trace.name} and store it outside",
                 loc=_store_line(function, name) or found.node.loc or trace.loc,
             )
+    for name, value in outer_bindings(function).items():
+        # From nothing to something is a table made on first use: right to happen once.
+        if bindings.get(name) is not None and bindings[name] is not value:
+            raise TraceError(
+                f"{trace.name} assigns the outer variable {name!r}; "
+                "that happens while tracing and never again",
+                hint=f"return the new value from {trace.name} and assign it outside",
+                loc=_store_line(function, name) or trace.loc,
+            )
+
+
+def outer_bindings(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the values of the globals and closure variables that ``function`` assigns."""
+    plain = inspect.unwrap(function)
+    if not isinstance(plain, FunctionType):
+        return {}
+    assigned = {
+        instruction.argval
+        for code in _codes(plain.__code__)
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("STORE_GLOBAL", "STORE_DEREF")
+    }
+    if not assigned:
+        return {}
+    return {name: value for name, _, value in _outside(plain) if name in assigned}
 
 
 def _check_arguments(

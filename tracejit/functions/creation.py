@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracejit.errors import (
+    DivisionError,
     DTypeError,
     RangeError,
     ShapeError,
@@ -266,7 +267,7 @@ def arange(
     bounds = [_number(v, "arange") for v in (start, stop, step)]
     first, last, by = bounds
     if by == 0:
-        raise fail(ValueArgumentError, "arange: the step is zero")
+        raise fail(DivisionError, "arange: the step is zero")
     kind = as_dtype(np.result_type(*bounds) if dtype is None else dtype)
     length = _ceil_divide(last - first, by)
     if kind.kind == "b" or kind.kind == "c":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
+from tracejit.errors import ArgumentError, DivisionError, ShapeError, ValueArgumentError
 from tracejit.functions.arguments import (
     Axis,
     alias,
@@ -147,6 +147,8 @@ def split(x: Any, parts: Any, /, axis: int = 0, *, dim: int | None = None) -> li
     value = lift(x)
     if dim is None:
         place = one_axis("split", axis, value.ndim)
+        if isinstance(parts, int) and parts == 0:
+            raise fail(DivisionError, "split: into zero parts", "give at least one part")
         if isinstance(parts, int) and (parts < 1 or value.shape[place] % parts):
             raise fail(
                 ShapeError,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
+from tracejit.errors import ArgumentError, AxisError, ShapeError, ValueArgumentError
 from tracejit.functions.arguments import Axis, alias, as_index, fail, is_sequence, some_axes
 from tracejit.functions.creation import filled
 from tracejit.functions.movement import matrix_transpose, moveaxis
@@ -93,7 +93,7 @@ def tensordot(x1: Any, x2: Any, /, axes: Any = 2) -> Tensor:
     a, b = lift(x1), lift(x2)
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):
-            raise fail(ShapeError, f"tensordot: {axes} axes of shapes {a.shape} and {b.shape}")
+            raise fail(AxisError, f"tensordot: {axes} axes of shapes {a.shape} and {b.shape}")
         left: Axis = tuple(range(a.ndim - axes, a.ndim))
         right: Axis = tuple(range(axes))
     else:
