@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 import tracejit as tj
 from tracejit.errors import ShapeError
-from tracejit.runtime import entry
+from tracejit.runtime import entry, ticks
 
 pytestmark = pytest.mark.skipif(not entry.supported(), reason="other object layouts")
 
@@ -209,3 +210,43 @@ def test_entry_outlives_its_function() -> None:
     gc.collect()
     np.testing.assert_array_equal(call(a, b), a * 2 + b)
     np.testing.assert_array_equal(call(a[:4], b[:4]), a[:4] * 2 + b[:4])
+
+
+def test_counters_tell_calls_and_time_of_each_form() -> None:
+    function = scaled()
+    shapes = (4, 50_000)
+    for size in shapes:
+        for _ in range(6):
+            function(*vectors(size))
+    small, large = function._entry.counters()
+    assert (small.calls, large.calls) == (5, 5)
+    assert large.last > small.last > 0
+    assert 0 < small.ticks < large.ticks  # 4 elements take less than 50,000
+    assert large.form.executable is not small.form.executable
+    function._entry.timed = False
+    function(*vectors(4))
+    again = function._entry.counters()[0]
+    assert (again.calls, again.ticks) == (6, small.ticks)
+
+
+def test_ticks_keep_the_pace_of_the_clock() -> None:
+    ticks.start()
+    rate = ticks.seconds_per_tick()
+    if rate == 0:
+        pytest.skip("no counter")
+    before, start = ticks.now(), time.perf_counter()
+    time.sleep(0.05)
+    took = time.perf_counter() - start
+    assert (ticks.now() - before) * rate == pytest.approx(took, rel=0.05)
+
+
+def test_every_nth_call_is_deoptimised() -> None:
+    function, (a, b) = scaled(), vectors()
+    function(a, b)
+    function._entry.deoptimise_every(3)
+    for _ in range(9):
+        np.testing.assert_array_equal(function(a, b), a * 2 + b)
+    assert native_calls(function) == 6
+    function._entry.deoptimise_every(0)
+    function(a, b)
+    assert native_calls(function) == 7

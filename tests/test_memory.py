@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import threading
@@ -124,3 +125,19 @@ def test_threads_allocate_and_free_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_poison_overwrites_memory_before_and_after_use() -> None:
+    state = memory.pool().state
+    state[Memory.POISON] = 1
+    try:
+        x = new()
+        assert np.isnan(x).all()
+        x[:] = 3
+        address, nbytes = x.ctypes.data, x.nbytes
+        del x
+        left = (ctypes.c_uint8 * nbytes).from_address(address)
+        # The first words link the block into its bin.
+        assert np.frombuffer(left, np.uint8)[64:].min() == 0xFF
+    finally:
+        state[Memory.POISON] = 0

@@ -1,14 +1,17 @@
 """Settings from the environment: read once, checked once, overridable for a stretch of code.
 
-=====================  ====================================================  ===============
-variable               value                                                 default
-=====================  ====================================================  ===============
-TRACEJIT_ISA           a level of ``codegen/target.py`` (``avx2``, …)        the machine's
-TRACEJIT_DISABLE_JIT   0 or 1: run everything in the NumPy interpreter       0
-TRACEJIT_CACHE_DIR     a folder                                              see cache_dir
-TRACEJIT_NUM_THREADS   a positive whole number                               OMP_NUM_THREADS
-OMP_NUM_THREADS        as OpenMP has it; the first number of a list counts   the machine's
-=====================  ====================================================  ===============
+======================  ====================================================  ===============
+variable                value                                                 default
+======================  ====================================================  ===============
+TRACEJIT_ISA            a level of ``codegen/target.py`` (``avx2``, …)        the machine's
+TRACEJIT_DISABLE_JIT    0 or 1: run everything in the NumPy interpreter       0
+TRACEJIT_CACHE_DIR      a folder                                              see cache_dir
+TRACEJIT_NUM_THREADS    a positive whole number                               OMP_NUM_THREADS
+OMP_NUM_THREADS         as OpenMP has it; the first number of a list counts   the machine's
+TRACEJIT_MEMORY_CACHE   bytes kept of the memory of dead results              see memory_cache
+TRACEJIT_STRESS_DEOPT   n: every n-th native call takes the Python path       0 (none)
+TRACEJIT_STRESS_POISON  0 or 1: overwrite memory before its first use         0
+======================  ====================================================  ===============
 
 A value that is not allowed raises ``ValueArgumentError`` at the first use of any setting, not at
 ``import tracejit``: a wrong variable must not break programs that only import us. Whether the
@@ -43,6 +46,8 @@ class Settings:
     cache_dir: Path | None = None
     num_threads: int | None = None
     memory_cache: int | None = None
+    stress_deopt: int = 0
+    stress_poison: bool = False
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -60,6 +65,8 @@ class Changes(TypedDict, total=False):
     cache_dir: Path | None
     num_threads: int | None
     memory_cache: int | None
+    stress_deopt: int
+    stress_poison: bool
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:
@@ -99,15 +106,13 @@ def _threads(environ: Mapping[str, str]) -> int | None:
     return None
 
 
-def _bytes(environ: Mapping[str, str], name: str) -> int | None:
+def _count(environ: Mapping[str, str], name: str, what: str, hint: str) -> int | None:
     text = _text(environ, name)
     if not text:
         return None
     if text.isdecimal():
         return int(text)
-    raise ValueArgumentError(
-        f"{name}={text!r} is not a number of bytes", hint="give a whole number; 0 keeps nothing"
-    )
+    raise ValueArgumentError(f"{name}={text!r} is not a number of {what}", hint=hint)
 
 
 def _folder(environ: Mapping[str, str], name: str) -> Path | None:
@@ -127,7 +132,14 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         disable_jit=_flag(environ, "TRACEJIT_DISABLE_JIT"),
         cache_dir=_folder(environ, "TRACEJIT_CACHE_DIR"),
         num_threads=_threads(environ),
-        memory_cache=_bytes(environ, "TRACEJIT_MEMORY_CACHE"),
+        memory_cache=_count(
+            environ, "TRACEJIT_MEMORY_CACHE", "bytes", "give a whole number; 0 keeps nothing"
+        ),
+        stress_deopt=_count(
+            environ, "TRACEJIT_STRESS_DEOPT", "calls", "give a whole number; 0 is off"
+        )
+        or 0,
+        stress_poison=_flag(environ, "TRACEJIT_STRESS_POISON"),
     )
 
 
@@ -181,6 +193,16 @@ def memory_cache() -> int:
     """Return how many bytes of memory results may leave for the next: 1/8 of RAM, at most 1 GiB."""
     wanted = settings().memory_cache
     return _default_memory_cache() if wanted is None else wanted
+
+
+def stress_deopt() -> int:
+    """Return n where every n-th native call is to take the Python path, 0 for none (a test)."""
+    return settings().stress_deopt
+
+
+def stress_poison() -> bool:
+    """Return whether memory is overwritten with 0xFF (NaN) before its first use (a test)."""
+    return settings().stress_poison
 
 
 @lru_cache(maxsize=1)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-DRIVER, WORKER, SETUP = "driver", "worker", "setup"
+DRIVER, WORKER, SETUP, TICKS = "driver", "worker", "setup", "ticks"
 
 
 class Field(IntEnum):
@@ -73,6 +73,13 @@ declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_broadcast(ptr)
 declare i32 @sched_yield()
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+declare i64 @llvm.{COUNTER}()
+
+; A counter that runs at a constant rate.
+define i64 @ticks() {
+  %now = call i64 @llvm.{COUNTER}()
+  ret i64 %now
+}
 
 define internal i64 @field(ptr %record, i64 %index) alwaysinline {
   %address = getelementptr i64, ptr %record, i64 %index
@@ -330,7 +337,7 @@ out:
 
 
 def emit_driver(x86: bool) -> str:
-    """Return the module with ``driver``, ``worker`` and ``setup``."""
+    """Return the module with ``driver``, ``worker``, ``setup`` and ``ticks``."""
     pause = 'call void asm sideeffect "pause", ""()' if x86 else ""
     words = {f.name: int(f) for f in Field} | {p.name: int(p) for p in Pool}
     text = _TEXT
@@ -338,6 +345,8 @@ def emit_driver(x86: bool) -> str:
         text = text.replace("{" + name + "}", str(value))
     for name, spelled in {
         "RECORD": str(RECORD), "MAX_COPIED": str(MAX_COPIED), "PAUSE": pause,
+        # Elsewhere the cycle counter is for the kernel alone; this one is for programs.
+        "COUNTER": "readcyclecounter" if x86 else "readsteadycounter",
         "OPEN": "{", "CLOSE": "}",
     }.items():  # fmt: skip
         text = text.replace("{" + name + "}", spelled)

@@ -20,11 +20,13 @@ MAX_FORMS = 8
 
 
 class State(IntEnum):
-    """A function's state, in i64: how many forms there are, calls so far, then form addresses."""
+    """A function's state, in i64, ending in the addresses of its forms."""
 
-    FORMS = 0
-    CALLS = 1
-    FIRST = 2
+    FORMS = 0  # how many
+    TIMED = 1  # whether calls are timed, and not only counted
+    EVERY = 2  # send every n-th call that fits a form to the Python path; 0 for none
+    SINCE = 3  # such calls since the last one
+    FIRST = 4
 
 
 class Form(IntEnum):
@@ -43,7 +45,11 @@ class Form(IntEnum):
     SHAPE = 10  # address of the output's sizes
     ADDRESSES = 11  # offset (i64) of the pointer specifications in the form
     LARGE = 12  # whether the output's memory is recycled
-    BODY = 13  # the argument specifications
+    POISON = 13  # bytes of the arena to overwrite before use (a stress test)
+    CALLS = 14  # calls that this form has answered
+    TICKS = 15  # their time together, in ticks of the processor's counter
+    LAST = 16  # the counter at the end of the newest
+    BODY = 17  # the argument specifications
 
 
 class Argument(IntEnum):
@@ -69,7 +75,16 @@ declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 {DRIVER_TEXT}
+
+define internal void @add(ptr %block, i64 %index, i64 %amount) alwaysinline {
+  %address = getelementptr i64, ptr %block, i64 %index
+  %old = load i64, ptr %address
+  %new = add i64 %old, %amount
+  store i64 %new, ptr %address
+  ret void
+}
 
 define internal i64 @slot(ptr %block, i64 %index) alwaysinline {
   %address = getelementptr i64, ptr %block, i64 %index
@@ -302,6 +317,18 @@ next:
   %i.next = add i64 %i, 1
   br label %head
 found:
+  %every = call i64 @slot(ptr %state, i64 {EVERY})
+  %stressed = icmp ne i64 %every, 0
+  br i1 %stressed, label %stress, label %enter
+stress:
+  %since = call i64 @slot(ptr %state, i64 {SINCE})
+  %since.1 = add i64 %since, 1
+  %due = icmp sge i64 %since.1, %every
+  %since.2 = select i1 %due, i64 0, i64 %since.1
+  %since.at = getelementptr i64, ptr %state, i64 {SINCE}
+  store i64 %since.2, ptr %since.at
+  br i1 %due, label %python, label %enter
+enter:
   %needs = call i64 @slot(ptr %form, i64 {NEEDS_ARENA})
   %has.arena = icmp ne i64 %needs, 0
   br i1 %has.arena, label %take, label %go
@@ -309,14 +336,33 @@ take:
   %arena.at = getelementptr i64, ptr %form, i64 {ARENA}
   %taken = atomicrmw xchg ptr %arena.at, i64 0 acq_rel, align 8
   %got = icmp ne i64 %taken, 0
-  br i1 %got, label %go, label %python
+  br i1 %got, label %filled, label %python
+filled:
+  %poison = call i64 @slot(ptr %form, i64 {POISON})
+  %block = inttoptr i64 %taken to ptr
+  call void @llvm.memset.p0.i64(ptr %block, i8 -1, i64 %poison, i1 false)
+  br label %go
 go:
-  %arena = phi i64 [ 0, %found ], [ %taken, %take ]
-  %calls.at = getelementptr i64, ptr %state, i64 {CALLS}
-  %calls = load i64, ptr %calls.at
-  %calls.1 = add i64 %calls, 1
-  store i64 %calls.1, ptr %calls.at
+  %arena = phi i64 [ 0, %enter ], [ %taken, %filled ]
+  call void @add(ptr %form, i64 {CALLS}, i64 1)
+  %timed.i = call i64 @slot(ptr %state, i64 {TIMED})
+  %timed = icmp ne i64 %timed.i, 0
+  br i1 %timed, label %stamp, label %run
+stamp:
+  %started = call i64 @ticks()
+  br label %run
+run:
+  %begun = phi i64 [ 0, %go ], [ %started, %stamp ]
   %output = call ptr @execute(ptr %form, ptr %data, i64 %arena)
+  br i1 %timed, label %measure, label %ran
+measure:
+  %now = call i64 @ticks()
+  %took = sub i64 %now, %begun
+  call void @add(ptr %form, i64 {TICKS}, i64 %took)
+  %last.at = getelementptr i64, ptr %form, i64 {LAST}
+  store i64 %now, ptr %last.at
+  br label %ran
+ran:
   br i1 %has.arena, label %give, label %done
 give:
   %arena.at.2 = getelementptr i64, ptr %form, i64 {ARENA}

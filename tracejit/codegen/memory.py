@@ -26,6 +26,7 @@ class Memory(IntEnum):
     HITS = 3
     MISSES = 4
     RETURNED = 5  # blocks that went back to the system
+    POISON = 6  # whether to overwrite blocks when they are handed out and given back (a test)
     BINS = 16
     SIZE = 16 + 256
 
@@ -61,6 +62,15 @@ done:
 define internal void @unlock() {
   %at = call ptr @slot(i64 {LOCK})
   store atomic i64 0, ptr %at release, align 8
+  ret void
+}
+
+; Overwrite what a block held: a read of it would show as NaN, or as -1.
+define internal void @poison(ptr %block, i64 %bytes) {
+  %at = call ptr @slot(i64 {POISON})
+  %on = load i64, ptr %at
+  %size = mul i64 %on, %bytes
+  call void @llvm.memset.p0.i64(ptr %block, i8 -1, i64 %size, i1 false)
   ret void
 }
 
@@ -113,6 +123,7 @@ reuse:
   call void @count(i64 {CACHED}, i64 %minus)
   call void @count(i64 {HITS}, i64 1)
   call void @unlock()
+  call void @poison(ptr %head, i64 %bytes)
   ret ptr %head
 fresh:
   call void @count(i64 {MISSES}, i64 1)
@@ -121,7 +132,8 @@ fresh:
   br i1 %large, label %huge, label %plain
 plain:
   %block = call ptr @aligned_alloc(i64 64, i64 %bytes)
-  ret ptr %block
+  %unmade = icmp eq ptr %block, null
+  br i1 %unmade, label %out, label %made
 huge:
   %up = add i64 %bytes, 2097151
   %whole = and i64 %up, -2097152
@@ -130,9 +142,13 @@ huge:
   br i1 %failed, label %out, label %advise
 advise:
   %ignored = call i32 @madvise(ptr %area, i64 %whole, i32 14)
-  br label %out
+  br label %made
+made:
+  %new = phi ptr [ %block, %plain ], [ %area, %advise ]
+  call void @poison(ptr %new, i64 %bytes)
+  ret ptr %new
 out:
-  ret ptr %area
+  ret ptr null
 }
 
 define void @pool_free(ptr %context, ptr %block, i64 %size) {
@@ -142,6 +158,7 @@ entry:
 some:
   %bin = call i64 @bin(i64 %size)
   %bytes = call i64 @bytes(i64 %bin)
+  call void @poison(ptr %block, i64 %size)
   %index = add i64 %bin, {BINS}
   %head.at = call ptr @slot(i64 %index)
   call void @lock()

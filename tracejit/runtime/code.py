@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tracejit.codegen.driver import DRIVER, SETUP, WORKER, emit_driver
+from tracejit.codegen.driver import DRIVER, SETUP, TICKS, WORKER, emit_driver
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import LEVELS, Target
 from tracejit.runtime.loader import LoadedObject
@@ -89,7 +89,7 @@ def _runtime() -> LoadedObject:
     """Compile the driver and the pool's worker, once a process, for any x86-64 or host CPU."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     image = compile_object(emit_driver(x86), LEVELS["generic"], 2)
-    return LoadedObject(image, (DRIVER, WORKER, SETUP))
+    return LoadedObject(image, (DRIVER, WORKER, SETUP, TICKS))
 
 
 @lru_cache(maxsize=8)

@@ -14,17 +14,17 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracejit import gate
+from tracejit import config, gate
 from tracejit.codegen.driver import emit_driver
 from tracejit.codegen.entry import ENTRY, MAX_FORMS, Address, Argument, Form, State, emit_entry
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import LEVELS
 from tracejit.ops.table import Array
-from tracejit.runtime import memory, numpy_api
+from tracejit.runtime import memory, numpy_api, ticks
 from tracejit.runtime.executable import Executable, NativePlan
 from tracejit.runtime.loader import LoadedObject
 
@@ -83,12 +83,46 @@ def _code() -> LoadedObject:
     return LoadedObject(compile_object(text, LEVELS["generic"], 2), (ENTRY,))
 
 
+class Counters(NamedTuple):
+    """What one form has counted: calls, their time in ticks (inclusive), the end of the newest.
+
+    A tick is ``ticks.seconds_per_tick()`` long.
+    """
+
+    form: NativeForm
+    calls: int
+    ticks: int
+    last: int
+
+
+class NativeForm:
+    """One accepted signature: the executable that answers it, and its words in memory."""
+
+    def __init__(self, executable: Executable, words: I64Array):
+        self.executable = executable
+        self.words = words
+
+    @property
+    def calls(self) -> int:
+        """How many calls it has answered."""
+        return int(self.words[Form.CALLS])
+
+    def counters(self) -> Counters:
+        """Return calls, ticks and the stamp of the newest call."""
+        calls, taken, last = self.words[Form.CALLS : Form.LAST + 1].tolist()
+        return Counters(self, calls, taken, last)
+
+
 class NativeEntry:
     """The C function of one jitted function. ``function`` is what callers call."""
 
     def __init__(self, name: str, fallback: Callable[..., Any]):
         self._state: I64Array = np.zeros(State.FIRST + MAX_FORMS, np.int64)
+        self._state[State.TIMED] = 1
+        self._state[State.EVERY] = config.stress_deopt()
+        self._forms: list[NativeForm] = []
         self._kept: list[Any] = []
+        ticks.start()
         self._definition = _MethodDef(
             name.encode(), _code().address(ENTRY), _FASTCALL_KEYWORDS, None
         )
@@ -101,31 +135,61 @@ class NativeEntry:
 
     @property
     def calls(self) -> int:
-        """How many calls were answered without Python."""
-        return int(self._state[State.CALLS])
+        """How many calls were answered without Python, by this and earlier sets of forms."""
+        return sum(form.calls for form in self._forms)
+
+    @property
+    def forms(self) -> list[NativeForm]:
+        """The forms that are accepted now, in the order in which they are tried."""
+        return self._forms[len(self._forms) - int(self._state[State.FORMS]) :]
+
+    def counters(self) -> list[Counters]:
+        """Return what each form that is accepted now has counted; no call of the entry is made.
+
+        The numbers stand in memory that native calls add to while they hold the GIL: reading them
+        costs a microsecond and disturbs nothing.
+        """
+        return [form.counters() for form in self.forms]
+
+    @property
+    def timed(self) -> bool:
+        """Whether calls are timed; counting goes on without. Costs about 20 ns a call."""
+        return bool(self._state[State.TIMED])
+
+    @timed.setter
+    def timed(self, value: bool) -> None:
+        self._state[State.TIMED] = int(value)
+
+    def deoptimise_every(self, calls: int) -> None:
+        """Send every ``calls``-th call that fits a form to the Python path; 0 for none."""
+        self._state[State.EVERY] = calls
+        self._state[State.SINCE] = 0
 
     def clear(self) -> None:
         """Accept nothing any more; memory of old forms stays until the function dies."""
         self._state[State.FORMS] = 0
 
-    def add(self, executable: Executable, args: Sequence[Any], inputs: Sequence[int]) -> bool:
-        """Accept calls like ``args``; false where only the Python path can serve them.
+    def add(
+        self, executable: Executable, args: Sequence[Any], inputs: Sequence[int]
+    ) -> NativeForm | None:
+        """Accept calls like ``args``; None where only the Python path can serve them.
 
         ``inputs`` says which argument is each of the executable's inputs.
         """
         plan = executable.native_plan()
         count = int(self._state[State.FORMS])
         if plan is None or count >= MAX_FORMS or len(args) > MAX_ARGUMENTS:
-            return False
+            return None
         if len(plan.pointers) > MAX_POINTERS:
-            return False
+            return None
         form = _form(plan, args, inputs)
         if form is None:
-            return False
-        self._kept += [form, plan, executable, args_statics(args)]
+            return None
+        self._kept += [plan, args_statics(args)]
+        self._forms.append(NativeForm(executable, form))
         self._state[State.FIRST + count] = form.ctypes.data
         self._state[State.FORMS] = count + 1
-        return True
+        return self._forms[-1]
 
 
 def args_statics(args: Sequence[Any]) -> list[Any]:
@@ -153,9 +217,11 @@ def _form(plan: NativePlan, args: Sequence[Any], inputs: Sequence[int]) -> I64Ar
     head[Form.POOL] = plan.pool_cell
     head[Form.ARENA] = plan.arena.ctypes.data if plan.arena is not None else 0
     head[Form.NEEDS_ARENA] = int(plan.arena is not None)
+    if plan.arena is not None and config.stress_poison():
+        head[Form.POISON] = plan.arena.nbytes
     head[Form.LONG] = int(plan.long)
     large = prod(plan.shape.tolist()) * plan.dtype.itemsize >= memory.LARGE
-    head[Form.LARGE] = int(large and memory.available())
+    head[Form.LARGE] = int((large or config.stress_poison()) and memory.available())
     head[Form.DTYPE] = id(plan.dtype)
     head[Form.RANK] = len(plan.shape)
     head[Form.SHAPE] = plan.shape.ctypes.data

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from tracejit import config
 from tracejit.codegen.driver import RECORD
 from tracejit.codegen.entry import Address
 from tracejit.codegen.target import Target
@@ -107,9 +108,10 @@ class ArenaPool:
 
     def take(self) -> Array:
         with self._lock:
-            if self._free:
-                return self._free.pop()
-        return aligned_bytes(self.nbytes)
+            block = self._free.pop() if self._free else None
+        if block is None:
+            block = aligned_bytes(self.nbytes)
+        return memory.poisoned(block) if config.stress_poison() else block
 
     def give(self, block: Array) -> None:
         with self._lock:

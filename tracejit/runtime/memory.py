@@ -50,6 +50,7 @@ class _Pool:
     def __init__(self) -> None:
         self.state = np.zeros(Memory.SIZE, np.int64)
         self.state[Memory.CAP] = config.memory_cache()
+        self.state[Memory.POISON] = config.stress_poison()
         self.handler = _Handler(b"tracejit", 1)
         make = ctypes.pythonapi.PyCapsule_New
         make.restype = ctypes.py_object
@@ -88,15 +89,23 @@ def available() -> bool:
 def empty(shape: Sequence[int], dtype: np.dtype[Any], nbytes: int) -> Array:
     """Return an uninitialised array of ``nbytes``."""
     if nbytes < LARGE or not available():
-        return np.empty(shape, dtype)
+        return (
+            poisoned(np.empty(shape, dtype)) if config.stress_poison() else np.empty(shape, dtype)
+        )
     sizes = np.array(shape, np.int64)
     return pool().make(len(shape), sizes.ctypes.data, id(dtype), 1)
+
+
+def poisoned(array: Array) -> Array:
+    """Return ``array`` (contiguous), every byte overwritten with 0xFF: NaN, or −1."""
+    array.reshape(-1).view(np.uint8).fill(0xFF)
+    return array
 
 
 def stats() -> dict[str, int]:
     """Return bytes cached and their cap, blocks reused, newly allocated, and given back."""
     state = pool().state
-    return {m.name.lower(): int(state[m]) for m in Memory if Memory.LOCK < m < Memory.BINS}
+    return {m.name.lower(): int(state[m]) for m in Memory if Memory.LOCK < m < Memory.POISON}
 
 
 def trim() -> None:
