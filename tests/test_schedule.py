@@ -12,7 +12,7 @@ from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.ops.table import Array
-from tracejit.runtime import code, engine
+from tracejit.runtime import engine, service
 from tracejit.runtime.interpreter import run_graph
 from tracejit.schedule.arena import Life, plan
 from tracejit.schedule.kernel import Kernel
@@ -179,9 +179,9 @@ def test_equal_kernels_compile_once() -> None:
     (x,) = inputs((64, 64))
     for scale in (1.5, 2.5, 3.5):
         x = E.matmul(E.tanh(E.multiply(x, scale)), x)
-    before = code.compiles()
+    before = service.compiles()
     engine.compile_graph(Graph([_input_of(x)], [x]), [None])
-    assert code.compiles() - before <= 2
+    assert service.compiles() - before <= 2
 
 
 def _input_of(node: Node) -> Node:
@@ -194,10 +194,10 @@ def test_a_second_size_compiles_nothing() -> None:
         engine.compile_graph(Graph([x], [softmax(E.multiply(x, 0.3), 1)]), [None])
 
     run(10, 20)
-    before = code.compiles()
+    before = service.compiles()
     run(300, 70)
     run(17, 1000)
-    assert code.compiles() == before
+    assert service.compiles() == before
 
 
 # -- the arena -------------------------------------------------------------------------------------

@@ -1,18 +1,6 @@
 """Settings from the environment: read once, checked once, overridable for a stretch of code.
 
-======================  ====================================================  ===============
-variable                value                                                 default
-======================  ====================================================  ===============
-TRACEJIT_ISA            a level of ``codegen/target.py`` (``avx2``, …)        the machine's
-TRACEJIT_DISABLE_JIT    0 or 1: run everything in the NumPy interpreter       0
-TRACEJIT_CACHE_DIR      a folder                                              see cache_dir
-TRACEJIT_NUM_THREADS    a positive whole number                               OMP_NUM_THREADS
-OMP_NUM_THREADS         as OpenMP has it; the first number of a list counts   the machine's
-TRACEJIT_MEMORY_CACHE   bytes kept of the memory of dead results              see memory_cache
-TRACEJIT_STRESS_DEOPT   n: every n-th native call takes the Python path       0 (none)
-TRACEJIT_STRESS_POISON  0 or 1: overwrite memory before its first use         0
-======================  ====================================================  ===============
-
+======================  ====================================================  ========
 A value that is not allowed raises ``ValueArgumentError`` at the first use of any setting, not at
 ``import tracejit``: a wrong variable must not break programs that only import us. Whether the
 level exists, and whether this machine has it, is for ``runtime/cpu.py`` to say (``TargetError``).
@@ -46,6 +34,7 @@ class Settings:
     cache_dir: Path | None = None
     num_threads: int | None = None
     memory_cache: int | None = None
+    code_cache: int | None = None
     stress_deopt: int = 0
     stress_poison: bool = False
 
@@ -65,6 +54,7 @@ class Changes(TypedDict, total=False):
     cache_dir: Path | None
     num_threads: int | None
     memory_cache: int | None
+    code_cache: int | None
     stress_deopt: int
     stress_poison: bool
 
@@ -134,6 +124,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         num_threads=_threads(environ),
         memory_cache=_count(
             environ, "TRACEJIT_MEMORY_CACHE", "bytes", "give a whole number; 0 keeps nothing"
+        ),
+        code_cache=_count(
+            environ, "TRACEJIT_CODE_CACHE", "bytes", "give a whole number; 0 keeps nothing"
         ),
         stress_deopt=_count(
             environ, "TRACEJIT_STRESS_DEOPT", "calls", "give a whole number; 0 is off"
@@ -212,6 +205,12 @@ def _default_memory_cache() -> int:
     except (AttributeError, ValueError, OSError):
         return 256 << 20
     return min(1 << 30, installed // 8)
+
+
+def code_cache() -> int:
+    """Return how many bytes of machine code are kept in memory for reuse."""
+    wanted = settings().code_cache
+    return 64 << 20 if wanted is None else wanted
 
 
 def cache_dir() -> Path:

@@ -1,104 +1,135 @@
-"""Compiled code in memory: one entry for each distinct kernel, whoever asks."""
+"""Compiled code in memory: one entry for each distinct kernel, least recently used first out.
+
+The bytes of machine code that are kept for reuse are bounded (``TRACEJIT_CODE_CACHE``). Code that
+an executable holds stays alive, and is found again, whatever the bound; code that nobody holds is
+freed when it leaves the cache.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import platform
+import os
 import threading
-import time
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, field
 
-from tracejit.codegen.driver import DRIVER, SETUP, TICKS, WORKER, emit_driver
-from tracejit.codegen.llvm import compile_object
-from tracejit.codegen.target import LEVELS, Target
+from tracejit import config
+from tracejit.codegen.target import Target
 from tracejit.runtime.loader import LoadedObject
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """Loaded machine code: its entry address, the IR it came from, and what compiling cost."""
+class Key:
+    """What decides machine code: the kernel's structure, what it is compiled for, and the level.
 
-    address: int
-    text: str
-    seconds: float
+    Equal keys have equal code within one version of the code generator.
+    """
+
+    structure: str
     target: Target
     level: int
-    loaded: LoadedObject
 
 
-_cache: dict[tuple[str, Target, int], Code] = {}
-_pending: dict[tuple[str, Target, int], threading.Event] = {}
-_lock = threading.Lock()
-_compiles = 0
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Code:
+    """Loaded machine code: its entry address, and what compiling it cost, whenever that was.
 
-
-def compiles() -> int:
-    """Return how many kernels this process has compiled (cache hits do not count)."""
-    return _compiles
-
-
-def obtain(key: str, emit: Callable[[], str], symbol: str, target: Target, level: int = 2) -> Code:
-    """Return the code for ``key``, compiling ``emit()`` where this is its first use.
-
-    Concurrent requests for one key compile it once; the others wait.
+    ``origin`` says where it came from: ``"compiled"`` or ``"disk"``.
     """
-    full = (key, target, level)
-    while True:
-        with _lock:
-            code = _cache.get(full)
+
+    address: int
+    key: Key
+    seconds: float
+    origin: str
+    loaded: LoadedObject = field(repr=False)
+    emit: Callable[[], str] = field(repr=False)
+
+    @property
+    def target(self) -> Target:
+        """What it was compiled for."""
+        return self.key.target
+
+    @property
+    def level(self) -> int:
+        """LLVM's optimisation level (0…3)."""
+        return self.key.level
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes."""
+        return self.loaded.nbytes
+
+    @property
+    def text(self) -> str:
+        """The LLVM IR, emitted anew: code that came from disk has never had any here."""
+        return self.emit()
+
+
+class CodeCache:
+    """The least recently used codes up to a number of bytes, and all that is alive elsewhere."""
+
+    def __init__(self) -> None:
+        # Reentrant: a finalizer that runs inside may ask for code.
+        self.lock = threading.RLock()
+        self.evicted = 0
+        self.bytes = 0
+        self._kept: OrderedDict[Key, Code] = OrderedDict()
+        self._alive: weakref.WeakValueDictionary[Key, Code] = weakref.WeakValueDictionary()
+
+    def get(self, key: Key) -> Code | None:
+        """Return the code for ``key`` and make it the most recently used; None if not here."""
+        with self.lock:
+            code = self._kept.get(key)
             if code is not None:
+                self._kept.move_to_end(key)
                 return code
-            event = _pending.get(full)
-            if event is None:
-                _pending[full] = threading.Event()
-                break
-        event.wait()
-    try:
-        code = _build(emit, symbol, target, level)
-        with _lock:
-            _cache[full] = code
+            code = self._alive.get(key)
+        if code is not None:
+            self.put(code)
         return code
-    finally:
-        with _lock:
-            _pending.pop(full).set()
+
+    def put(self, code: Code) -> None:
+        """Keep ``code``, and drop the least recently used beyond the bound."""
+        bound = config.code_cache()
+        dropped: list[Code] = []  # freed after the lock is given back
+        with self.lock:
+            self._alive[code.key] = code
+            before = self._kept.pop(code.key, None)
+            if before is not None:
+                self.bytes -= before.nbytes
+            self._kept[code.key] = code
+            self.bytes += code.nbytes
+            while self.bytes > bound and self._kept:
+                _, oldest = self._kept.popitem(last=False)
+                self.bytes -= oldest.nbytes
+                self.evicted += oldest is not code
+                dropped.append(oldest)
+
+    def clear(self) -> None:
+        """Forget all code; what an executable holds stays valid, and is not found again."""
+        with self.lock:
+            kept, self._kept = self._kept, OrderedDict()
+            self._alive = weakref.WeakValueDictionary()
+            self.bytes = 0
+        kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
 
-def _build(emit: Callable[[], str], symbol: str, target: Target, level: int) -> Code:
-    global _compiles
-    started = time.perf_counter()
-    text = emit()
-    # The emitter hoists and combines by itself: on a softmax kernel LLVM's IR passes took 19 of
-    # 34 ms and made it 2 % faster (measured), so only instruction selection optimises.
-    loaded = LoadedObject(compile_object(text, target, level, passes=0), (symbol,))
-    seconds = time.perf_counter() - started
-    _compiles += 1
-    return Code(loaded.address(symbol), text, seconds, target, level, loaded)
+cache = CodeCache()
 
 
 def clear() -> None:
-    """Forget all code that no executable holds."""
-    with _lock:
-        _cache.clear()
+    """Forget all code in memory, so that the next request looks further."""
+    cache.clear()
 
 
-@lru_cache(maxsize=1)
-def _runtime() -> LoadedObject:
-    """Compile the driver and the pool's worker, once a process, for any x86-64 or host CPU."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    image = compile_object(emit_driver(x86), LEVELS["generic"], 2)
-    return LoadedObject(image, (DRIVER, WORKER, SETUP, TICKS))
-
-
-@lru_cache(maxsize=8)
-def runtime_function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    """Return a function of the native runtime; it runs without the GIL."""
-    return ctypes.CFUNCTYPE(result, *arguments)(_runtime().address(name))
-
-
-def driver() -> Callable[[int, int, int, int], None]:
-    """Return the native driver as ``run(records, count, pointers, pool)``; addresses as ints."""
-    size = ctypes.c_size_t
-    return runtime_function(DRIVER, None, size, ctypes.c_int64, size, size)
+# A child finds the cache as it was between two changes.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=cache.lock.acquire,
+        after_in_parent=cache.lock.release,
+        after_in_child=cache.lock.release,
+    )

@@ -24,9 +24,9 @@ from tracejit.graph.node import Node, placeholder
 from tracejit.graph.passes import canonicalise
 from tracejit.ops.table import Array
 from tracejit.runtime import cpu, monitor
-from tracejit.runtime.code import obtain
 from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.interpreter import run_graph
+from tracejit.runtime.service import obtain
 from tracejit.runtime.threads import available
 from tracejit.schedule.grain import NEVER, grain
 from tracejit.schedule.kernel import SCRATCH, Kernel

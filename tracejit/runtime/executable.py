@@ -21,8 +21,9 @@ from tracejit.codegen.target import Target
 from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
 from tracejit.runtime import memory, monitor
-from tracejit.runtime.code import Code, driver
+from tracejit.runtime.code import Code
 from tracejit.runtime.interpreter import evaluate_node
+from tracejit.runtime.native import driver
 from tracejit.runtime.threads import available, pool_address, pool_cell_address
 from tracejit.schedule.arena import ALIGNMENT, aligned
 from tracejit.schedule.schedule import OpaqueStep, Schedule, View

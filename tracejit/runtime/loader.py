@@ -23,6 +23,7 @@ class LoadedObject:
     """Machine code in memory. ``address(name)`` is valid while this object lives."""
 
     def __init__(self, image: bytes, symbols: tuple[str, ...]):
+        self.nbytes = len(image)
         with _lock:
             builder = binding().JITLibraryBuilder().add_object_img(image).add_current_process()
             for symbol in symbols:

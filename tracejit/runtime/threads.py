@@ -22,7 +22,7 @@ import numpy as np
 from tracejit import config
 from tracejit.codegen.driver import Pool
 from tracejit.errors import ValueArgumentError
-from tracejit.runtime.code import runtime_function
+from tracejit.runtime.native import runtime_function
 
 # About 20 µs of pauses: longer than the gap between the kernels of one program.
 SPIN_TURNS = 600
