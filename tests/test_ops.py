@@ -7,6 +7,7 @@ from typing import Any
 
 import mpmath
 import numpy as np
+import op_convolution  # noqa: F401 (adds cases)
 import op_structured  # noqa: F401 (adds cases)
 import pytest
 from op_cases import TESTED, Case, cases, covering

@@ -17,6 +17,7 @@ import numpy as np
 
 from tracejit.errors import DTypeError, ShapeError, TraceError, ValueArgumentError
 from tracejit.functions import (
+    convolution,
     creation,
     dtypes,
     elementwise,
@@ -254,6 +255,7 @@ _FUNCTIONS: dict[Any, str] = {
         append array_split block column_stack concatenate dsplit dstack hsplit hstack pad repeat
         roll split stack tile trim_zeros vsplit vstack unstack
         """,
+    convolution: "convolve correlate",
     products: "cov cross dot einsum inner kron outer tensordot vdot",
     gather: """
         argwhere bincount choose compress digitize extract flatnonzero histogram interp isin nonzero

@@ -10,7 +10,9 @@ import math
 from typing import Any
 
 from tracejit.errors import ShapeError, ValueArgumentError
+from tracejit.functions import convolution
 from tracejit.functions.arguments import Axis, as_dtype, as_shape, fail, one_axis, some_axes
+from tracejit.functions.convolution import *  # noqa: F403
 from tracejit.functions.creation import filled
 from tracejit.functions.elementwise import Binary, Unary, binary, unary
 from tracejit.functions.gather import take
@@ -25,6 +27,7 @@ __all__ = [
     "scaled_dot_product_attention", "selu", "silu", "softmax", "softmin", "softplus",
     "softshrink", "softsign", "squared_difference", "swish", "tanhshrink", "threshold", "xlogy",
 ]  # fmt: skip
+__all__ += convolution.__all__
 
 relu: Unary = unary("relu")
 relu6: Unary = unary("relu6")

@@ -31,6 +31,7 @@ ATTRIBUTES: dict[str, frozenset[str]] = {
     "update_slice": frozenset({"start", "size", "step"}),
     "concat": frozenset({"axis"}),
     "pad": frozenset({"low", "high"}),
+    "windows": frozenset({"size", "step", "dilation"}),
     **{
         name: frozenset({"axis", "keepdims"})
         for name in ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")

@@ -2,6 +2,7 @@
 
 from tracejit.ops import activation as activation
 from tracejit.ops import contraction as contraction
+from tracejit.ops import convolution as convolution
 from tracejit.ops import elementwise as elementwise
 from tracejit.ops import indexing as indexing
 from tracejit.ops import leaves as leaves
@@ -12,5 +13,6 @@ from tracejit.ops import random as random
 from tracejit.ops import reductions as reductions
 from tracejit.ops import scan as scan
 from tracejit.ops import sorting as sorting
+from tracejit.ops import windows as windows
 from tracejit.ops.table import OPS as OPS
 from tracejit.ops.table import Family as Family

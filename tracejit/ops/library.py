@@ -30,7 +30,6 @@ from tracejit.ops.table import (
     complex_dtype,
     real_dtype,
     row,
-    same_types,
     without,
 )
 
@@ -281,24 +280,7 @@ for _name, _kinds, _dtype, _points, _doc in [
         _doc + " n points: longer input is cut, shorter filled with zeros.",
     )
 
-# -- convolution, unwrapping -----------------------------------------------------------------------
-
-CONVOLVE_MODES = ("full", "same", "valid")
-
-
-def _convolve_shape(a: Aval, v: Aval, *, mode: str) -> Shape:
-    if len(a.shape) != 1 or len(v.shape) != 1 or 0 in (*a.shape, *v.shape):
-        raise ShapeError(f"convolve: needs two non-empty vectors, got {a.shape} and {v.shape}")
-    if mode not in CONVOLVE_MODES:
-        raise ValueArgumentError(f"convolve: mode {mode!r}", hint=", ".join(CONVOLVE_MODES))
-    short, long = sorted((a.shape[0], v.shape[0]))
-    return ({"full": long + short - 1, "same": long, "valid": long - short + 1}[mode],)
-
-
-_library(
-    "convolve", numpy_function("convolve"), same_types("convolve"), _convolve_shape,
-    "Σⱼ a[j] v[i − j].", arity=2,
-)  # fmt: skip
+# -- unwrapping ------------------------------------------------------------------------------------
 
 
 def _unwrap_shape(x: Aval, *, axis: int) -> Shape:

@@ -125,10 +125,26 @@ def through(node: Node, index: Map, extents: Sequence[int]) -> Map | None:
                 part.scaled(step, start)
                 for part, start, step in zip(index, starts, steps, strict=True)
             )
+        case "windows":
+            return _windows(node, index)
         case "reshape":
             return reshaped(node.shape, operand.shape, index, extents)
         case _:
             return None
+
+
+def _windows(node: Node, index: Map) -> Map:
+    """Return the map into the operand: place·step + tap·dilation along each axis of a window."""
+    steps, dilations = (cast(tuple[int, ...], node.attrs[n]) for n in ("step", "dilation"))
+    count = len(steps)
+    lead = len(index) - 2 * count
+    slid = [
+        total([place.scaled(step), tap.scaled(dilation)])
+        for place, tap, step, dilation in zip(
+            index[lead : lead + count], index[lead + count :], steps, dilations, strict=True
+        )
+    ]
+    return (*index[:lead], *slid)
 
 
 def reshaped(outer: Shape, inner: Shape, index: Map, extents: Sequence[int]) -> Map | None:
@@ -140,4 +156,4 @@ def reshaped(outer: Shape, inner: Shape, index: Map, extents: Sequence[int]) -> 
     return unflatten(flat(index, contiguous_strides(outer)), inner, extents)
 
 
-VIEWS = frozenset({"permute", "broadcast_to", "slice", "reshape"})
+VIEWS = frozenset({"permute", "broadcast_to", "slice", "reshape", "windows"})

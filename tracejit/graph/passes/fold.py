@@ -35,7 +35,7 @@ _FOLDABLE = frozenset(
         Family.SORTING,
     }
 )
-_UNIFORM_MOVES = frozenset({"reshape", "permute", "broadcast_to", "slice"})
+_UNIFORM_MOVES = frozenset({"reshape", "permute", "broadcast_to", "slice", "windows"})
 
 
 def run(graph: Graph) -> Graph:
