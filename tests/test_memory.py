@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 import tracejit as tj
 from tracejit.codegen.memory import Memory
+from tracejit.errors import OutOfMemory
 from tracejit.runtime import memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="recycles on Linux")
@@ -101,10 +104,80 @@ def test_trim_gives_everything_back() -> None:
     assert memory.stats()["cached"] == 0
 
 
-def test_small_arrays_are_numpy_s_own() -> None:
+def small(nbytes: int) -> Any:
+    return memory.empty((nbytes,), np.dtype(np.uint8), nbytes)
+
+
+@pytest.mark.parametrize("nbytes", [1, 8, 63, 255, 256, 257, 1000, 4096, 65_535, 65_537, 1 << 20])
+def test_results_of_every_size_start_on_a_cache_line(nbytes: int) -> None:
+    arrays = [small(nbytes) for _ in range(5)]
+    assert all(x.ctypes.data % 64 == 0 and x.nbytes == nbytes for x in arrays)
+    for number, x in enumerate(arrays):
+        x[:] = number
+    assert all((x == number).all() for number, x in enumerate(arrays))
+
+
+def test_empty_arrays_are_numpy_s_own() -> None:
     before = memory.stats()
-    memory.empty((10,), np.dtype(np.float32), 40)
+    assert memory.empty((0, 3), np.dtype(np.float32), 0).shape == (0, 3)
     assert memory.stats() == before
+
+
+def test_many_small_arrays_leave_little() -> None:
+    """A program that drops a million small results should not find the cache full of them."""
+    arrays = [small(4000) for _ in range(20_000)]
+    del arrays
+    stats = memory.stats()
+    assert 0 < stats["cached_small"] <= stats["cap_small"] < 20_000 * 4000
+
+
+def test_what_is_in_use_is_counted() -> None:
+    before = memory.stats()["used"]
+    x, y = new(), small(1000)
+    assert memory.stats()["used"] - before >= x.nbytes + y.nbytes
+    x.resize((3000, 1000), refcheck=False)
+    y.resize((100,), refcheck=False)
+    assert memory.stats()["used"] - before >= x.nbytes + y.nbytes
+    assert memory.stats()["peak"] >= memory.stats()["used"]
+    del x, y
+    assert memory.stats()["used"] == before
+
+
+def test_tracemalloc_sees_results() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        x = new()
+        assert tracemalloc.get_traced_memory()[0] - before >= x.nbytes
+        del x
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_cannot_be_had_is_a_typed_error() -> None:
+    before = memory.stats()
+    with pytest.raises(OutOfMemory, match=r"cannot allocate \d+ bytes"):
+        memory.empty((1 << 60,), np.dtype(np.uint8), 1 << 60)
+    assert memory.stats()["used"] == before["used"]
+
+
+def test_a_full_cache_makes_room_for_another_size() -> None:
+    """What is kept in one size is given back before an allocation of another size fails."""
+    code = (
+        "import resource, numpy as np\n"
+        "from tracejit.runtime import memory\n"
+        "make = lambda n: memory.empty((n,), np.dtype(np.uint8), n)\n"
+        "make(1000)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), -1))\n"
+        "arrays = [make(20 << 20) for _ in range(10)]\n"
+        "del arrays\n"
+        "assert memory.stats()['cached'] >= 200 << 20\n"
+        "x = make(200 << 20)\n"
+        "assert memory.stats()['cached'] == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_threads_allocate_and_free_at_once() -> None:

@@ -31,10 +31,12 @@ from tracejit import config
 from tracejit.errors import ArgumentError, TraceError, ValueArgumentError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.names import definition, name_of, parameter
-from tracejit.frontend.signature import has_floats, is_array, leaf_key, why_new
+from tracejit.frontend.native import native_result
+from tracejit.frontend.signature import NUMPY_SCALARS, has_floats, is_array, leaf_key, why_new
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Spec, Tree, check_statics, flatten, statics
 from tracejit.runtime import entry
+from tracejit.tensor import Tensor
 from tracejit.tracing import state
 
 Compile = Literal["auto", "now", "background", "never"]
@@ -46,6 +48,7 @@ SIGNATURES_KEPT = 1024
 STATIC_VALUES = 8
 
 _STATIC = frozenset({int, bool, str, type(None)})
+_FLOATS = frozenset({float, complex})
 Key = tuple[Any, ...]
 # Compiled form; positions of the leaves (None: all); where a call is just a run, which leaves
 # kernels read as they are (``everything``: all arguments), else None.
@@ -128,7 +131,7 @@ class Jitted:
                 if kind is np.ndarray:
                     # ``num`` has the contiguity and alignment bits, which strides do not tell.
                     parts += (a.dtype, a.shape, a.strides, a.flags.num)
-                elif (kind is float or kind is complex) and not self._static_floats:
+                elif kind in NUMPY_SCALARS or (kind in _FLOATS and not self._static_floats):
                     parts.append(kind)
                 elif kind in _STATIC:
                     parts += (kind, a)
@@ -192,21 +195,25 @@ class Jitted:
         self, fast: _Fast, args: Sequence[Any], leaves: Sequence[Any], settings: Any
     ) -> None:
         """Let the next calls with such arguments run without Python, where that is possible."""
-        compiled, positions, ready = fast
-        if compiled.executable is None or ready is None or not config.is_default(settings):
+        compiled, positions, _ = fast
+        if compiled.executable is None or not config.is_default(settings):
             return
+        # Kernels read numbers in the objects that hold them; static floats are compared by value.
         direct = all(
-            as_is or (type(leaf) is float and not self._static_floats)
-            for leaf, as_is in zip(leaves, ready if ready is not everything else (), strict=False)
+            as_array(leaf, key) is leaf if is_array(leaf) else not isinstance(leaf, Tensor)
+            for leaf, key in zip(leaves, compiled.keys, strict=True)
         )
-        floats = any(type(a) is float for a in args)
+        floats = any(type(a) in _FLOATS for a in args)
         if not direct or (floats and self._static_floats) or not entry.supported():
+            return
+        inputs = list(range(len(args))) if positions is None else positions
+        result = native_result(compiled, inputs)
+        if result is None:
             return
         with self._lock:
             if self._entry is None:
                 self._entry = entry.NativeEntry(self.__name__, self._call_python)
-            inputs = list(range(len(args))) if positions is None else positions
-            if self._entry.add(compiled.executable, args, inputs):
+            if self._entry.add(compiled.executable, args, inputs, result):
                 # The type's slot finds the C function; it is of this function alone.
                 type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
 

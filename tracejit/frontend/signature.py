@@ -17,6 +17,8 @@ Key = tuple[Any, ...]
 
 # Subclasses of ndarray that are arrays like any other; the rest change what the operators mean.
 _ARRAY_TYPES = (np.ndarray, np.memmap)
+# Types of NumPy scalars that tracejit computes with; the type alone decides their dtype.
+NUMPY_SCALARS = frozenset(np.dtype(char).type for char in "?bhilqBHILQefdFD")
 
 
 class Reason(StrEnum):

@@ -161,7 +161,7 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     if kind is LEAF_MARK:
         return next(leaves)
     if kind is STATIC_MARK:
-        return _static(tree)
+        return static_value(tree)
     children = [_unflatten(child, leaves) for child in tree.children]
     if kind is list:
         return children
@@ -177,7 +177,8 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     return _object(kind, cast("tuple[str, ...]", tree.meta), children)
 
 
-def _static(tree: Tree) -> Any:
+def static_value(tree: Tree) -> Any:
+    """Return the very object that a STATIC tree stands for."""
     value = cast("tuple[type, Any]", tree.meta)[1]
     return value.value if isinstance(value, _Number) else value
 
@@ -195,7 +196,7 @@ def statics(tree: Tree) -> Iterator[tuple[str, Any]]:
     while stack:
         path, top = stack.pop()
         if top.kind is STATIC_MARK:
-            yield path, _static(top)
+            yield path, static_value(top)
         stack += [(path + step, child) for step, child in reversed(_steps(top))]
 
 

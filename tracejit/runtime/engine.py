@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from math import prod
 from typing import Any, cast
 
 from tracejit import config
@@ -28,7 +29,7 @@ from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.service import obtain
 from tracejit.runtime.threads import available
-from tracejit.schedule.grain import NEVER, grain
+from tracejit.schedule.grain import NEVER, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.native import cost as native_cost
 from tracejit.schedule.schedule import (
@@ -44,6 +45,8 @@ from tracejit.schedule.schedule import (
 # The first pass over a long scan takes about 0.7 of the second's time (measured), and both are
 # bound by memory: two threads that share them are no faster than one that needs the second only.
 TWO_PASS_THREADS = 4
+# Multiply-adds of a matrix product in a nanosecond, on one thread: for rough estimates.
+GEMM_PER_NS = 20
 
 
 def plan_graph(graph: Graph, layouts: Sequence[Layout], *, fast_math: bool = False) -> Schedule:
@@ -89,12 +92,13 @@ def _kernel_calls(kernel: Kernel, target: Target, level: int) -> list[NativeCall
     pointers = [
         (a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses if a.buffer != SCRATCH
     ]
+    ns = estimate_ns(kernel)
     if kernel.totals is None:
-        return [NativeCall(code, pointers, kernel.sizes(), kernel.trip_count, grain(kernel))]
+        return [NativeCall(code, pointers, kernel.sizes(), kernel.trip_count, grain(kernel), ns=ns)]
     # With all blocks in one chunk the first pass does nothing; the bits are the same.
     size = grain(kernel) if available() >= TWO_PASS_THREADS else NEVER
     return [
-        NativeCall(code, pointers, kernel.sizes(totals=first), kernel.trip_count, size)
+        NativeCall(code, pointers, kernel.sizes(totals=first), kernel.trip_count, size, ns=ns)
         for first in (True, False)
     ]
 
@@ -124,6 +128,7 @@ def _contraction_call(
         contraction.tile_count(spec, target, problem),
         contraction.tile_grain(spec, target, problem, available()),
         contraction.workspace_bytes(spec, target, problem),
+        prod((*problem.batch, problem.m, problem.n, problem.k)) / GEMM_PER_NS,
     )
 
 

@@ -13,35 +13,42 @@ import sys
 import sysconfig
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from tracejit import config, gate
 from tracejit.codegen.driver import emit_driver
-from tracejit.codegen.entry import ENTRY, MAX_FORMS, Address, Argument, Form, State, emit_entry
+from tracejit.codegen.entry import (
+    ENTRY,
+    MAX_ARGUMENTS,
+    MAX_FORMS,
+    MAX_OUTPUTS,
+    MAX_POINTERS,
+    MAX_STEPS,
+    Addresses,
+    Argument,
+    Base,
+    Form,
+    Output,
+    State,
+    Step,
+    emit_entry,
+)
 from tracejit.codegen.llvm import compile_object
+from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
 from tracejit.codegen.target import LEVELS
 from tracejit.ops.table import Array
 from tracejit.runtime import memory, numpy_api, ticks
 from tracejit.runtime.executable import Executable, NativePlan
 from tracejit.runtime.loader import LoadedObject
+from tracejit.schedule.arena import aligned
+from tracejit.schedule.schedule import Buffer
 
-_FASTCALL_KEYWORDS = 0x80 | 0x02
-MAX_ARGUMENTS = 16
-MAX_POINTERS = 64
+_WRITEABLE = 0x400
 
 I64Array = np.ndarray[Any, np.dtype[np.int64]]
-
-
-class _MethodDef(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
 
 
 @lru_cache(maxsize=1)
@@ -52,35 +59,64 @@ def supported() -> bool:
     if sysconfig.get_config_var("Py_GIL_DISABLED") or hasattr(sys, "gettotalrefcount"):
         return False
     probe = np.zeros((3, 5), np.float32)
+    pair, row = (probe, 1), [1, probe]
     base = id(probe)
 
-    def word(offset: int) -> int:
-        return ctypes.c_int64.from_address(base + offset).value
+    def word(address: int) -> int:
+        return ctypes.c_int64.from_address(address).value
 
-    strides = ctypes.c_int64.from_address(word(40)).value
     return (
-        word(8) == id(np.ndarray)
-        and word(16) == probe.ctypes.data
+        word(base + 8) == id(np.ndarray)
+        and word(base + 16) == probe.ctypes.data
         and ctypes.c_int.from_address(base + 24).value == 2
-        and ctypes.c_int64.from_address(word(32)).value == 3
-        and strides == 20
-        and word(56) == id(probe.dtype)
+        and word(word(base + 32)) == 3
+        and word(word(base + 40)) == 20
+        and word(base + 56) == id(probe.dtype)
+        and ctypes.c_int.from_address(base + 64).value == probe.flags.num
+        and word(id(pair) + 24) == base
+        and word(word(id(row) + 24) + 8) == base
         and ctypes.c_double.from_address(id(1.5) + 16).value == 1.5
+        and ctypes.c_double.from_address(id(2.5j) + 24).value == 2.5
+        and ctypes.c_float.from_address(id(scalar := np.float32(1.5)) + 16).value == scalar
     )
 
 
 @lru_cache(maxsize=1)
 def _code() -> LoadedObject:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    text = emit_entry(
-        emit_driver(x86),
-        id(np.ndarray),
-        id(float),
-        numpy_api.address(numpy_api.PYARRAY_EMPTY),
-        memory.pool().make_array if memory.available() else 0,
-        gate.address(),
+    allocator = (MAKE_ARRAY, FUNCTIONS[0], FUNCTIONS[-1], REFUSE)
+    recycles = memory.available()
+    make, take, give, refuse = (
+        memory.pool().code.address(name) if recycles else 0 for name in allocator
     )
+    addresses = Addresses(
+        array_type=id(np.ndarray),
+        pyarray_empty=numpy_api.address(numpy_api.PYARRAY_EMPTY),
+        pyarray_scalar=numpy_api.address(numpy_api.SCALAR),
+        make_array=make,
+        pool_malloc=take,
+        pool_free=give,
+        refuse=refuse,
+        gate=gate.address(),
+    )
+    text = emit_entry(emit_driver(x86), addresses)
     return LoadedObject(compile_object(text, LEVELS["generic"], 2), (ENTRY,))
+
+
+class Result(NamedTuple):
+    """How a call's result is put together.
+
+    ``steps`` are (step, number of an output or argument, or how many; object): they push outputs,
+    arguments and objects, and make containers of what was pushed last. ``writes`` are (output,
+    argument): the argument, an array, takes that output's values.
+    """
+
+    steps: Sequence[tuple[Step, int, Any]]
+    writes: Sequence[tuple[int, int]] = ()
+
+
+# The result is output 0.
+FIRST_OUTPUT = Result(((Step.PUSH_OUTPUT, 0, None),))
 
 
 class Counters(NamedTuple):
@@ -123,15 +159,12 @@ class NativeEntry:
         self._forms: list[NativeForm] = []
         self._kept: list[Any] = []
         ticks.start()
-        self._definition = _MethodDef(
-            name.encode(), _code().address(ENTRY), _FASTCALL_KEYWORDS, None
+        self._definition = numpy_api.MethodDef(
+            name.encode(), _code().address(ENTRY), numpy_api.FASTCALL_KEYWORDS, None
         )
-        make = ctypes.pythonapi.PyCFunction_NewEx
-        make.restype = ctypes.py_object
-        make.argtypes = (ctypes.POINTER(_MethodDef), ctypes.py_object, ctypes.py_object)
         # The tuple keeps state, Python path and this object alive as long as the function lives.
         own = (self._state, fallback, self)
-        self.function: Callable[..., Any] = make(ctypes.byref(self._definition), own, None)
+        self.function: Callable[..., Any] = numpy_api.c_function(self._definition, own)
 
     @property
     def calls(self) -> int:
@@ -170,66 +203,133 @@ class NativeEntry:
         self._state[State.FORMS] = 0
 
     def add(
-        self, executable: Executable, args: Sequence[Any], inputs: Sequence[int]
+        self,
+        executable: Executable,
+        args: Sequence[Any],
+        inputs: Sequence[int],
+        result: Result = FIRST_OUTPUT,
     ) -> NativeForm | None:
         """Accept calls like ``args``; None where only the Python path can serve them.
 
         ``inputs`` says which argument is each of the executable's inputs.
         """
-        plan = executable.native_plan()
         count = int(self._state[State.FORMS])
-        if plan is None or count >= MAX_FORMS or len(args) > MAX_ARGUMENTS:
+        if count >= MAX_FORMS:
             return None
-        if len(plan.pointers) > MAX_POINTERS:
+        plan = executable.native_plan()
+        words = None if plan is None else _Builder(plan, args, inputs, result).words()
+        if words is None:
             return None
-        form = _form(plan, args, inputs)
-        if form is None:
-            return None
-        self._kept += [plan, args_statics(args)]
-        self._forms.append(NativeForm(executable, form))
-        self._state[State.FIRST + count] = form.ctypes.data
+        self._kept += [plan, result, statics(args)]
+        self._forms.append(NativeForm(executable, words))
+        self._state[State.FIRST + count] = words.ctypes.data
         self._state[State.FORMS] = count + 1
         return self._forms[-1]
 
 
-def args_statics(args: Sequence[Any]) -> list[Any]:
+def statics(args: Sequence[Any]) -> list[Any]:
     """Return the arguments that are compared by identity, to keep them alive."""
-    return [a for a in args if not isinstance(a, np.ndarray | float)]
+    return [a for a in args if not isinstance(a, np.ndarray | np.generic | float | complex)]
 
 
-def _form(plan: NativePlan, args: Sequence[Any], inputs: Sequence[int]) -> I64Array | None:
-    body: list[int] = []
-    for arg in args:
-        spec = _argument(arg)
-        if spec is None:
+class _Builder:
+    """Writes the words of one form."""
+
+    def __init__(
+        self, plan: NativePlan, args: Sequence[Any], inputs: Sequence[int], result: Result
+    ):
+        self.plan = plan
+        self.args = args
+        self.inputs = inputs
+        self.result = result
+        self.scratch = plan.scratch
+
+    def words(self) -> I64Array | None:
+        """Return the form; None where the entry's code cannot serve it."""
+        plan, result = self.plan, self.result
+        written = {argument for _, argument in result.writes}
+        body = [_argument(arg, i in written) for i, arg in enumerate(self.args)]
+        writes = [self._write(*write) for write in result.writes]
+        if None in body or None in writes or not self._fits():
             return None
-        body += spec
-    pointers: list[int] = []
-    for kind, number, offset in plan.pointers:
-        if kind == Address.ARGUMENT:
-            number = inputs[number]
-        pointers += (kind, number, offset)
-    head = [0] * Form.BODY
-    head[Form.ARGUMENTS] = len(args)
-    head[Form.POINTERS] = len(plan.pointers)
-    head[Form.RECORDS] = plan.records
-    head[Form.COUNT] = plan.calls
-    head[Form.POOL] = plan.pool_cell
-    head[Form.ARENA] = plan.arena.ctypes.data if plan.arena is not None else 0
-    head[Form.NEEDS_ARENA] = int(plan.arena is not None)
-    if plan.arena is not None and config.stress_poison():
-        head[Form.POISON] = plan.arena.nbytes
-    head[Form.LONG] = int(plan.long)
-    large = prod(plan.shape.tolist()) * plan.dtype.itemsize >= memory.LARGE
-    head[Form.LARGE] = int((large or config.stress_poison()) and memory.available())
-    head[Form.DTYPE] = id(plan.dtype)
-    head[Form.RANK] = len(plan.shape)
-    head[Form.SHAPE] = plan.shape.ctypes.data
-    head[Form.ADDRESSES] = Form.BODY + len(body)
-    return np.array([*head, *body, *pointers], np.int64)
+        outputs = [self._output(number, buffer) for number, buffer in enumerate(plan.outputs)]
+        if self.scratch and not memory.available():
+            return None
+        single = not result.writes and tuple(result.steps) == FIRST_OUTPUT.steps
+        steps = [] if single else [_step(*step) for step in result.steps]
+        tables = {
+            Form.POINTERS: [self._pointer(*pointer) for pointer in plan.pointers],
+            Form.OUTPUTS: outputs,
+            Form.APART: [row for argument in sorted(written) for row in self._apart(argument)],
+            Form.WRITES: writes,
+            Form.STEPS: steps,
+        }
+        head = [0] * Form.BODY
+        head[Form.ARGUMENTS] = len(self.args)
+        head[Form.RECORDS], head[Form.COUNT] = plan.records, plan.calls
+        head[Form.POOL] = plan.pool_cell
+        head[Form.LONG] = int(plan.long)
+        head[Form.SCRATCH] = self.scratch
+        words = head + [word for spec in body for word in spec or ()]
+        for field, rows in tables.items():
+            words[field], words[field + 1] = len(rows), len(words)
+            words += [word for row in rows for word in row or ()]
+        return np.array(words, np.int64)
+
+    def _fits(self) -> bool:
+        plan = self.plan
+        return (
+            len(self.args) <= MAX_ARGUMENTS
+            and len(plan.outputs) <= MAX_OUTPUTS
+            and len(plan.pointers) <= MAX_POINTERS
+            and len(self.result.steps) <= MAX_STEPS
+        )
+
+    def _pointer(self, base: int, number: int, offset: int) -> tuple[int, int]:
+        if base == Base.ARGUMENT_0:
+            number = self.inputs[number]
+        return base + number, offset
+
+    def _output(self, number: int, buffer: Buffer) -> tuple[int, ...]:
+        """Return an output's specification; what is only written takes part of the scratch."""
+        dtype = np.dtype(buffer.dtype.type)
+        shape = np.array(buffer.shape, np.int64)
+        self.plan.kept.append(shape)
+        returned = any(s == Step.PUSH_OUTPUT and n == number for s, n, _ in self.result.steps)
+        offset = 0
+        if not returned:
+            kind, offset = Output.WRITTEN, aligned(self.scratch)
+            self.scratch = offset + aligned(buffer.nbytes)
+        elif not buffer.shape:
+            kind = Output.SCALAR
+        elif buffer.nbytes and memory.available():
+            kind = Output.NEW
+        else:
+            kind = Output.PLAIN
+        return kind, id(dtype), len(buffer.shape), shape.ctypes.data, buffer.nbytes, offset
+
+    def _write(self, output: int, argument: int) -> tuple[int, int, int] | None:
+        target, buffer = self.args[argument], self.plan.outputs[output]
+        if type(target) is not np.ndarray:
+            return None
+        array: Array = target
+        fits = array.shape == buffer.shape and array.dtype == buffer.dtype
+        return (output, argument, buffer.nbytes) if fits and array.flags.c_contiguous else None
+
+    def _apart(self, argument: int) -> list[tuple[int, ...]]:
+        """Return what must not overlap an argument that is written: all other arrays."""
+        written: Array = self.args[argument]
+        rows: list[tuple[int, ...]] = []
+        for number, other in enumerate(self.args):
+            if number != argument and type(other) is np.ndarray:
+                array: Array = other
+                low, high = byte_bounds(array)
+                start = array.ctypes.data
+                rows.append((argument, number, low - start, high - start, written.nbytes))
+        return rows
 
 
-def _argument(arg: Any) -> list[int] | None:
+def _argument(arg: Any, written: bool) -> list[int] | None:
     if type(arg) is np.ndarray:
         array: Array = arg
         # The form compares dtypes by identity, which only the built-in ones have.
@@ -237,9 +337,17 @@ def _argument(arg: Any) -> list[int] | None:
             return None
         axes = [n for pair in zip(array.shape, array.strides, strict=True) for n in pair]
         low = array.dtype.alignment - 1
-        return [Argument.ARRAY, id(array.dtype), array.ndim, low, *axes]
-    if type(arg) is float:
-        return [Argument.FLOAT]
+        flags = _WRITEABLE if written else 0
+        return [Argument.ARRAY, id(array.dtype), array.ndim, low, flags, *axes]
+    kind: Any = arg.__class__
+    if kind in (float, complex) or issubclass(kind, np.generic):
+        return [Argument.NUMBER, id(kind)]
     if arg is None or type(arg) in (bool, int, str):
         return [Argument.STATIC, id(arg)]
     return None
+
+
+def _step(step: Step, number: int, value: Any) -> tuple[int, int, int]:
+    if step == Step.PUSH_OBJECT:
+        return step, id(value), 0
+    return step, number, id(value) if step == Step.MAKE_DICT else 0

@@ -7,26 +7,29 @@ outputs and arena, and makes one native call per stretch between opaque steps.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tracejit import config
 from tracejit.codegen.driver import RECORD
-from tracejit.codegen.entry import Address
+from tracejit.codegen.entry import Base
 from tracejit.codegen.target import Target
-from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
 from tracejit.runtime import memory, monitor
 from tracejit.runtime.code import Code
 from tracejit.runtime.interpreter import evaluate_node
 from tracejit.runtime.native import driver
 from tracejit.runtime.threads import available, pool_address, pool_cell_address
-from tracejit.schedule.arena import ALIGNMENT, aligned
-from tracejit.schedule.schedule import OpaqueStep, Schedule, View
+from tracejit.schedule.arena import aligned
+from tracejit.schedule.index import contiguous_strides
+from tracejit.schedule.schedule import Buffer, OpaqueStep, Schedule, View
+
+# From this estimate on a run lets other Python threads work, and looks for signals.
+LONG_NS = 100_000
 
 I64Array = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -35,6 +38,7 @@ class NativeCall:
     """One record: code, pointers as (buffer, byte offset), sizes, trip count and grain.
 
     With ``workspace`` bytes of private memory for each thread, its address is the last pointer.
+    ``ns`` is a rough time of the call on one thread.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class NativeCall:
         end: int,
         grain: int,
         workspace: int = 0,
+        ns: float = 0.0,
     ):
         self.code = code
         self.pointers = tuple(pointers)
@@ -52,6 +57,7 @@ class NativeCall:
         self.end = end
         self.grain = grain
         self.workspace = aligned(workspace)
+        self.ns = ns
 
 
 class _Segment:
@@ -73,61 +79,35 @@ class _Segment:
             first += len(call.pointers)
         self.address = self.records.ctypes.data
         self.shareable = any(c.end > c.grain for c in calls)
+        self.long = self.shareable or sum(c.ns for c in calls) > LONG_NS
 
-    def run(self, run: Callable[[int, int, int, int], None], bases: I64Array) -> None:
+    def run(self, run: Callable[..., int], bases: I64Array) -> None:
         pointers = bases[self.buffers]
         pointers += self.offsets
         pool = pool_address() if self.shareable else 0
-        run(self.address, len(self.calls), pointers.ctypes.data, pool)
+        first, count = 0, len(self.calls)
+        while first < count:  # the interpreter looks for signals here
+            first = run(self.address, first, count, pointers.ctypes.data, pool, 1)
 
 
 class NativePlan(NamedTuple):
     """What a native entry needs to run an executable without Python.
 
-    ``pointers`` are (kind, number, offset) as ``codegen.entry.Address`` says; ``pool_cell`` is the
-    address of the cell that holds the pool's address, 0 where no kernel is worth sharing;
-    ``arena`` is memory of its own; ``long`` says that other threads should run meanwhile.
+    ``pointers`` are (base, number of the input or output, offset), with bases as
+    ``codegen.entry.Base`` has them; ``pool_cell`` is the address of the cell that holds the thread
+    pool's address, 0 where no kernel is worth sharing; ``scratch`` is the size of the memory that
+    a call needs beside its outputs; ``long`` says that other threads should run meanwhile;
+    ``kept`` holds what a form's words point at.
     """
 
     records: int
     calls: int
     pointers: list[tuple[int, int, int]]
     pool_cell: int
-    arena: Array | None
+    scratch: int
     long: bool
-    dtype: np.dtype[Any]
-    shape: I64Array
-
-
-class ArenaPool:
-    """Blocks of memory for intermediates; a call takes one and gives it back."""
-
-    def __init__(self, nbytes: int):
-        self.nbytes = nbytes
-        self._free: list[Array] = []
-        self._lock = threading.Lock()
-
-    def take(self) -> Array:
-        with self._lock:
-            block = self._free.pop() if self._free else None
-        if block is None:
-            block = aligned_bytes(self.nbytes)
-        return memory.poisoned(block) if config.stress_poison() else block
-
-    def give(self, block: Array) -> None:
-        with self._lock:
-            if len(self._free) < 4:
-                self._free.append(block)
-
-
-def aligned_bytes(nbytes: int) -> Array:
-    """Return ``nbytes`` of memory that starts on a cache line."""
-    try:
-        raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    except MemoryError:
-        raise OutOfMemory(f"cannot allocate {nbytes} bytes for intermediates") from None
-    skip = -raw.ctypes.data % ALIGNMENT
-    return raw[skip : skip + nbytes]
+    outputs: list[Buffer]
+    kept: list[Any]
 
 
 class Executable:
@@ -149,7 +129,9 @@ class Executable:
         self._temps = [(i, b.offset) for i, b in enumerate(buffers) if b.kind == "temp"]
         self._inputs = [(i, b.number) for i, b in enumerate(buffers) if b.kind == "input"]
         self._made = [
-            (i, b.shape, b.dtype, b.nbytes) for i, b in enumerate(buffers) if b.kind == "output"
+            (i, memory.maker(b.shape, np.dtype(b.dtype.type), b.nbytes))
+            for i, b in enumerate(buffers)
+            if b.kind == "output"
         ]
         for i, buffer in enumerate(buffers):
             if buffer.value is not None:
@@ -159,7 +141,8 @@ class Executable:
             (c.workspace for s in self._stages if isinstance(s, _Segment) for c in s.calls),
             default=0,
         )
-        self._pool = ArenaPool(self._arena + workspace) if self._arena + workspace else None
+        self._scratch = self._arena + workspace
+        self._block = memory.block_maker(self._scratch) if self._scratch else None
 
     @property
     def codes(self) -> list[Code]:
@@ -177,49 +160,55 @@ class Executable:
         return sum(c.seconds for c in {id(c): c for c in self.codes}.values())
 
     def native_plan(self) -> NativePlan | None:
-        """Return how to run natively: one stretch of kernels, one output of its own."""
+        """Return how to run natively: one stretch of kernels, each output in a buffer of its own.
+
+        None where that is not so.
+        """
         schedule = self.schedule
-        if len(self._stages) != 1 or len(schedule.outputs) != 1:
-            return None
-        segment, view = self._stages[0], schedule.outputs[0]
+        segment = self._stages[0] if len(self._stages) == 1 else None
         if not isinstance(segment, _Segment):
             return None
-        buffer = schedule.buffers[view.buffer]
-        if buffer.kind != "output" or view.shape != buffer.shape or len(self._made) != 1:
+        places: dict[int, int] = {}
+        for number, view in enumerate(schedule.outputs):
+            buffer = schedule.buffers[view.buffer]
+            if buffer.kind != "output" or view.buffer in places or not _whole(view, buffer):
+                return None
+            places[view.buffer] = number
+        if len(places) != len(self._made):
             return None
-        arena = self._pool.take() if self._pool is not None else None
         pointers = [
-            self._address(int(number), int(offset))
+            self._address(int(number), int(offset), places)
             for number, offset in zip(segment.buffers, segment.offsets, strict=True)
         ]
-        if segment.shareable:
-            pool_address()  # starts the workers, and fills the cell
+        outputs = [schedule.buffers[view.buffer] for view in schedule.outputs]
         return NativePlan(
             segment.address,
             len(segment.calls),
             pointers,
             pool_cell_address() if segment.shareable else 0,
-            arena,
-            segment.shareable,
-            np.dtype(buffer.dtype.type),
-            np.array(view.shape, np.int64),
+            self._scratch,
+            segment.long,
+            [replace(b, shape=v.shape) for b, v in zip(outputs, schedule.outputs, strict=True)],
+            [],
         )
 
-    def _address(self, number: int, offset: int) -> tuple[int, int, int]:
-        """Return where a pointer comes from, as ``codegen.entry.Address`` has it."""
+    def _address(
+        self, number: int, offset: int, outputs: Mapping[int, int]
+    ) -> tuple[int, int, int]:
+        """Return where a pointer comes from; ``outputs`` are the numbers of the output buffers."""
         buffers = self.schedule.buffers
         if number == len(buffers):
-            return Address.ARENA, 0, self._arena + offset
+            return Base.SCRATCH_BASE, 0, self._arena + offset
         buffer = buffers[number]
         match buffer.kind:
             case "input":
-                return Address.ARGUMENT, buffer.number, offset
+                return Base.ARGUMENT_0, buffer.number, offset
             case "output":
-                return Address.OUTPUT, 0, offset
+                return Base.OUTPUT_0, outputs[number], offset
             case "temp":
-                return Address.ARENA, 0, buffer.offset + offset
+                return Base.SCRATCH_BASE, 0, buffer.offset + offset
             case _:
-                return Address.FIXED, 0, int(self._template[number]) + offset
+                return Base.FIXED, 0, int(self._template[number]) + offset
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the outputs for ``arrays``, of the dtypes, shapes and layouts compiled for."""
@@ -237,25 +226,21 @@ class Executable:
         for i, number in self._inputs:
             array = held[i] = arrays[number]
             bases[i] = array.ctypes.data
-        for i, shape, dtype, nbytes in self._made:
-            array = held[i] = memory.empty(shape, dtype, nbytes)
+        for i, make in self._made:
+            array = held[i] = make()
             bases[i] = array.ctypes.data
-        block = self._pool.take() if self._pool is not None else None
-        try:
-            if block is not None:
-                start = block.ctypes.data
-                bases[-1] = start + self._arena
-                for i, offset in self._temps:
-                    bases[i] = start + offset
-            for stage in self._stages:
-                if isinstance(stage, _Segment):
-                    stage.run(self._driver, bases)
-                else:
-                    self._run_opaque(stage, bases, held, block)
-            return self._collect(held, block)
-        finally:
-            if self._pool is not None and block is not None:
-                self._pool.give(block)
+        block = self._block() if self._block is not None else None
+        if block is not None:
+            start = block.ctypes.data
+            bases[-1] = start + self._arena
+            for i, offset in self._temps:
+                bases[i] = start + offset
+        for stage in self._stages:
+            if isinstance(stage, _Segment):
+                stage.run(self._driver, bases)
+            else:
+                self._run_opaque(stage, bases, held, block)
+        return self._collect(held, block)
 
     def _run_opaque(
         self, step: OpaqueStep, bases: I64Array, held: dict[int, Array], block: Array | None
@@ -297,6 +282,15 @@ class Executable:
             taken.add(view.buffer)
             results.append(array)
         return results
+
+
+def _whole(view: View, buffer: Buffer) -> bool:
+    """True where ``view`` is all of ``buffer``, in its order."""
+    wanted = contiguous_strides(view.shape)
+    in_order = all(
+        n <= 1 or s == w for n, s, w in zip(view.shape, view.strides, wanted, strict=True)
+    )
+    return view.offset == 0 and prod(view.shape) == prod(buffer.shape) and in_order
 
 
 def _strided(base: Array, view: View) -> Array:

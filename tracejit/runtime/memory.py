@@ -1,7 +1,7 @@
-"""Memory for results: large arrays reuse what earlier ones left.
+"""Memory for results and arenas: what an array or a call leaves, the next one takes.
 
-``empty`` makes arrays; small ones as NumPy does. ``stats`` and ``trim`` are for people who watch
-memory; ``TRACEJIT_MEMORY_CACHE`` (bytes) caps what is kept, 0 keeps nothing.
+``stats`` and ``trim`` (``tj.memory_stats``, ``tj.trim_memory``) are for people who watch memory;
+``TRACEJIT_MEMORY_CACHE`` (bytes) caps what is kept, 0 keeps nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,14 +17,23 @@ import numpy as np
 
 from tracejit import config
 from tracejit.codegen.llvm import compile_object
-from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, TRIM, Memory, emit_memory
+from tracejit.codegen.memory import (
+    FUNCTIONS,
+    MAKE_ARRAY,
+    NEW_ARRAY,
+    REFUSE,
+    TRIM,
+    Memory,
+    emit_memory,
+)
 from tracejit.codegen.target import LEVELS
 from tracejit.ops.table import Array
 from tracejit.runtime import numpy_api
 from tracejit.runtime.loader import LoadedObject
+from tracejit.schedule.arena import ALIGNMENT
 
-# malloc recycles smaller blocks by itself.
-LARGE = 1 << 20
+# What blocks of at most 64 KiB may hold together.
+CAP_SMALL = 16 << 20
 _CAPSULE_NAME = b"mem_handler"
 
 
@@ -50,6 +59,7 @@ class _Pool:
     def __init__(self) -> None:
         self.state = np.zeros(Memory.SIZE, np.int64)
         self.state[Memory.CAP] = config.memory_cache()
+        self.state[Memory.CAP_SMALL] = min(CAP_SMALL, config.memory_cache())
         self.state[Memory.POISON] = config.stress_poison()
         self.handler = _Handler(b"tracejit", 1)
         make = ctypes.pythonapi.PyCapsule_New
@@ -59,20 +69,18 @@ class _Pool:
         text = emit_memory(
             self.state.ctypes.data,
             id(self.capsule),
-            numpy_api.address(numpy_api.SET_HANDLER),
-            numpy_api.address(numpy_api.PYARRAY_EMPTY),
+            id(np.ndarray),
+            numpy_api.address(numpy_api.FROM_DESCR),
         )
         image = compile_object(text, LEVELS["generic"], 2)
-        self.code = LoadedObject(image, (*FUNCTIONS, MAKE_ARRAY, TRIM))
+        self.code = LoadedObject(image, (*FUNCTIONS, MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM))
         places = [self.code.address(name) for name in FUNCTIONS]
         self.handler.of = _Allocator(None, *places)
         # Arrays may die after this module at exit, and their memory goes through this code.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
-        self.make_array = self.code.address(MAKE_ARRAY)
-        kind = ctypes.PYFUNCTYPE(
-            ctypes.py_object, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
+        self.new_array = numpy_api.MethodDef(
+            b"new_array", self.code.address(NEW_ARRAY), numpy_api.NOARGS, None
         )
-        self.make = kind(self.make_array)
 
 
 @lru_cache(maxsize=1)
@@ -81,19 +89,48 @@ def pool() -> _Pool:
     return _Pool()
 
 
+@lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether large arrays are recycled here: on Linux, with a cap above 0."""
-    return sys.platform == "linux" and config.memory_cache() > 0
+    """Whether results come from this allocator: on Linux, with arrays laid out as expected."""
+    if sys.platform != "linux" or sys.implementation.name != "cpython":
+        return False
+    probe = np.zeros(3)
+    flags = ctypes.c_int.from_address(id(probe) + 64).value
+    handler = ctypes.c_size_t.from_address(id(probe) + 88).value
+    wanted = numpy_api.type_address(numpy_api.capsule())
+    return (
+        flags == probe.flags.num
+        and handler != 0
+        and ctypes.c_size_t.from_address(handler + 8).value == wanted
+    )
+
+
+def maker(shape: Sequence[int], dtype: np.dtype[Any], nbytes: int) -> Callable[[], Array]:
+    """Return a function that makes uninitialised arrays of one kind, which take ``nbytes``."""
+    if nbytes == 0 or not available():
+        poison = config.stress_poison()
+        return lambda: poisoned(np.empty(shape, dtype)) if poison else np.empty(shape, dtype)
+    words = np.array([len(shape), nbytes, *shape], np.int64)
+    return numpy_api.c_function(pool().new_array, (words, dtype))
 
 
 def empty(shape: Sequence[int], dtype: np.dtype[Any], nbytes: int) -> Array:
     """Return an uninitialised array of ``nbytes``."""
-    if nbytes < LARGE or not available():
-        return (
-            poisoned(np.empty(shape, dtype)) if config.stress_poison() else np.empty(shape, dtype)
-        )
-    sizes = np.array(shape, np.int64)
-    return pool().make(len(shape), sizes.ctypes.data, id(dtype), 1)
+    return maker(shape, dtype, nbytes)()
+
+
+def block_maker(nbytes: int) -> Callable[[], Array]:
+    """Return a function that makes blocks of ``nbytes`` bytes that start on a cache line."""
+    if available():
+        return maker((nbytes,), np.dtype(np.uint8), nbytes)
+    make = maker((nbytes + ALIGNMENT,), np.dtype(np.uint8), 0)
+
+    def block() -> Array:
+        raw = make()
+        skip = -raw.ctypes.data % ALIGNMENT
+        return raw[skip : skip + nbytes]
+
+    return block
 
 
 def poisoned(array: Array) -> Array:

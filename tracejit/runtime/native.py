@@ -28,7 +28,10 @@ def runtime_function(name: str, result: Any, *arguments: Any) -> Callable[..., A
     return ctypes.CFUNCTYPE(result, *arguments)(_runtime().address(name))
 
 
-def driver() -> Callable[[int, int, int, int], None]:
-    """Return the native driver as ``run(records, count, pointers, pool)``; addresses as ints."""
-    size = ctypes.c_size_t
-    return runtime_function(DRIVER, None, size, ctypes.c_int64, size, size)
+def driver() -> Callable[[int, int, int, int, int, int], int]:
+    """Return the native driver: ``run(records, first, count, pointers, pool, stops)``.
+
+    Addresses are ints. It returns the number of the record to go on with.
+    """
+    size, number = ctypes.c_size_t, ctypes.c_int64
+    return runtime_function(DRIVER, number, size, number, number, size, size, number)

@@ -105,12 +105,14 @@ class ThreadPool:
 
 
 _pools: dict[int, ThreadPool] = {}
-# The pool's address for native entries: 0 until it is started, and in a forked child.
+# The pool's address for native entries. 0 sends them to the Python path, which starts the pool (so
+# it is until then, and in a forked child); 1 stands for no pool, where one thread is wanted.
 _cell = np.zeros(1, np.int64)
+_ALONE = 1
 
 
 def pool_cell_address() -> int:
-    """Return the address of the cell that holds this process's pool's address, or 0."""
+    """Return the address of the cell that holds this process's pool's address, 0 or 1."""
     return _cell.ctypes.data
 
 
@@ -122,6 +124,7 @@ def pool_address() -> int:
     pool = _pools.get(os.getpid())
     if pool is None:
         if get_num_threads() == 1:
+            _cell[0] = _ALONE
             return 0
         with _lock:
             pool = _pools.get(os.getpid())
