@@ -260,7 +260,7 @@ def assert_same(got: Any, want: Any) -> None:
 @pytest.mark.parametrize("name", forms_of_every_kind())
 def test_results_of_every_kind_are_put_together_natively(name: str) -> None:
     function, args = forms_of_every_kind()[name]
-    compiled = tj.jit(function)
+    compiled: Any = tj.jit(function)
     for call in range(4):
         expected, given = copied(args), copied(args)
         want, got = function(*expected), compiled(*given)
@@ -273,11 +273,11 @@ def test_results_of_every_kind_are_put_together_natively(name: str) -> None:
 def test_identities_are_numpy_s() -> None:
     forms = forms_of_every_kind()
     in_place, (x, y) = forms["in_place"]
-    compiled = tj.jit(in_place)
+    compiled: Any = tj.jit(in_place)
     for _ in range(3):
         assert compiled(x, y) is x
     assert native_calls(compiled) == 2
-    twice = tj.jit(forms["twice"][0])
+    twice: Any = tj.jit(forms["twice"][0])
     for _ in range(3):
         z, pair = twice(x, y)
         assert z is pair[0] is pair[1]
@@ -285,7 +285,7 @@ def test_identities_are_numpy_s() -> None:
 
 
 def test_overlapping_and_read_only_arguments_are_not_written_natively() -> None:
-    compiled = tj.jit(forms_of_every_kind()["in_place"][0])
+    compiled: Any = tj.jit(forms_of_every_kind()["in_place"][0])
     compiled(*vectors())
     compiled(*vectors())
     assert native_calls(compiled) == 1
@@ -378,7 +378,7 @@ def test_memory_that_cannot_be_had_is_an_error_without_leaks() -> None:
 def count_references(name: str, calls: int) -> None:
     """``calls`` native calls leave every count where it was, and the process no larger."""
     function, args = forms_of_every_kind()[name]
-    compiled = tj.jit(function)
+    compiled: Any = tj.jit(function)
     held = [*args, *(a.dtype for a in args if isinstance(a, np.ndarray)), compiled, None]
     held += [np.dtype(np.float32), np.dtype(np.float64), np.float32, np.float64]
     for _ in range(50):

@@ -6,124 +6,38 @@ identity for static values), allocates the outputs, fills in addresses, calls th
 the result together. Any argument that fits no form goes to the Python path, which knows every
 case; so this code only has to be right about what it accepts.
 
-A form is a block of i64 (``Form`` and what follows it), the same code reads all of them: nothing
-is compiled for a new signature. The layouts of ``ndarray``, ``tuple``, ``list`` and ``float``
-objects that it relies on are those of the stable builds it is enabled for (``runtime/entry.py``
-checks).
-
-Everything here runs with the GIL, but for the driver in a form that is LONG. Such a run comes back
-now and then to ask for signals (Ctrl-C), between two kernels. The scratch memory of a call is its
-own: concurrent calls of one form never share any.
+A form is a block of i64 (``codegen/forms.py``), the same code reads all of them. The layouts of
+``ndarray``, ``tuple``, ``list`` and number objects that it relies on are those of the stable builds
+it is enabled for (``runtime/entry.py`` checks).
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
+from tracejit.codegen.answer import ANSWER
+from tracejit.codegen.forms import (
+    APART_WORDS,
+    MAX_ARGUMENTS,
+    MAX_OUTPUTS,
+    MAX_STEPS,
+    OUTPUT,
+    STEP,
+    WRITE,
+    Argument,
+    Base,
+    Form,
+    Output,
+    State,
+    Step,
+)
+
 ENTRY = "entry"
-MAX_FORMS = 8
-MAX_ARGUMENTS = 16
-MAX_OUTPUTS = 16
-MAX_POINTERS = 256
-# Steps of the program that puts a result together; its stack is never higher.
-MAX_STEPS = 64
 
-
-class State(IntEnum):
-    """A function's state, in i64, ending in the addresses of its forms."""
-
-    FORMS = 0  # how many
-    TIMED = 1  # whether calls are timed, and not only counted
-    EVERY = 2  # send every n-th call that fits a form to the Python path; 0 for none
-    SINCE = 3  # such calls since the last one
-    FIRST = 4
-
-
-class Form(IntEnum):
-    """The head of a form, in i64. Counts, and offsets (in i64, from the form) of its tables."""
-
-    ARGUMENTS = 0  # how many
-    RECORDS = 1  # address of the driver's records
-    COUNT = 2
-    POOL = 3  # address of the cell with the thread pool's address, 0 where none is wanted
-    LONG = 4  # let other Python threads run meanwhile
-    SCRATCH = 5  # bytes of the arena, workspaces, and values on their way into arguments
-    POINTERS = 6
-    POINTERS_AT = 7
-    OUTPUTS = 8
-    OUTPUTS_AT = 9
-    APART = 10
-    APART_AT = 11
-    WRITES = 12
-    WRITES_AT = 13
-    STEPS = 14  # 0: the result is output 0
-    STEPS_AT = 15
-    CALLS = 16  # calls that this form has answered
-    TICKS = 17  # their time together, in ticks of the processor's counter
-    LAST = 18  # the counter at the end of the newest
-    BODY = 19  # the argument specifications
-
-
-class Argument(IntEnum):
-    """An argument specification starts with its kind."""
-
-    ARRAY = 0  # kind, dtype, rank, alignment − 1, flags it must have, then size, stride by axis
-    NUMBER = 1  # kind, type; the value stands in the object
-    STATIC = 2  # kind, object
-
-
-class Base(IntEnum):
-    """What pointers are relative to. A pointer specification is (base, byte offset)."""
-
-    FIXED = 0
-    SCRATCH_BASE = 1
-    ARGUMENT_0 = 2
-    OUTPUT_0 = 2 + MAX_ARGUMENTS
-    BASES = 2 + MAX_ARGUMENTS + MAX_OUTPUTS
-
-
-class Output(IntEnum):
-    """An output specification: (kind, dtype, rank, address of the sizes, bytes, offset)."""
-
-    NEW = 0  # an array with recycled memory
-    PLAIN = 1  # an array as NumPy makes it
-    SCALAR = 2  # rank 0: a NumPy scalar
-    WRITTEN = 3  # at an offset of the scratch memory, for an argument only
-
-
-OUTPUT = 6  # i64 in an output specification
-# (argument, other argument, its first and last byte, bytes of the first): must not overlap.
-APART_WORDS = 5
-WRITE = 3  # (output, argument, bytes)
-
-
-class Step(IntEnum):
-    """A step of the program that puts the result together: (step, what, keys)."""
-
-    PUSH_OUTPUT = 0
-    PUSH_ARGUMENT = 1
-    PUSH_OBJECT = 2
-    MAKE_TUPLE = 3  # of the topmost n
-    MAKE_LIST = 4
-    MAKE_DICT = 5  # with a tuple of keys
-
-
-STEP = 3
-
-
-_TEXT = r"""
+_COMMON = r"""
 declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
 declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
-declare ptr @PyEval_SaveThread()
-declare void @PyEval_RestoreThread(ptr)
-declare i32 @PyErr_CheckSignals()
-declare ptr @PyTuple_New(i64)
-declare ptr @PyList_New(i64)
-declare ptr @PyDict_New()
-declare i32 @PyDict_SetItem(ptr, ptr, ptr)
-declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 {DRIVER_TEXT}
 
 define internal i64 @slot(ptr %block, i64 %index) alwaysinline {
@@ -165,7 +79,9 @@ define internal ptr @pointer(ptr %object, i64 %offset) alwaysinline {
   %value = load ptr, ptr %address
   ret ptr %value
 }
+"""
 
+_MATCH = r"""
 ; Whether the arguments fit a form; their data addresses go to %data.
 define internal i1 @fits(ptr %form, ptr %args, i64 %nargs, ptr %data) {
 entry:
@@ -302,364 +218,9 @@ yes:
 no:
   ret i1 false
 }
+"""
 
-; Make the outputs: objects to %objects (null for those that are none yet), addresses to %bases.
-; False with an exception set.
-define internal i1 @make_outputs(ptr %form, ptr %bases, ptr %objects, ptr %scalars) {
-entry:
-  %count = call i64 @slot(ptr %form, i64 {OUTPUTS})
-  %bytes = shl i64 %count, 3
-  call void @llvm.memset.p0.i64(ptr %objects, i8 0, i64 %bytes, i1 false)
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %placed ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %yes
-body:
-  %i.next = add i64 %i, 1
-  %spec = call ptr @row(ptr %form, i64 {OUTPUTS_AT}, i64 %i, i64 {OUTPUT})
-  %kind = load i64, ptr %spec
-  %dtype = call ptr @pointer(ptr %spec, i64 8)
-  %rank = call i64 @slot(ptr %spec, i64 2)
-  %rank.32 = trunc i64 %rank to i32
-  %shape = call ptr @pointer(ptr %spec, i64 24)
-  %nbytes = call i64 @slot(ptr %spec, i64 4)
-  switch i64 %kind, label %written [ i64 {NEW}, label %new
-                                     i64 {PLAIN}, label %plain
-                                     i64 {SCALAR}, label %scalar ]
-new:
-  %make = inttoptr i64 {MAKE_ARRAY} to ptr
-  %recycled = call ptr %make(i32 %rank.32, ptr %shape, ptr %dtype, i64 %nbytes)
-  br label %made
-plain:
-  call void @Py_IncRef(ptr %dtype)
-  %empty = inttoptr i64 {PYARRAY_EMPTY} to ptr
-  %usual = call ptr %empty(i32 %rank.32, ptr %shape, ptr %dtype, i32 0)
-  br label %made
-made:
-  %array = phi ptr [ %recycled, %new ], [ %usual, %plain ]
-  %failed = icmp eq ptr %array, null
-  br i1 %failed, label %no, label %keep
-keep:
-  %object.at = getelementptr ptr, ptr %objects, i64 %i
-  store ptr %array, ptr %object.at
-  %memory = call i64 @word(ptr %array, i64 16)
-  br label %placed
-scalar:
-  %cell = getelementptr i128, ptr %scalars, i64 %i
-  %cell.i = ptrtoint ptr %cell to i64
-  br label %placed
-written:
-  %scratch = call i64 @slot(ptr %bases, i64 {SCRATCH_BASE})
-  %offset = call i64 @slot(ptr %spec, i64 5)
-  %inside = add i64 %scratch, %offset
-  br label %placed
-placed:
-  %address = phi i64 [ %memory, %keep ], [ %cell.i, %scalar ], [ %inside, %written ]
-  %base = add i64 %i, {OUTPUT_0}
-  call void @put(ptr %bases, i64 %base, i64 %address)
-  br label %head
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}
-
-; Run the kernels. False with an exception set.
-define internal i1 @run(ptr %form, ptr %bases) {
-entry:
-  %count = call i64 @slot(ptr %form, i64 {POINTERS})
-  %table = alloca i64, i64 %count, align 16
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %ready
-body:
-  %i.next = add i64 %i, 1
-  %spec = call ptr @row(ptr %form, i64 {POINTERS_AT}, i64 %i, i64 2)
-  %number = call i64 @slot(ptr %spec, i64 0)
-  %offset = call i64 @slot(ptr %spec, i64 1)
-  %base = call i64 @slot(ptr %bases, i64 %number)
-  %address = add i64 %base, %offset
-  call void @put(ptr %table, i64 %i, i64 %address)
-  br label %head
-ready:
-  %records = call ptr @pointer(ptr %form, i64 {RECORDS_BYTE})
-  %n = call i64 @slot(ptr %form, i64 {COUNT})
-  %is.long.i = call i64 @slot(ptr %form, i64 {LONG})
-  %is.long = icmp ne i64 %is.long.i, 0
-  br i1 %is.long, label %long, label %short
-short:
-  %all = call i64 @driver(ptr %records, i64 0, i64 %n, ptr %table, ptr null, i64 0)
-  br label %yes
-long:
-  %cell = call ptr @pointer(ptr %form, i64 {POOL_BYTE})
-  %alone = icmp eq ptr %cell, null
-  br i1 %alone, label %release, label %shared
-shared:
-  %pool.i = load i64, ptr %cell
-  ; 1 says that one thread is to run everything.
-  %single = icmp eq i64 %pool.i, 1
-  %address.i = select i1 %single, i64 0, i64 %pool.i
-  %shared.pool = inttoptr i64 %address.i to ptr
-  br label %release
-release:
-  %pool = phi ptr [ null, %long ], [ %shared.pool, %shared ]
-  br label %stretch
-stretch:
-  %first = phi i64 [ 0, %release ], [ %next, %asked ]
-  %thread = call ptr @PyEval_SaveThread()
-  %next = call i64 @driver(ptr %records, i64 %first, i64 %n, ptr %table, ptr %pool, i64 1)
-  call void @PyEval_RestoreThread(ptr %thread)
-  %finished = icmp eq i64 %next, %n
-  br i1 %finished, label %yes, label %ask
-ask:
-  %signal = call i32 @PyErr_CheckSignals()
-  %raised = icmp slt i32 %signal, 0
-  br i1 %raised, label %no, label %asked
-asked:
-  br label %stretch
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}
-
-; After a run: scalars become objects, and arguments get their new values. False with an exception.
-define internal i1 @finish(ptr %form, ptr %bases, ptr %objects) {
-entry:
-  %count = call i64 @slot(ptr %form, i64 {OUTPUTS})
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ], [ %i.next, %keep ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %write
-body:
-  %i.next = add i64 %i, 1
-  %spec = call ptr @row(ptr %form, i64 {OUTPUTS_AT}, i64 %i, i64 {OUTPUT})
-  %kind = load i64, ptr %spec
-  %is.scalar = icmp eq i64 %kind, {SCALAR}
-  br i1 %is.scalar, label %scalar, label %head
-scalar:
-  %base = add i64 %i, {OUTPUT_0}
-  %cell.i = call i64 @slot(ptr %bases, i64 %base)
-  %cell = inttoptr i64 %cell.i to ptr
-  %dtype = call ptr @pointer(ptr %spec, i64 8)
-  %make = inttoptr i64 {PYARRAY_SCALAR} to ptr
-  %object = call ptr %make(ptr %cell, ptr %dtype, ptr null)
-  %failed = icmp eq ptr %object, null
-  br i1 %failed, label %no, label %keep
-keep:
-  %object.at = getelementptr ptr, ptr %objects, i64 %i
-  store ptr %object, ptr %object.at
-  br label %head
-write:
-  %writes = call i64 @slot(ptr %form, i64 {WRITES})
-  br label %write.head
-write.head:
-  %w = phi i64 [ 0, %write ], [ %w.next, %write.body ]
-  %w.more = icmp slt i64 %w, %writes
-  br i1 %w.more, label %write.body, label %yes
-write.body:
-  %w.next = add i64 %w, 1
-  %row = call ptr @row(ptr %form, i64 {WRITES_AT}, i64 %w, i64 {WRITE})
-  %from.number = call i64 @slot(ptr %row, i64 0)
-  %from.base = add i64 %from.number, {OUTPUT_0}
-  %from.i = call i64 @slot(ptr %bases, i64 %from.base)
-  %from = inttoptr i64 %from.i to ptr
-  %to.number = call i64 @slot(ptr %row, i64 1)
-  %to.base = add i64 %to.number, {ARGUMENT_0}
-  %to.i = call i64 @slot(ptr %bases, i64 %to.base)
-  %to = inttoptr i64 %to.i to ptr
-  %bytes = call i64 @slot(ptr %row, i64 2)
-  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %bytes, i1 false)
-  br label %write.head
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}
-
-define internal void @drop(ptr %objects, i64 %count) {
-entry:
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ], [ %i.next, %release ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %out
-body:
-  %i.next = add i64 %i, 1
-  %at = getelementptr ptr, ptr %objects, i64 %i
-  %object = load ptr, ptr %at
-  %none = icmp eq ptr %object, null
-  br i1 %none, label %head, label %release
-release:
-  call void @Py_DecRef(ptr %object)
-  br label %head
-out:
-  ret void
-}
-
-; Put the result together; a new reference, or null with an exception set.
-define internal ptr @build(ptr %form, ptr %objects, ptr %args) {
-entry:
-  %stack = alloca [{MAX_STEPS} x ptr], align 16
-  %steps = call i64 @slot(ptr %form, i64 {STEPS})
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %pushed ]
-  %top = phi i64 [ 0, %entry ], [ %top.next, %pushed ]
-  %more = icmp slt i64 %i, %steps
-  br i1 %more, label %body, label %done
-body:
-  %i.next = add i64 %i, 1
-  %row = call ptr @row(ptr %form, i64 {STEPS_AT}, i64 %i, i64 {STEP})
-  %step = load i64, ptr %row
-  %what = call i64 @slot(ptr %row, i64 1)
-  %under = sub i64 %top, %what
-  %items = getelementptr ptr, ptr %stack, i64 %under
-  switch i64 %step, label %dict [ i64 {PUSH_OUTPUT}, label %output
-                                  i64 {PUSH_ARGUMENT}, label %argument
-                                  i64 {PUSH_OBJECT}, label %object
-                                  i64 {MAKE_TUPLE}, label %tuple
-                                  i64 {MAKE_LIST}, label %list ]
-output:
-  %output.at = getelementptr ptr, ptr %objects, i64 %what
-  %output.object = load ptr, ptr %output.at
-  br label %share
-argument:
-  %argument.at = getelementptr ptr, ptr %args, i64 %what
-  %argument.object = load ptr, ptr %argument.at
-  br label %share
-object:
-  %static = inttoptr i64 %what to ptr
-  br label %share
-share:
-  %shared = phi ptr [ %output.object, %output ], [ %argument.object, %argument ],
-                    [ %static, %object ]
-  call void @Py_IncRef(ptr %shared)
-  br label %push
-tuple:
-  %new.tuple = call ptr @PyTuple_New(i64 %what)
-  %no.tuple = icmp eq ptr %new.tuple, null
-  br i1 %no.tuple, label %failed, label %tuple.fill
-tuple.fill:
-  %tuple.items = getelementptr i8, ptr %new.tuple, i64 24
-  br label %fill
-list:
-  %new.list = call ptr @PyList_New(i64 %what)
-  %no.list = icmp eq ptr %new.list, null
-  br i1 %no.list, label %failed, label %list.fill
-list.fill:
-  %list.items = call ptr @pointer(ptr %new.list, i64 24)
-  br label %fill
-fill:
-  ; The container takes the stack's references.
-  %sequence = phi ptr [ %new.tuple, %tuple.fill ], [ %new.list, %list.fill ]
-  %places = phi ptr [ %tuple.items, %tuple.fill ], [ %list.items, %list.fill ]
-  %bytes = shl i64 %what, 3
-  call void @llvm.memcpy.p0.p0.i64(ptr %places, ptr %items, i64 %bytes, i1 false)
-  br label %push
-dict:
-  %keys = call ptr @pointer(ptr %row, i64 16)
-  %new.dict = call ptr @PyDict_New()
-  %no.dict = icmp eq ptr %new.dict, null
-  br i1 %no.dict, label %failed, label %dict.head
-dict.head:
-  %d = phi i64 [ 0, %dict ], [ %d.next, %dict.body ]
-  %d.more = icmp slt i64 %d, %what
-  br i1 %d.more, label %dict.body, label %dict.done
-dict.body:
-  %d.next = add i64 %d, 1
-  %key.at = getelementptr ptr, ptr %keys, i64 %d
-  %key = call ptr @pointer(ptr %key.at, i64 24)
-  %value.at = getelementptr ptr, ptr %items, i64 %d
-  %value = load ptr, ptr %value.at
-  %put = call i32 @PyDict_SetItem(ptr %new.dict, ptr %key, ptr %value)
-  %refused = icmp slt i32 %put, 0
-  br i1 %refused, label %dict.drop, label %dict.head
-dict.drop:
-  call void @Py_DecRef(ptr %new.dict)
-  br label %failed
-dict.done:
-  call void @drop(ptr %items, i64 %what)
-  br label %push
-push:
-  %value.new = phi ptr [ %shared, %share ], [ %sequence, %fill ], [ %new.dict, %dict.done ]
-  %at.share = phi i64 [ %top, %share ], [ %under, %fill ], [ %under, %dict.done ]
-  %place = getelementptr ptr, ptr %stack, i64 %at.share
-  store ptr %value.new, ptr %place
-  br label %pushed
-pushed:
-  %top.next = add i64 %at.share, 1
-  br label %head
-failed:
-  call void @drop(ptr %stack, i64 %top)
-  ret ptr null
-done:
-  %result = load ptr, ptr %stack
-  ret ptr %result
-}
-
-; Answer a call that fits a form; a new reference, or null with an exception set.
-define internal ptr @answer(ptr %form, ptr %args, ptr %bases) {
-entry:
-  %objects = alloca [{MAX_OUTPUTS} x ptr], align 16
-  %scalars = alloca [{MAX_OUTPUTS} x i128], align 64
-  store i64 0, ptr %bases
-  %size = call i64 @slot(ptr %form, i64 {SCRATCH})
-  %none = icmp eq i64 %size, 0
-  br i1 %none, label %outputs, label %scratch
-scratch:
-  %allocate = inttoptr i64 {POOL_MALLOC} to ptr
-  %block = call ptr %allocate(ptr null, i64 %size)
-  %block.i = ptrtoint ptr %block to i64
-  call void @put(ptr %bases, i64 {SCRATCH_BASE}, i64 %block.i)
-  %refused = icmp eq ptr %block, null
-  br i1 %refused, label %memory, label %outputs
-memory:
-  %refuse = inttoptr i64 {REFUSE} to ptr
-  call void %refuse(i64 %size)
-  ret ptr null
-outputs:
-  %arena = phi ptr [ null, %entry ], [ %block, %scratch ]
-  %made = call i1 @make_outputs(ptr %form, ptr %bases, ptr %objects, ptr %scalars)
-  br i1 %made, label %run, label %give
-run:
-  %ran = call i1 @run(ptr %form, ptr %bases)
-  br i1 %ran, label %finish, label %give
-finish:
-  %finished = call i1 @finish(ptr %form, ptr %bases, ptr %objects)
-  br label %give
-give:
-  %fine = phi i1 [ false, %outputs ], [ false, %run ], [ %finished, %finish ]
-  br i1 %none, label %given, label %free
-free:
-  %release = inttoptr i64 {POOL_FREE} to ptr
-  call void %release(ptr null, ptr %arena, i64 %size)
-  br label %given
-given:
-  br i1 %fine, label %built, label %lost
-built:
-  %steps = call i64 @slot(ptr %form, i64 {STEPS})
-  %single = icmp eq i64 %steps, 0
-  br i1 %single, label %first, label %several
-first:
-  %only = load ptr, ptr %objects
-  ret ptr %only
-several:
-  %result = call ptr @build(ptr %form, ptr %objects, ptr %args)
-  br label %end
-lost:
-  br label %end
-end:
-  %value = phi ptr [ %result, %several ], [ null, %lost ]
-  %count = call i64 @slot(ptr %form, i64 {OUTPUTS})
-  call void @drop(ptr %objects, i64 %count)
-  ret ptr %value
-}
-
+_ENTRY = r"""
 ; %self is the tuple (state array, Python path).
 define ptr @entry(ptr %self, ptr %args, i64 %nargs, ptr %names) {
 start:
@@ -757,7 +318,7 @@ def emit_entry(driver: str, addresses: Addresses) -> str:
     words |= {"RECORDS_BYTE": 8 * Form.RECORDS, "POOL_BYTE": 8 * Form.POOL}
     words |= {"OUTPUT": OUTPUT, "APART_WORDS": APART_WORDS, "WRITE": WRITE, "STEP": STEP}
     words |= {"MAX_ARGUMENTS": MAX_ARGUMENTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
-    text = _TEXT
+    text = _COMMON + _MATCH + ANSWER + _ENTRY
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))
     return text.replace("{DRIVER_TEXT}", driver)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from tracejit.codegen.entry import Step
+from tracejit.codegen.forms import Step
 from tracejit.frontend.compiled import Compiled, Source
 from tracejit.frontend.trees import LEAF_MARK, STATIC_MARK, Tree, static_value
 from tracejit.runtime.entry import Result

@@ -20,21 +20,19 @@ from numpy.lib.array_utils import byte_bounds
 
 from tracejit import config, gate
 from tracejit.codegen.driver import emit_driver
-from tracejit.codegen.entry import (
-    ENTRY,
+from tracejit.codegen.entry import ENTRY, Addresses, emit_entry
+from tracejit.codegen.forms import (
     MAX_ARGUMENTS,
     MAX_FORMS,
     MAX_OUTPUTS,
     MAX_POINTERS,
     MAX_STEPS,
-    Addresses,
     Argument,
     Base,
     Form,
     Output,
     State,
     Step,
-    emit_entry,
 )
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
@@ -339,9 +337,8 @@ def _argument(arg: Any, written: bool) -> list[int] | None:
         low = array.dtype.alignment - 1
         flags = _WRITEABLE if written else 0
         return [Argument.ARRAY, id(array.dtype), array.ndim, low, flags, *axes]
-    kind: Any = arg.__class__
-    if kind in (float, complex) or issubclass(kind, np.generic):
-        return [Argument.NUMBER, id(kind)]
+    if type(arg) in (float, complex) or isinstance(arg, np.generic):
+        return [Argument.NUMBER, numpy_api.type_address(arg)]
     if arg is None or type(arg) in (bool, int, str):
         return [Argument.STATIC, id(arg)]
     return None

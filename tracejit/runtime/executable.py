@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from tracejit.codegen.driver import RECORD
-from tracejit.codegen.entry import Base
+from tracejit.codegen.forms import Base
 from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
 from tracejit.runtime import memory, monitor
@@ -94,7 +94,7 @@ class NativePlan(NamedTuple):
     """What a native entry needs to run an executable without Python.
 
     ``pointers`` are (base, number of the input or output, offset), with bases as
-    ``codegen.entry.Base`` has them; ``pool_cell`` is the address of the cell that holds the thread
+    ``codegen.forms.Base`` has them; ``pool_cell`` is the address of the cell that holds the thread
     pool's address, 0 where no kernel is worth sharing; ``scratch`` is the size of the memory that
     a call needs beside its outputs; ``long`` says that other threads should run meanwhile;
     ``kept`` holds what a form's words point at.

@@ -1,0 +1,99 @@
+"""Forms: what a native entry accepts, and how it answers, as blocks of i64.
+
+Python writes a form for each signature (``runtime/entry.py``) and generated code reads it
+(``codegen/entry.py``, ``codegen/answer.py``). A form is data, so that a new signature compiles
+nothing.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+MAX_FORMS = 8
+MAX_ARGUMENTS = 16
+MAX_OUTPUTS = 16
+MAX_POINTERS = 256
+# Steps of the program that puts a result together; its stack is never higher.
+MAX_STEPS = 64
+
+
+class State(IntEnum):
+    """A function's state, in i64, ending in the addresses of its forms."""
+
+    FORMS = 0  # how many
+    TIMED = 1  # whether calls are timed, and not only counted
+    EVERY = 2  # send every n-th call that fits a form to the Python path; 0 for none
+    SINCE = 3  # such calls since the last one
+    FIRST = 4
+
+
+class Form(IntEnum):
+    """The head of a form, in i64. Counts, and offsets (in i64, from the form) of its tables."""
+
+    ARGUMENTS = 0  # how many
+    RECORDS = 1  # address of the driver's records
+    COUNT = 2
+    POOL = 3  # address of the cell with the thread pool's address, 0 where none is wanted
+    LONG = 4  # let other Python threads run meanwhile
+    SCRATCH = 5  # bytes of the arena, workspaces, and values on their way into arguments
+    POINTERS = 6
+    POINTERS_AT = 7
+    OUTPUTS = 8
+    OUTPUTS_AT = 9
+    APART = 10
+    APART_AT = 11
+    WRITES = 12
+    WRITES_AT = 13
+    STEPS = 14  # 0: the result is output 0
+    STEPS_AT = 15
+    CALLS = 16  # calls that this form has answered
+    TICKS = 17  # their time together, in ticks of the processor's counter
+    LAST = 18  # the counter at the end of the newest
+    BODY = 19  # the argument specifications
+
+
+class Argument(IntEnum):
+    """An argument specification starts with its kind."""
+
+    ARRAY = 0  # kind, dtype, rank, alignment − 1, flags it must have, then size, stride by axis
+    NUMBER = 1  # kind, type; the value stands in the object
+    STATIC = 2  # kind, object
+
+
+class Base(IntEnum):
+    """What pointers are relative to. A pointer specification is (base, byte offset)."""
+
+    FIXED = 0
+    SCRATCH_BASE = 1
+    ARGUMENT_0 = 2
+    OUTPUT_0 = 2 + MAX_ARGUMENTS
+    BASES = 2 + MAX_ARGUMENTS + MAX_OUTPUTS
+
+
+class Output(IntEnum):
+    """An output specification: (kind, dtype, rank, address of the sizes, bytes, offset)."""
+
+    NEW = 0  # an array with recycled memory
+    PLAIN = 1  # an array as NumPy makes it
+    SCALAR = 2  # rank 0: a NumPy scalar
+    WRITTEN = 3  # at an offset of the scratch memory, for an argument only
+
+
+OUTPUT = 6  # i64 in an output specification
+# (argument, other argument, its first and last byte, bytes of the first): must not overlap.
+APART_WORDS = 5
+WRITE = 3  # (output, argument, bytes)
+
+
+class Step(IntEnum):
+    """A step of the program that puts the result together: (step, what, keys)."""
+
+    PUSH_OUTPUT = 0
+    PUSH_ARGUMENT = 1
+    PUSH_OBJECT = 2
+    MAKE_TUPLE = 3  # of the topmost n
+    MAKE_LIST = 4
+    MAKE_DICT = 5  # with a tuple of keys
+
+
+STEP = 3
