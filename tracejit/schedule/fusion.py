@@ -27,6 +27,7 @@ from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
 from tracejit.schedule import native
 from tracejit.schedule.index import VIEWS, ZERO, Affine, Map, axis_index, broadcast, through
+from tracejit.schedule.siblings import Siblings
 
 # Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
 # the flop bounds weigh recomputation against a store and a load (about 8 flops a byte).
@@ -136,6 +137,7 @@ class Fuser:
         self.strided = strided
         self.lowers = lowers
         self.statistics = _statistics(graph)
+        self.siblings = Siblings(graph)
         self.demands: dict[Node, Demand] = {}
         self.units: list[Cluster | Unit] = []
         self.stored: dict[Node, Node] = {}
@@ -235,7 +237,7 @@ class Fuser:
     def _place_elementwise(self, node: Node, demand: Demand) -> None:
         homes = self._homes(node, demand)
         if homes is None:
-            homes = [self._new_cluster(node)]
+            homes = [self._beside_sibling(node, demand) or self._new_cluster(node)]
         for cluster in homes:
             maps = demand.readers.get(cluster) or [cluster.roots[0].index]
             cluster.members[node] = maps
@@ -292,7 +294,7 @@ class Fuser:
     def _place_reduction(self, node: Node, demand: Demand) -> None:
         cluster = self._reduction_home(node, demand)
         if cluster is None:
-            cluster = self._new_cluster(node)
+            cluster = self._beside_sibling(node, demand) or self._new_cluster(node)
             index = cluster.roots[0].index
         else:
             index = demand.readers[cluster][0]
@@ -360,7 +362,23 @@ class Fuser:
         """Start a kernel that stores ``node``."""
         self.stored[node] = node
         start = (0,) * len(node.shape)
-        return self._cluster_into(node, node.shape, start, whole(node, node.shape))
+        cluster = self._cluster_into(node, node.shape, start, whole(node, node.shape))
+        self.siblings.add(node, cluster)
+        return cluster
+
+    def _beside_sibling(self, node: Node, demand: Demand) -> Cluster | None:
+        """Store ``node`` in a kernel that reads what it reads, if one runs before its readers."""
+        after = max([demand.before, *(c.number for c in demand.readers)])
+        cluster = self.siblings.find(node, after)
+        if cluster is None or cluster.values + 1 > MAX_VALUES:
+            return None
+        index = cluster.roots[0].index
+        if cluster.scanned or not _axes(index) <= cluster.parallel:
+            return None  # loops inside others would compute it again and again
+        if native.is_reduction(node) and len(cluster.reduced) >= MAX_REDUCTIONS:
+            return None
+        self._store_in(node, cluster, index)
+        return cluster
 
     def _cluster_into(
         self, node: Node, shape: Shape, start: Sequence[int], target: Target

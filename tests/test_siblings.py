@@ -1,0 +1,66 @@
+"""Values that no kernel reads together share a kernel where they read the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracejit as tj
+
+Results = tuple[Any, ...]
+
+
+def statistics(axis: int | None) -> Callable[[Any], Results]:
+    return lambda x: (x.min(axis), x.max(axis), x.mean(axis))
+
+
+@pytest.mark.parametrize(
+    ("function", "kernels"),
+    [
+        (lambda x: (np.sin(x), np.cos(x)), 1),
+        (lambda x: (np.sin(x), (x * 2).max(1), x.min(1)), 2),
+        (statistics(0), 1),
+        (statistics(1), 1),
+        (statistics(None), 1),
+        (lambda x: (x.mean(0), x.var(0)), 1),
+        (lambda x: (x[:100].sum(1), x[100:].sum(1)), 2),  # other memory
+        (lambda x: (x.sum(0), x.sum(1)), 2),  # other loops
+    ],
+)
+def test_siblings_share_a_kernel(
+    function: Callable[[Any], Results], kernels: int, any_level: str
+) -> None:
+    x = np.random.default_rng(0).normal(size=(301, 307)).astype(np.float32)
+    with tj.isa(any_level):
+        traced = tj.trace(function, x)
+        results = traced(x)
+    assert len(traced.schedule.steps) == kernels
+    for result, expected in zip(results, function(x), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_sibling_that_a_kernel_between_reads_stays_before_it() -> None:
+    def function(x: Any) -> Results:
+        first = np.exp(x)
+        product = first @ first.T
+        return np.log(x), np.sqrt(np.abs(product @ first)), first
+
+    x = np.random.default_rng(1).uniform(0.5, 1.5, size=(40, 40))
+    traced = tj.trace(function, x)
+    for result, expected in zip(traced(x), function(x), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
+    # exp and log in one kernel, two products, and the root.
+    assert len(traced.schedule.steps) == 4
+
+
+def test_two_prices_compute_their_common_part_once() -> None:
+    n = 1000
+    spot, strike, years = np.random.default_rng(2).uniform(1, 2, size=(3, n))
+    traced = tj.kernels.black_scholes.trace(spot, strike, years, 0.03, 0.2)
+    (kernel,) = traced.schedule.kernels
+    assert len(kernel.stores) == 2
+    assert kernel.labels.count("log") == kernel.labels.count("exp") == 1
+    assert traced.schedule.arena.nbytes == 0
