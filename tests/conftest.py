@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +13,11 @@ from hypothesis import HealthCheck, settings
 
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
+
+# Code that an earlier run left on disk must not decide what a test sees. Before anything reads it.
+if "TRACEJIT_CACHE_DIR" not in os.environ:
+    os.environ["TRACEJIT_CACHE_DIR"] = tempfile.mkdtemp(prefix="tracejit-tests-")
+    atexit.register(shutil.rmtree, os.environ["TRACEJIT_CACHE_DIR"], ignore_errors=True)
 
 # A first call compiles, so that examples differ in time by orders of magnitude. In CI a run tries
 # the same programs each time; elsewhere new ones. `make fuzz` takes the profile of that name.

@@ -6,7 +6,7 @@ import ctypes
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
@@ -45,8 +45,10 @@ def value(code: codes.Code) -> int:
 
 
 @pytest.fixture
-def service() -> Service:
-    return Service()
+def service() -> Iterator[Service]:
+    """A service that finds nothing on disk."""
+    with config.override(disk_cache=0):
+        yield Service()
 
 
 class Gate:

@@ -1,6 +1,21 @@
 """Settings from the environment: read once, checked once, overridable for a stretch of code.
 
-======================  ====================================================  ========
+========================  ===================================================  ===============
+variable                  value                                                default
+========================  ===================================================  ===============
+TRACEJIT_ISA              a level of ``codegen/target.py`` (``avx2``, …)       the machine's
+TRACEJIT_DISABLE_JIT      0 or 1: run everything in the NumPy interpreter      0
+TRACEJIT_CACHE_DIR        a folder                                             see cache_dir
+TRACEJIT_NUM_THREADS      a positive whole number                              OMP_NUM_THREADS
+OMP_NUM_THREADS           as OpenMP has it; the first number of a list counts  the machine's
+TRACEJIT_MEMORY_CACHE     bytes kept of the memory of dead results             see memory_cache
+TRACEJIT_CODE_CACHE       bytes of machine code kept in memory                 64 MiB
+TRACEJIT_DISK_CACHE       bytes of object code kept on disk                    256 MiB
+TRACEJIT_COMPILE_WORKERS  processes that compile; 0: threads instead           compile_workers
+TRACEJIT_STRESS_DEOPT     n: every n-th native call takes the Python path      0 (none)
+TRACEJIT_STRESS_POISON    0 or 1: overwrite memory before its first use        0
+========================  ===================================================  ===============
+
 A value that is not allowed raises ``ValueArgumentError`` at the first use of any setting, not at
 ``import tracejit``: a wrong variable must not break programs that only import us. Whether the
 level exists, and whether this machine has it, is for ``runtime/cpu.py`` to say (``TargetError``).
@@ -9,6 +24,7 @@ level exists, and whether this machine has it, is for ``runtime/cpu.py`` to say 
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -20,6 +36,9 @@ from typing import TypedDict, Unpack
 
 from tracejit import gate
 from tracejit.errors import ValueArgumentError
+
+# When this process read our sources; they may have been edited since.
+IMPORTED = time.time()
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -35,6 +54,8 @@ class Settings:
     num_threads: int | None = None
     memory_cache: int | None = None
     code_cache: int | None = None
+    disk_cache: int | None = None
+    compile_workers: int | None = None
     stress_deopt: int = 0
     stress_poison: bool = False
 
@@ -55,6 +76,8 @@ class Changes(TypedDict, total=False):
     num_threads: int | None
     memory_cache: int | None
     code_cache: int | None
+    disk_cache: int | None
+    compile_workers: int | None
     stress_deopt: int
     stress_poison: bool
 
@@ -127,6 +150,15 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         ),
         code_cache=_count(
             environ, "TRACEJIT_CODE_CACHE", "bytes", "give a whole number; 0 keeps nothing"
+        ),
+        disk_cache=_count(
+            environ, "TRACEJIT_DISK_CACHE", "bytes", "give a whole number; 0 keeps nothing"
+        ),
+        compile_workers=_count(
+            environ,
+            "TRACEJIT_COMPILE_WORKERS",
+            "processes",
+            "give a whole number; 0 compiles in threads",
         ),
         stress_deopt=_count(
             environ, "TRACEJIT_STRESS_DEOPT", "calls", "give a whole number; 0 is off"
@@ -211,6 +243,18 @@ def code_cache() -> int:
     """Return how many bytes of machine code are kept in memory for reuse."""
     wanted = settings().code_cache
     return 64 << 20 if wanted is None else wanted
+
+
+def disk_cache() -> int:
+    """Return how many bytes of object code are kept on disk for later processes; 0 for none."""
+    wanted = settings().disk_cache
+    return 256 << 20 if wanted is None else wanted
+
+
+def compile_workers() -> int:
+    """Return how many processes may compile at once: half the cores, at most 4; 0 for none."""
+    wanted = settings().compile_workers
+    return max(1, min(4, (os.cpu_count() or 1) // 2)) if wanted is None else wanted
 
 
 def cache_dir() -> Path:

@@ -89,12 +89,15 @@ class CodeCache:
             self.put(code)
         return code
 
-    def put(self, code: Code) -> None:
-        """Keep ``code``, and drop the least recently used beyond the bound."""
+    def put(self, code: Code) -> Code:
+        """Keep ``code``, and drop the least recently used beyond the bound.
+
+        Returns the code that is there for the key: the first that came.
+        """
         bound = config.code_cache()
         dropped: list[Code] = []  # freed after the lock is given back
         with self.lock:
-            self._alive[code.key] = code
+            code = self._alive.setdefault(code.key, code)
             before = self._kept.pop(code.key, None)
             if before is not None:
                 self.bytes -= before.nbytes
@@ -105,6 +108,7 @@ class CodeCache:
                 self.bytes -= oldest.nbytes
                 self.evicted += oldest is not code
                 dropped.append(oldest)
+        return code
 
     def clear(self) -> None:
         """Forget all code; what an executable holds stays valid, and is not found again."""

@@ -1,9 +1,14 @@
 """The compile service: requests for machine code, a queue by priority, and who compiles them.
 
 ``submit`` asks for code and returns at once with a ``Ticket``; ``obtain`` waits for it; ``find``
-only looks whether it is there. Equal requests share one job, so each kernel is compiled once,
-whoever asks and however often. Compiler threads take jobs from the queue. Who waits for a job that
-nobody has begun compiles it: a caller never waits for a thread that is busy with something else.
+only looks whether it is there. Code is looked for in memory, then on disk, then compiled. Equal
+requests share one job, so each kernel is compiled once, whoever asks and however often.
+
+Compiler threads take jobs from the queue. Each has a worker process, started with its first job
+and ended when there is nothing more to do (``runtime/workers.py``). Who waits for a job that nobody
+has begun compiles it: starting a worker takes 100 ms, most kernels 10 to 30, and a caller should
+not wait for a thread that is busy with something else. A process that has compiled many this way
+leaves the rest to workers, whose memory comes back.
 
 After a fork, the child has its parent's queue and none of its threads; it starts its own.
 """
@@ -18,19 +23,30 @@ import threading
 import time
 from collections.abc import Callable
 from enum import Enum, IntEnum, auto
+from functools import partial
 from typing import Any
 
-from tracejit.codegen.llvm import compile_object
+from tracejit import config
+from tracejit.codegen import llvm
 from tracejit.codegen.target import Target
-from tracejit.errors import LimitError
+from tracejit.errors import InternalError, LimitError
+from tracejit.runtime import cache, workers
 from tracejit.runtime import code as codes
 from tracejit.runtime.code import Code, Key
 from tracejit.runtime.loader import LoadedObject
 
 MAX_QUEUED = 1024
+# How long a compiler thread, and its worker, live without work.
 IDLE_SECONDS = 10.0
-# How long the end of the process waits for a compilation that is running.
+# How long the end of the process waits for a compilation that is running in it.
 EXIT_SECONDS = 10.0
+# Compilations in this process before it leaves them to workers: each keeps about 65 KB.
+IN_PROCESS = 256
+
+
+_COUNTED = (
+    "requests", "memory_hits", "disk_hits", "joined", "compiled", "failed", "cancelled", "refused",
+)  # fmt: skip
 
 
 class Priority(IntEnum):
@@ -39,9 +55,6 @@ class Priority(IntEnum):
     NOW = 0  # somebody waits
     SOON = 1  # a hot function
     IDLE = 2  # when nothing else is to be done
-
-
-_LAST = Priority.IDLE + 1
 
 
 class Cancelled(Exception):
@@ -70,6 +83,7 @@ class _Job:
         self.wanted = 0
         self.code: Code | None = None
         self.error: Exception | None = None
+        self.disk = cache.disk()  # of the caller's settings
         self.changed = threading.Condition(lock)
         self.callbacks: list[Callable[[], None]] = []
 
@@ -142,11 +156,10 @@ class Service:
         self._queue: list[tuple[int, int, _Job]] = []  # may hold jobs that are no longer queued
         self._order = itertools.count()
         self._threads = 0
+        self._idle = 0
         self._closing = False
         atexit.register(self.close)
-        self.counts = dict.fromkeys(
-            ("requests", "memory_hits", "joined", "compiled", "failed", "cancelled", "refused"), 0
-        )
+        self.counts = dict.fromkeys(_COUNTED, 0)
         self.compile_seconds = 0.0
 
     # -- requests ----------------------------------------------------------------------------------
@@ -162,13 +175,17 @@ class Service:
     ) -> Ticket:
         """Ask for the code of ``structure``, which ``emit()`` writes; returns at once.
 
-        ``emit`` runs on the thread that compiles, and only if nobody has compiled this before.
-        ``symbol`` is the function's name in it. The ticket fails with ``QueueFull`` if too much
-        is queued.
+        What is in memory or on disk is there at once, too. ``emit`` runs on the thread that
+        compiles, and only if nobody has compiled this before. ``symbol`` is the function's name
+        in it. The ticket fails with ``QueueFull`` if too much is queued.
         """
+        key = Key(structure, target, level)
+        self._find(key, emit, symbol)
         with self.lock:
-            ticket, job = self._request(Key(structure, target, level), emit, symbol)
-            if job.state is not _State.QUEUED or (job.priority or _LAST) <= priority:
+            ticket, job = self._request(key, emit, symbol)
+            if job.state is not _State.QUEUED:
+                return ticket
+            if job.priority is not None and job.priority <= priority:
                 return ticket
             if len(self._jobs) > MAX_QUEUED and job.wanted == 1:
                 self.counts["refused"] += 1
@@ -208,9 +225,18 @@ class Service:
         job.wanted += 1
         return Ticket(self, job), job
 
-    def find(self, structure: str, target: Target, level: int = 2) -> Code | None:
-        """Return the code if it can be had without compiling, else None."""
-        return codes.cache.get(Key(structure, target, level))
+    def find(
+        self, structure: str, emit: Callable[[], str], symbol: str, target: Target, level: int = 2
+    ) -> Code | None:
+        """Return the code if it can be had without compiling (in memory, or on disk), else None."""
+        return self._find(Key(structure, target, level), emit, symbol)
+
+    def _find(self, key: Key, emit: Callable[[], str], symbol: str) -> Code | None:
+        code = codes.cache.get(key)
+        if code is not None or key in self._jobs:
+            return code
+        code = self._load(_Job(key, emit, symbol, self.lock))
+        return None if code is None else codes.cache.put(code)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Cancel a ticket; see ``Ticket.cancel``."""
@@ -237,7 +263,7 @@ class Service:
             with self.lock:
                 if ticket.done():
                     return
-                if job.state is _State.QUEUED and timeout is None:
+                if job.state is _State.QUEUED and timeout is None and self._here(job):
                     job.state = _State.RUNNING
                 else:
                     left = None if limit is None else limit - time.monotonic()
@@ -245,7 +271,16 @@ class Service:
                         raise TimeoutError
                     job.changed.wait(left)
                     continue
-            self._run(job)
+            self._run(job, workers.compile_here)
+
+    def _here(self, job: _Job) -> bool:
+        """Whether who waits for a job is to compile it; else it is in the queue."""
+        if self._closing or workers.counts["in_process"] < IN_PROCESS or not workers.allowed():
+            return True
+        if job.priority != Priority.NOW:
+            job.priority = Priority.NOW
+            self._enqueue(job)
+        return self._threads == 0
 
     def when_done(self, job: _Job, function: Callable[[], Any]) -> None:
         """Call ``function`` once the job is done."""
@@ -261,6 +296,7 @@ class Service:
             queued = sum(j.state is _State.QUEUED for j in self._jobs.values())
             return {
                 **self.counts,
+                **workers.counts,
                 "queued": queued,
                 "running": len(self._jobs) - queued,
                 "threads": self._threads,
@@ -276,7 +312,7 @@ class Service:
         assert job.priority is not None
         heapq.heappush(self._queue, (job.priority, next(self._order), job))
         self._work.notify()
-        if self._threads == 0 and not self._closing:
+        if self._idle == 0 and self._threads < _most_threads() and not self._closing:
             thread = threading.Thread(target=self._serve, name="tracejit-compile", daemon=True)
             try:
                 thread.start()
@@ -286,16 +322,26 @@ class Service:
 
     def _serve(self) -> None:
         """The life of a compiler thread: take jobs, and end after a while without any."""
-        while True:
-            with self.lock:
-                job = self._take()
-                if job is None:
-                    self._work.wait(IDLE_SECONDS)
+        compiler = workers.Compiler()
+        try:
+            while True:
+                with self.lock:
                     job = self._take()
-                if job is None:
-                    self._threads -= 1
-                    return
-            self._run(job)
+                    if job is None:
+                        self._idle += 1
+                        self._work.wait(IDLE_SECONDS)
+                        self._idle -= 1
+                        job = self._take()
+                    if job is None:
+                        self._threads -= 1
+                        return
+                    alone = not any(j.state is _State.QUEUED for *_, j in self._queue)
+                # The first kernels are sooner done here than by a worker that has to be started,
+                # if LLVM is loaded. With more of them in the queue a worker pays.
+                hurry = alone and llvm.loaded() and workers.counts["in_process"] < IN_PROCESS
+                self._run(job, partial(compiler.compile, hurry=hurry))
+        finally:
+            compiler.close()
 
     def _take(self) -> _Job | None:
         while self._queue and not self._closing:
@@ -305,10 +351,10 @@ class Service:
                 return job
         return None
 
-    def _run(self, job: _Job) -> None:
-        """Compile a job that is marked as running, and tell everybody."""
+    def _run(self, job: _Job, compile_text: Callable[[str, Target, int], bytes]) -> None:
+        """Load or compile a job that is marked as running, and tell everybody."""
         try:
-            code = self._compile(job)
+            code = self._load(job) or self._compile(job, compile_text)
         except Exception as error:
             self._finish(job, None, error)
         except BaseException:  # Ctrl-C in a caller that compiled for others too: they go on
@@ -321,23 +367,42 @@ class Service:
         else:
             self._finish(job, code, None)
 
-    def _compile(self, job: _Job) -> Code:
-        started = time.perf_counter()
-        # The emitter hoists and combines by itself: on a softmax kernel LLVM's IR passes took 19
-        # of 34 ms and made it 2 % faster (measured), so only instruction selection optimises.
-        image = compile_object(job.emit(), job.key.target, job.key.level, passes=0)
+    def _load(self, job: _Job) -> Code | None:
+        """Return the code of a job if it is on disk."""
+        name = cache.name_of(job.key.structure, job.key.target, job.key.level)
+        entry = job.disk.load(name) if name is not None else None
+        if name is None or entry is None or entry.symbol != job.symbol:
+            return None
+        try:
+            loaded = LoadedObject(entry.image, (job.symbol,))
+        except InternalError:  # whole, and yet no object code of ours
+            job.disk.drop(name)
+            return None
+        self.counts["disk_hits"] += 1
+        address = loaded.address(job.symbol)
+        return Code(address, job.key, entry.seconds, "disk", loaded, job.emit)
+
+    def _compile(self, job: _Job, compile_text: Callable[[str, Target, int], bytes]) -> Code:
+        key, started = job.key, time.perf_counter()
+        image = compile_text(job.emit(), key.target, key.level)
         loaded = LoadedObject(image, (job.symbol,))
         seconds = time.perf_counter() - started
-        return Code(loaded.address(job.symbol), job.key, seconds, "compiled", loaded, job.emit)
+        self.counts["compiled"] += 1
+        self.compile_seconds += seconds
+        name = cache.name_of(key.structure, key.target, key.level)
+        if name is not None:
+            label = cache.label_of(key.structure)
+            entry = cache.Entry(image, job.symbol, key.target.name, label, seconds)
+            job.disk.store(name, entry)
+        return Code(loaded.address(job.symbol), key, seconds, "compiled", loaded, job.emit)
 
     def _finish(self, job: _Job, code: Code | None, error: Exception | None) -> None:
         if code is not None:
-            codes.cache.put(code)
+            code = codes.cache.put(code)
         with self.lock:
             job.code, job.error, job.state = code, error, _State.DONE
             self._jobs.pop(job.key, None)
-            self.counts["compiled" if error is None else "failed"] += 1
-            self.compile_seconds += code.seconds if code is not None else 0.0
+            self.counts["failed"] += error is not None
             callbacks, job.callbacks = job.callbacks, []
             job.changed.notify_all()
         for function in callbacks:
@@ -349,6 +414,9 @@ class Service:
         with self.lock:
             self._closing = True
             self._work.notify_all()
+            for job in self._jobs.values():
+                job.changed.notify_all()
+            workers.kill_all()
             for job in list(self._jobs.values()):
                 if job.state is _State.RUNNING:
                     job.changed.wait_for(
@@ -360,7 +428,7 @@ class Service:
         """Go on in a child: without the threads, and with what they had begun to do again."""
         self.lock.release()
         self._work = threading.Condition(self.lock)
-        self._threads = 0
+        self._threads = self._idle = 0
         for job in self._jobs.values():
             job.changed = threading.Condition(self.lock)
             if job.state is _State.RUNNING:
@@ -368,6 +436,10 @@ class Service:
                 if job.priority is not None:
                     self._queue.append((job.priority, next(self._order), job))
         heapq.heapify(self._queue)
+
+
+def _most_threads() -> int:
+    return max(1, config.compile_workers())
 
 
 def _call(function: Callable[[], Any]) -> None:

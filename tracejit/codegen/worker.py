@@ -1,0 +1,64 @@
+"""The program of a compile worker: IR in through a pipe, object code out through another.
+
+It runs as ``python -I -S worker.py FOLDER``, where FOLDER is the one that holds llvmlite: a new
+interpreter that imports llvmlite and ``llvm.py``, and neither tracejit nor the user's program.
+``runtime/workers.py`` starts it and speaks the other side:
+
+    worker → ``HELLO`` once it is ready
+    request  lengths of cpu, features and IR, the two levels, and a byte that is not used; the texts
+    answer   a byte (0: object code follows; 1: a message follows), its length, and the bytes
+
+It ends when its input does, and with it when the process that started it dies.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import Any, BinaryIO, NamedTuple
+
+HELLO = b"tracejit worker 1\n"
+REQUEST = struct.Struct("<HHIBBH")
+ANSWER = struct.Struct("<BI")
+
+
+class _Target(NamedTuple):
+    """What ``llvm.py`` reads of a target."""
+
+    cpu: str
+    features: str
+
+
+def _serve(llvm: Any, requests: BinaryIO, answers: BinaryIO) -> None:
+    while head := requests.read(REQUEST.size):
+        cpu, features, text, level, passes, _ = REQUEST.unpack(head)
+        target = _Target(requests.read(cpu).decode(), requests.read(features).decode())
+        source = requests.read(text).decode()
+        try:
+            status, answer = 0, llvm.compile_object(source, target, level, passes=passes)
+        except Exception as error:
+            status, answer = 1, f"{error}".encode()
+        answers.write(ANSWER.pack(status, len(answer)) + answer)
+        answers.flush()
+
+
+def _main() -> None:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    sys.path.append(sys.argv[1])
+    # By its place: importing it as tracejit.codegen.llvm would import tracejit, and NumPy.
+    spec = spec_from_file_location("tracejit_llvm", __file__.replace("worker.py", "llvm.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    llvm = module_from_spec(spec)
+    spec.loader.exec_module(llvm)
+    llvm.binding()
+    # Whatever prints must not disturb the answers.
+    requests, answers, sys.stdout = sys.stdin.buffer, sys.stdout.buffer, sys.stderr
+    answers.write(HELLO)
+    answers.flush()
+    _serve(llvm, requests, answers)
+
+
+if __name__ == "__main__":
+    _main()

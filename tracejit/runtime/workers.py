@@ -1,0 +1,302 @@
+"""Worker processes that compile: started, spoken to, and ended here.
+
+llvmlite holds one lock for a whole process, and LLVM gives back little of the memory that a
+compilation takes. A worker is an interpreter of its own, started like any other program (no
+``multiprocessing``, so nothing is asked of the user's main module, and notebooks and daemonic
+children may have workers too). ``codegen/worker.py`` is what it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+from tracejit import config
+from tracejit.codegen import llvm
+from tracejit.codegen import worker as program
+from tracejit.codegen.target import Target
+from tracejit.errors import InternalError
+
+# After so many compilations a worker is replaced: each leaves about 65 KB (measured).
+RECYCLE = 256
+# How long a new worker may take to say that it is ready.
+START_SECONDS = 30.0
+# An exit status below these says that LLVM crashed: doing the same here would end this process.
+_CRASHES = frozenset({-4, -6, -7, -8, -11})  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV
+
+
+class WorkerDied(Exception):
+    """The worker ended before it answered."""
+
+
+class WorkerCrashed(InternalError):
+    """LLVM crashed while it compiled a kernel, in a worker."""
+
+
+counts = dict.fromkeys(("in_workers", "in_process", "workers_started", "workers_died"), 0)
+_forbidden = ""
+_alive: set[Worker] = set()
+_lock = threading.Lock()
+
+
+def allowed() -> bool:
+    """Whether workers can be had here: nothing forbids them, and none has failed to start."""
+    return not _forbidden and config.compile_workers() > 0 and not _obstacle()
+
+
+def _obstacle() -> str:
+    """Say why there is no interpreter to start; empty where there is one."""
+    if getattr(sys, "frozen", False):
+        return "the program is frozen"
+    # An application that embeds Python is not an interpreter to start.
+    name = os.path.basename(sys.executable or "")
+    if not re.match(r"(python|pypy)[\d.]*\w?(\.exe)?$", name):
+        return f"{name or 'sys.executable'} is no Python interpreter"
+    if sys.platform == "win32" or not os.path.isfile(program.__file__):
+        return "the worker's program is not a file"
+    return ""
+
+
+def forbid(why: str) -> None:
+    """Let compilation go on without workers."""
+    global _forbidden
+    _forbidden = why
+    import logging
+
+    logging.getLogger("tracejit").info("compiling in threads instead of processes: %s", why)
+
+
+def status() -> str:
+    """Say why there are no workers; empty where there are."""
+    return _forbidden or _obstacle()
+
+
+class Worker:
+    """One process. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        """Start it. Raises OSError where processes cannot be started."""
+        found = importlib.util.find_spec("llvmlite")
+        places = (found.submodule_search_locations if found else None) or []
+        if not places:
+            raise OSError("llvmlite is not in a folder")
+        command = [sys.executable, "-I", "-S", program.__file__, str(Path(places[0]).parent)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            cwd="/",
+            start_new_session=True,  # a Ctrl-C at the terminal is for the program
+        )
+        self.compiled = 0
+        self._ready = False
+        with _lock:
+            _alive.add(self)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def wait_ready(self) -> None:
+        """Return once it has said hello. Raises WorkerDied if it does not."""
+        if self._ready:
+            return
+        got = b""
+        while len(got) < len(program.HELLO):
+            readable, _, _ = select.select([self._output], [], [], START_SECONDS)
+            more = self._output.read(len(program.HELLO) - len(got)) if readable else b""
+            if not more:
+                break
+            got += more
+        if got != program.HELLO:
+            raise WorkerDied("a compile worker did not start")
+        self._ready = True
+
+    def compile(self, text: str, target: Target, level: int) -> bytes:
+        """Return the object code of a kernel.
+
+        Raises InternalError where LLVM refuses it, WorkerCrashed where LLVM crashed, WorkerDied
+        where the process ended otherwise.
+        """
+        cpu, features, source = target.cpu.encode(), target.features.encode(), text.encode()
+        head = program.REQUEST.pack(
+            len(cpu), len(features), len(source), level, llvm.KERNEL_PASSES, 0
+        )
+        try:
+            self.wait_ready()
+            self._send(head + cpu + features + source)
+            status, length = program.ANSWER.unpack(self._receive(program.ANSWER.size))
+            answer = self._receive(length)
+        except (OSError, ValueError, WorkerDied) as error:
+            code = self.close()
+            if code in _CRASHES:
+                raise WorkerCrashed(f"LLVM crashed on a kernel (signal {-code})") from error
+            raise WorkerDied(f"a compile worker died ({code})") from error
+        self.compiled += 1
+        if status != 0:
+            raise InternalError(answer.decode(errors="replace"))
+        return answer
+
+    def close(self) -> int:
+        """End the process if it runs, and return its exit status."""
+        with _lock:
+            _alive.discard(self)
+        if self._process.poll() is None and self._ended_reading():
+            self._wait(1.0)
+        self._process.kill()
+        code = self._process.wait()
+        self._output.close()
+        return code
+
+    def kill(self) -> None:
+        """End the process at once; a thread that waits for its answer finds that it died."""
+        self._process.kill()
+
+    def _ended_reading(self) -> bool:
+        try:
+            self._input.close()
+        except OSError:
+            return False
+        return True
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's worker, without ending it."""
+        self._process.returncode = 0
+        for stream in (self._input, self._output):
+            stream.close()
+
+    @property
+    def _input(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _output(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def _send(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._input.write(left) :]
+
+    def _receive(self, length: int) -> bytes:
+        parts: list[bytes] = []
+        while length:
+            part = self._output.read(min(length, 1 << 20))
+            if not part:
+                raise WorkerDied
+            parts.append(part)
+            length -= len(part)
+        return b"".join(parts)
+
+
+def pids() -> list[int]:
+    """Return the numbers of the processes that run."""
+    with _lock:
+        return [worker.pid for worker in _alive]
+
+
+def kill_all() -> None:
+    """End all workers at once, and leave no zombie."""
+    with _lock:
+        workers = list(_alive)
+    for worker in workers:
+        worker.kill()
+
+
+class Compiler:
+    """Compiles in a worker that it starts, or in this process where none can be had."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._unready = 0  # workers that died before they were ready, one after another
+
+    def compile(self, text: str, target: Target, level: int, *, hurry: bool) -> bytes:
+        """Return the object code of ``text``; raises InternalError.
+
+        In a ``hurry`` it is compiled here rather than by a worker that would have to be started.
+        Where a worker dies, another one is asked, and then it is compiled here.
+        """
+        if self._worker is not None or not hurry:
+            for _ in range(2):
+                if not allowed():
+                    break
+                try:
+                    return self._ask(text, target, level)
+                except WorkerDied:
+                    counts["workers_died"] += 1
+        return compile_here(text, target, level)
+
+    def _ask(self, text: str, target: Target, level: int) -> bytes:
+        worker = self._worker or self._start()
+        self._worker = worker
+        try:
+            image = worker.compile(text, target, level)
+        except (WorkerDied, WorkerCrashed):
+            self._worker = None
+            raise
+        counts["in_workers"] += 1
+        if worker.compiled >= RECYCLE:
+            self.close()
+        return image
+
+    def _start(self) -> Worker:
+        counts["workers_started"] += 1
+        try:
+            worker = Worker()
+        except OSError as error:
+            forbid(f"no process can be started ({error.strerror or error})")
+            raise WorkerDied("no compile worker") from error
+        try:
+            worker.wait_ready()
+        except WorkerDied:
+            code = worker.close()
+            self._unready += 1
+            if self._unready > 1:
+                forbid(f"workers do not start (exit status {code})")
+            raise
+        self._unready = 0
+        return worker
+
+    def close(self) -> None:
+        """End the worker."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+
+
+def compile_here(text: str, target: Target, level: int) -> bytes:
+    """Compile a kernel in this process."""
+    counts["in_process"] += 1
+    try:
+        return llvm.compile_object(text, target, level, passes=llvm.KERNEL_PASSES)
+    except llvm.InvalidIR as error:
+        raise InternalError(str(error)) from error
+
+
+def _in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for worker in _alive:
+        worker.forget()
+    _alive.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
