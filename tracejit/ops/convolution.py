@@ -128,20 +128,17 @@ def _correlated(emit: Any, x: Any, w: Any, stride: Ints, dilation: Ints, groups:
     places = window_places("convolution", x.shape[2:], size, stride, none, none, dilation)
     if w.shape[1] == 1 and groups > 1 and math.prod(size) <= MAX_TAPS:
         return _depthwise(emit, x, w, places, stride, dilation)
-    batch, channels = x.shape[0], x.shape[1]
-    if all(n == 1 for n in (*size, *stride)):
-        patches = x
-    else:
-        rank = len(size)
-        windows = emit.windows(x, size=size, step=stride, dilation=dilation)
-        order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
-        patches = emit.permute(windows, axes=order)
-    depth = w.shape[1] * math.prod(size)
+    rank, batch, inside = len(size), x.shape[0], w.shape[1]
     lead = (batch,) if groups == 1 else (batch, groups)
-    columns = math.prod(places)
-    patches = emit.reshape(patches, shape=(*lead, depth, columns))
+    patches = emit.reshape(x, shape=(*lead, inside, *x.shape[2:]))
+    if any(n != 1 for n in (*size, *stride)):
+        windows = emit.windows(patches, size=size, step=stride, dilation=dilation)
+        first = len(lead) + 1
+        order = (*range(first), *range(first + rank, first + 2 * rank), *range(first, first + rank))
+        patches = emit.permute(windows, axes=order)
+    depth = inside * math.prod(size)
+    patches = emit.reshape(patches, shape=(*lead, depth, math.prod(places)))
     rows = emit.reshape(w, shape=(*lead[1:], w.shape[0] // groups, depth))
-    assert channels == w.shape[1] * groups
     return emit.reshape(emit.matmul(rows, patches), shape=(batch, w.shape[0], *places))
 
 

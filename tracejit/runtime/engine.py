@@ -31,6 +31,7 @@ from tracejit.runtime.service import obtain
 from tracejit.runtime.threads import available
 from tracejit.schedule.grain import NEVER, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Kernel
+from tracejit.schedule.merged import Walk, collapsed, offsets, runs
 from tracejit.schedule.native import cost as native_cost
 from tracejit.schedule.schedule import (
     ContractionStep,
@@ -124,7 +125,7 @@ def _contraction_call(
     return NativeCall(
         code,
         pointers,
-        arguments.sizes,
+        contraction.with_table(arguments.sizes, problem),
         contraction.tile_count(spec, target, problem),
         contraction.tile_grain(spec, target, problem, available()),
         contraction.workspace_bytes(spec, target, problem),
@@ -136,6 +137,7 @@ def _gemm_problem(step: ContractionStep) -> contraction.GemmProblem:
     """Return the matrix product of a ``matmul`` node; batch axes broadcast by stride 0."""
     *batch, m, n = step.result.shape
     k = step.left.shape[-1]
+    right, gather = _right_operand(step)
 
     def along(view: View) -> tuple[int, ...]:
         missing = len(batch) - (len(view.shape) - 2)
@@ -147,13 +149,34 @@ def _gemm_problem(step: ContractionStep) -> contraction.GemmProblem:
         n,
         k,
         (step.left.strides[-2], step.left.strides[-1]),
-        (step.right.strides[-2], step.right.strides[-1]),
+        (right.strides[-2], right.strides[-1]),
         (step.result.strides[-2], step.result.strides[-1]),
         tuple(batch),
         along(step.left),
-        along(step.right),
+        along(right),
         along(step.result),
+        gather,
     )
+
+
+def _right_operand(step: ContractionStep) -> tuple[View, contraction.Gather | None]:
+    """Return the right operand with one stride an axis, and where its elements are if that fails.
+
+    An axis of several walks has stride 0 then.
+    """
+    view, shape = step.right, step.node.inputs[1].shape
+    if view.shape == shape:
+        return view, None
+    axes = cast("list[list[int]]", runs(shape, view.shape))
+    walks = [collapsed([Walk(view.shape[a], view.strides[a]) for a in mine]) for mine in axes]
+    strides = tuple(w[0].stride if len(w) == 1 else 0 for w in walks)
+    plain = view._replace(shape=shape, strides=strides)
+    depths, columns = walks[-2:]
+    if len(depths) <= 1 and len(columns) <= 1:
+        return plain, None
+    *rows, last = columns or [Walk(1, 0)]
+    found = contraction.Gather(tuple(offsets(depths)), tuple(offsets(rows)), *last)
+    return plain, found
 
 
 # Graphs that were evaluated on demand, by structure: a loop at program level records the same

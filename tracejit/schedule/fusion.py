@@ -26,7 +26,17 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
 from tracejit.schedule import native
-from tracejit.schedule.index import VIEWS, ZERO, Affine, Map, axis_index, broadcast, through
+from tracejit.schedule.index import (
+    VIEWS,
+    ZERO,
+    Affine,
+    Map,
+    axis_index,
+    broadcast,
+    identity,
+    through,
+)
+from tracejit.schedule.merged import merges_axes
 from tracejit.schedule.siblings import Siblings
 
 # Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
@@ -162,15 +172,21 @@ class Fuser:
         demand.stored = True
         demand.before = max(demand.before, before)
 
-    def _want_strided(self, node: Node, before: int) -> None:
-        """Ask for ``node`` in memory, where a strided view of stored memory will do."""
+    def _want_strided(self, node: Node, before: int, *, packs: bool = False) -> None:
+        """Ask for ``node`` in memory, where a strided view of stored memory will do.
+
+        With ``packs`` it may be a reshape of one that merges axes.
+        """
         extents = node.shape
-        index: Map | None = tuple(axis_index(i) for i in range(len(extents)))
+        index = identity(len(extents))
         while node.op.name in VIEWS and not self._demand(node).stored:
-            index = through(node, index, extents)
-            if index is None:
+            below = through(node, index, extents)
+            if below is None and packs and merges_axes(node):
+                extents = node.inputs[0].shape
+                below = identity(len(extents))
+            if below is None:
                 break
-            node = node.inputs[0]
+            index, node, packs = below, node.inputs[0], False
         self._want_stored(node, before)
 
     # -- placement -----------------------------------------------------------------------------
@@ -200,8 +216,9 @@ class Fuser:
         unit = Unit(len(self.units), node)
         self.units.append(unit)
         self.stored[node] = node
-        for operand in node.inputs:
-            self._want_strided(operand, unit.number)
+        for position, operand in enumerate(node.inputs):
+            packs = position == 1 and native.is_contraction(node)
+            self._want_strided(operand, unit.number, packs=packs)
 
     def _place_view(self, node: Node, demand: Demand) -> None:
         composed = [

@@ -44,6 +44,11 @@ def axis_index(axis: int) -> Affine:
     return Affine(((axis, 1),))
 
 
+def identity(rank: int) -> Map:
+    """Return the map in which loop axis i is dimension i."""
+    return tuple(axis_index(i) for i in range(rank))
+
+
 def total(parts: Sequence[Affine]) -> Affine:
     """Return the sum of affine functions."""
     terms: dict[int, int] = {}

@@ -22,9 +22,9 @@ from tracejit.schedule.build import Place, build
 from tracejit.schedule.fusion import Cluster, Fusion, Unit, fuse
 from tracejit.schedule.index import (
     Affine,
-    axis_index,
     contiguous_strides,
     flat,
+    identity,
     through,
 )
 from tracejit.schedule.kernel import SCRATCH, Kernel
@@ -72,7 +72,10 @@ class KernelStep(NamedTuple):
 
 
 class ContractionStep(NamedTuple):
-    """Run a matrix kernel: ``result = left ⊙ right``."""
+    """Run a matrix kernel: ``result = left ⊙ right``.
+
+    ``right`` may have more axes than the operand: those that it merges (``merged.py``).
+    """
 
     node: Node
     left: View
@@ -196,12 +199,17 @@ class _Scheduler:
         return contiguous_strides(node.shape)
 
     def _view(self, node: Node) -> View:
-        """Return ``node`` as a strided view of stored memory."""
+        """Return ``node`` as a strided view of stored memory.
+
+        The right operand of a product may be a reshape of one that merges axes: then it is that.
+        """
         shape, dtype = node.shape, node.dtype
-        index = tuple(axis_index(i) for i in range(len(shape)))
+        index = identity(len(shape))
         while (place := self.place(node)) is None:
             below = through(node, index, shape)
-            assert below is not None
+            if below is None:
+                shape = node.inputs[0].shape
+                below = identity(len(shape))
             index, node = below, node.inputs[0]
         offset: Affine = flat(index, place.strides)
         strides = [0] * len(shape)

@@ -14,11 +14,14 @@ from tracejit.codegen.contraction.spec import (
     gemm_arguments,
     tile_count,
     tile_grain,
+    with_table,
     workspace_bytes,
 )
+from tracejit.codegen.contraction.windows import Gather
 
 __all__ = [
     "Epilogue",
+    "Gather",
     "GemmArguments",
     "GemmProblem",
     "GemmSpec",
@@ -31,5 +34,6 @@ __all__ = [
     "gemm_arguments",
     "tile_count",
     "tile_grain",
+    "with_table",
     "workspace_bytes",
 ]

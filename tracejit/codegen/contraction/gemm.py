@@ -31,6 +31,7 @@ from tracejit.codegen.contraction.gemv import Axpys, Dots
 from tracejit.codegen.contraction.microkernel import MicroCall, MicroShape, emit_microkernel
 from tracejit.codegen.contraction.pack import Layout, emit_pack
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Slot
+from tracejit.codegen.contraction.windows import emit_pack_windows
 
 
 def emit_gemm(module: Module, name: str, spec: GemmSpec) -> None:
@@ -76,6 +77,9 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
     if spec.pack_a:
         emit_pack(module, f"{name}.pack_a", spec.type, unit.rows, along_a[spec.a])
     width = unit.columns if spec.pack_b else unit.lanes
+    if spec.gather is not None:
+        emit_pack_windows(module, f"{name}.pack_b", spec.type, width, spec.gather)
+        return
     emit_pack(module, f"{name}.pack_b", spec.type, width, along_b[spec.b])
 
 
@@ -137,8 +141,11 @@ class _Panels(Frame):
         def k_block(index: Value, _: list[Value]) -> list[Value]:
             k = b.mul(index, get[Slot.BLOCK_K])
             depth = self.minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
-            b_block = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
-            b_read = self._pack_b(b_block, work_b, columns, depth)
+            if self.spec.gather is None:
+                b_block = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
+                b_read = self._pack_b(b_block, work_b, columns, depth)
+            else:
+                b_read = self._pack_windows(b_base, work_b, column, columns, k, depth)
 
             def row_tile(row: Value, _: list[Value]) -> list[Value]:
                 rows = self.minimum(b.sub(bottom, row), get[Slot.TILE_M])
@@ -171,6 +178,15 @@ class _Panels(Frame):
         edge = self.at(source, (whole, Slot.B_COLUMN))
         self.call("pack_b", work, edge, *strides, b.sub(columns, whole), depth)
         return source
+
+    def _pack_windows(
+        self, base: Value, work: Value, column: Value, columns: Value, k: Value, depth: Value
+    ) -> Value:
+        """Pack the block of a gathered B; return where to read."""
+        get = self.loaded
+        table = self.b.element(self.sizes, get[Slot.TABLE], I64)
+        self.call("pack_b", work, base, table, column, columns, get[Slot.N], k, depth)
+        return work
 
     def _pack_a(self, source: Value, rows: Value, depth: Value) -> tuple[Value, Value, Value]:
         """Pack the block of A; return where to read it, its row stride and its depth stride."""

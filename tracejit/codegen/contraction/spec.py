@@ -13,7 +13,7 @@ K and on the cache sizes of the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import prod
@@ -28,6 +28,7 @@ from tracejit.codegen.contraction.blocking import (
     register_block,
     round_up,
 )
+from tracejit.codegen.contraction.windows import Gather
 from tracejit.codegen.target import Target
 from tracejit.errors import DTypeError
 
@@ -44,8 +45,9 @@ class Slot(IntEnum):
     ``TILE_M`` × ``TILE_N`` is the size of a tile of C, ``BLOCK_K`` the depth that is packed at a
     time, ``TILES_*`` and ``BLOCKS_K`` how many there are (``BLOCKS_K`` at least 1: K = 0 stores
     zeros). ``WORK_A`` and ``WORK_B`` are the places (elements) of the packed blocks in the
-    workspace. From ``BATCH`` on stand, for each batch axis, outermost first: its extent and the
-    strides of A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
+    workspace; ``TABLE`` is the index in ``sizes`` of where the elements of a gathered B are
+    (``with_table``). From ``BATCH`` on stand, for each batch axis, outermost first: its extent
+    and the strides of A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
     """
 
     M = 0
@@ -65,7 +67,8 @@ class Slot(IntEnum):
     BLOCKS_K = 14
     WORK_A = 15
     WORK_B = 16
-    BATCH = 17
+    TABLE = 17
+    BATCH = 18
 
 
 # Index in ``ptrs`` of each pointer: element [0, …, 0] of A, B and C, and this worker's own
@@ -101,7 +104,8 @@ class GemmSpec:
     ``c`` is "last" or "any". ``pack_a``, ``pack_b``: whether the operand is copied to panels; B
     can be read in place only where ``b`` is "last". ``kind``: "gemm", or for M = 1 "axpys" (rows
     of B are summed up) and "dots" (columns of B are dotted). ``batch_axes``: how many batch axes
-    there are. ``epilogue`` maps a finished vector of C to what is stored.
+    there are. ``gather``: for a gathered B its step if that is 1 or 2, 0 if it is another one,
+    None where B has strides. ``epilogue`` maps a finished vector of C to what is stored.
     """
 
     dtype: str
@@ -113,6 +117,7 @@ class GemmSpec:
     kind: Kind = "gemm"
     batch_axes: int = 0
     epilogue: Epilogue | None = None
+    gather: int | None = None
 
     @property
     def type(self) -> Type:
@@ -124,7 +129,8 @@ class GemmProblem:
     """C[b, m, n] = Σ_k A[b, m, k] · B[b, k, n]; strides in elements, any sign, 0 broadcasts.
 
     ``batch`` are the extents of the batch axes, ``*_batch`` the strides of the operands along
-    them. C must not overlap A or B, nor itself.
+    them. C must not overlap A or B, nor itself. With ``gather`` it says where B's elements are,
+    and ``b`` means nothing.
     """
 
     m: int
@@ -137,6 +143,7 @@ class GemmProblem:
     a_batch: tuple[int, ...] = ()
     b_batch: tuple[int, ...] = ()
     c_batch: tuple[int, ...] = ()
+    gather: Gather | None = None
 
 
 class GemmArguments(NamedTuple):
@@ -164,9 +171,11 @@ def canonical(problem: GemmProblem, *, fold: bool = True) -> tuple[GemmProblem, 
     C = A @ B → Cᵀ = Bᵀ @ Aᵀ where C is stored by columns or has one column only, and where B is
     the strided operand of a dot product (swapped). Batch axes of extent 1 vanish and neighbours
     that step alike become one; with ``fold`` a batch of row blocks that share B becomes more
-    rows: [b, m, k] @ [k, n] → [b·m, k] @ [k, n].
+    rows: [b, m, k] @ [k, n] → [b·m, k] @ [k, n]. A gathered B stays where it is.
     """
     p = _collapse(problem)
+    if p.gather is not None:
+        return p, False
     if fold:
         p = _fold_rows(p)
     by_columns = p.c[0] == 1 and p.c[1] != 1 and p.n > 1
@@ -236,6 +245,10 @@ def classify(
     a = _stride(p.m, p.k, p.a)
     b = _stride(p.k, p.n, p.b)
     c: Stride = "last" if p.c[1] == 1 or p.n <= 1 else "any"
+    if p.gather is not None:
+        pack_a, _ = _packing(target, kind, p, "any")
+        batches, step = len(p.batch), p.gather.known_step
+        return GemmSpec(kind, a, "any", c, pack_a, True, "gemm", batches, epilogue, step)
     if p.m == 1 and p.b[0] == 1:
         b = "first"
     if p.m == 1 and b != "any":
@@ -263,8 +276,15 @@ def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> Gemm
     p, swapped = canonical(problem, fold=spec.epilogue is None)
     grid = _grid(spec, target, p.m, p.n, p.k)
     axes = zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True)
-    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid)
+    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0)
     return GemmArguments((*fixed, *(number for axis in axes for number in axis)), swapped)
+
+
+def with_table(sizes: Sequence[int], problem: GemmProblem) -> tuple[int, ...]:
+    """Return a kernel's complete ``sizes`` with the table of a gathered B behind them."""
+    if problem.gather is None:
+        return tuple(sizes)
+    return (*sizes[: Slot.TABLE], len(sizes), *sizes[Slot.TABLE + 1 :], *problem.gather.table())
 
 
 def epilogue_slot(spec: GemmSpec) -> int:
