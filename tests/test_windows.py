@@ -1,0 +1,138 @@
+"""Products that pack windows, and other merged axes, instead of storing them."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from gemm_harness import kernel
+from numpy.lib.stride_tricks import sliding_window_view
+from test_gemm import DTYPES, TARGETS, TINY_CACHES, check, random
+
+import tracejit as tj
+from tracejit.codegen.contraction import (
+    Gather,
+    GemmProblem,
+    classify,
+    gemm_arguments,
+    tile_count,
+    with_table,
+    workspace_bytes,
+)
+from tracejit.codegen.target import Target
+from tracejit.schedule.merged import Walk, collapsed, offsets, runs
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def windows_product(target: Target, a: Array, x: Array, tap: tuple[int, int], step: int) -> None:
+    """Check a @ P for the windows P of one image x [H, W]; every split of the tiles, too."""
+    item, (kh, kw) = x.itemsize, tap
+    windows = sliding_window_view(x, tap)[::step, ::step]
+    rows, width = windows.shape[:2]
+    by_row, by_column = (s // item for s in x.strides)
+    gather = Gather(
+        tuple(i * by_row + j * by_column for i in range(kh) for j in range(kw)),
+        tuple(i * step * by_row for i in range(rows)),
+        width,
+        step * by_column,
+    )
+    m, n, k = a.shape[0], rows * width, kh * kw
+    c = np.empty((m, n), x.dtype)
+    strides = (a.strides[0] // item, a.strides[1] // item)
+    problem = GemmProblem(m, n, k, strides, (0, 0), (n, 1), gather=gather)
+    spec = classify(target, x.dtype, problem)
+    loaded, entry = kernel(target.with_caches(0, 0, 0), spec)
+    raw = np.full(workspace_bytes(spec, target, problem) + 64, 0xA5, np.uint8)
+    work = raw.ctypes.data + -raw.ctypes.data % 64
+    numbers = with_table(gemm_arguments(spec, target, problem).sizes, problem)
+    sizes = (ctypes.c_int64 * len(numbers))(*numbers)
+    ptrs = (ctypes.c_void_p * 4)(a.ctypes.data, x.ctypes.data, c.ctypes.data, work)
+    tiles = tile_count(spec, target, problem)
+    matrix = windows.reshape(n, k).T
+    entry(ptrs, sizes, 0, tiles)  # type: ignore[operator]
+    check(a, matrix, c)
+    whole = c.tobytes()
+    c[...] = 77
+    for tile in reversed(range(tiles)):
+        entry(ptrs, sizes, tile, tile + 1)  # type: ignore[operator]
+    assert c.tobytes() == whole
+    del loaded
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: np.dtype(t).name)
+def test_packed_windows(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(1)
+    small = target.with_caches(*TINY_CACHES)
+    sizes = [(3, 3), (1, 40), (9, 7), (6, 17), (21, 35), (5, 64)]
+    for (h, w), tap, step, m in itertools.product(
+        sizes, [(1, 1), (3, 2), (5, 9)], (1, 2, 3), (1, 17)
+    ):
+        if tap[0] > h or tap[1] > w:
+            continue
+        x = random(rng, (h, w), dtype)
+        windows_product(small, random(rng, (m, tap[0] * tap[1]), dtype), x, tap, step)
+        if step < 3:
+            spread = np.empty((2 * h, 2 * w), dtype)[::-2, ::2]
+            spread[...] = x
+            windows_product(small, random(rng, (m, tap[0] * tap[1]), dtype), spread, tap, step)
+
+
+def test_nothing_is_read_beyond_the_image() -> None:
+    """The image ends where a page does that must not be touched."""
+    import mmap
+
+    page = mmap.PAGESIZE
+    libc = ctypes.CDLL(None)
+    block = mmap.mmap(-1, 2 * page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    raw = np.frombuffer(block, np.float32)
+    if libc.mprotect(ctypes.c_void_p(address + page), page, 0) != 0:
+        pytest.skip("memory cannot be protected here")
+    try:
+        rng = np.random.default_rng(2)
+        for target, step, (h, w) in itertools.product(TARGETS, (1, 2, 3), [(5, 33), (7, 20)]):
+            x = raw[page // 4 - h * w : page // 4].reshape(h, w)
+            x[...] = rng.standard_normal((h, w))
+            windows_product(target, random(rng, (4, 6), np.float32), x, (2, 3), step)
+    finally:
+        libc.mprotect(ctypes.c_void_p(address + page), page, 3)
+
+
+def test_axes_merge_and_walks_collapse() -> None:
+    assert runs((2, 45, 560), (2, 5, 3, 3, 14, 40)) == [[0], [1, 2, 3], [4, 5]]
+    assert runs((1, 5, 6), (5, 1, 2, 3)) == [[], [0], [2, 3]]
+    assert runs((4, 6), (6, 4)) is None
+    assert runs((4,), (2, 2, 2)) is None
+    assert collapsed([Walk(5, 60), Walk(6, 10), Walk(10, 1)]) == [Walk(300, 1)]
+    assert collapsed([Walk(3, 42), Walk(3, 1)]) == [Walk(3, 42), Walk(3, 1)]
+    assert offsets([Walk(2, 10), Walk(3, -1)]) == [0, -1, -2, 10, 9, 8]
+
+
+def test_convolution_stores_the_padded_image_and_no_windows() -> None:
+    x, w = np.ones((1, 8, 20, 20), np.float32), np.ones((8, 8, 3, 3), np.float32)
+    padded, windows = 8 * 22 * 22 * 4, 72 * 400 * 4
+    schedule = tj.trace(lambda x, w: tj.nn.conv2d(x, w, padding=1), x, w).schedule
+    assert padded <= schedule.arena.nbytes < padded + windows // 4
+    schedule = tj.trace(lambda x, w: tj.nn.conv2d(x, w), x, w).schedule
+    assert schedule.arena.nbytes == 0
+    assert len(schedule.steps) == 1
+
+
+def test_a_product_reads_merged_axes_in_place(level: str) -> None:
+    """Also without a convolution: a permuted operand of tensordot is packed, not copied."""
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((5, 6, 7)), rng.standard_normal((7, 9, 6, 4))
+
+    def program(a: Any, b: Any) -> Any:
+        return np.tensordot(a, b, ((1, 2), (2, 0)))
+
+    schedule = tj.trace(program, a, b).schedule
+    assert len(schedule.steps) == 1
+    np.testing.assert_allclose(tj.jit(program)(a, b), program(a, b), rtol=1e-12)
+    turned = b[::-1, :, ::-1]
+    np.testing.assert_allclose(tj.jit(program)(a, turned), program(a, turned), rtol=1e-12)
