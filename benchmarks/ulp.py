@@ -363,12 +363,12 @@ def table(rows: dict[tuple[str, str], dict[str, Errors]], levels: Sequence[str])
     return "\n".join(lines)
 
 
-def write_table(text: str) -> None:
-    """Replace what stands between the markers of docs/numerics.md."""
+def write_part(begin: str, end: str, text: str) -> None:
+    """Replace what stands between two markers of docs/numerics.md."""
     page = NUMERICS.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    NUMERICS.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    NUMERICS.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def available_levels() -> list[str]:
@@ -404,7 +404,7 @@ def main() -> None:
                     print(f"{row:11} {dtype} {level:15} {errors.largest:8.3f} {errors.mean:.3f}"
                           f"  at {errors.worst}")  # fmt: skip
     if options.write:
-        write_table(table(rows, options.levels))
+        write_part(BEGIN, END, table(rows, options.levels))
 
 
 if __name__ == "__main__":

@@ -228,6 +228,46 @@ REWRITES: dict[str, tuple[Callable[[], Node], Callable[[Node], Node], list[str]]
 }
 
 
+PARITY: dict[str, tuple[Any, list[str]]] = {
+    "odd, negated": (
+        lambda x: e.add(e.erf(x), e.sinh(e.negative(x))),
+        ["add", "erf", "input", "negative", "sinh"],
+    ),
+    "odd, both signs": (
+        lambda x: e.divide(e.add(1.0, e.erf(x)), e.add(1.0, e.erf(e.negative(x)))),
+        ["add", "constant", "divide", "erf", "input", "subtract"],
+    ),
+    "odd, scaled by both signs": (
+        lambda x: e.divide(e.sin(e.multiply(x, -2.0)), e.cosh(e.sin(e.multiply(x, 2.0)))),
+        ["constant", "cosh", "divide", "input", "multiply", "negative", "sin"],
+    ),
+    "even, both signs": (
+        lambda x: e.subtract(e.cos(e.negative(x)), e.exp(e.cos(x))),
+        ["cos", "exp", "input", "negative", "subtract"],
+    ),
+    "neither": (
+        lambda x: e.add(e.exp(x), e.exp(e.negative(x))),
+        ["add", "exp", "exp", "input", "negative"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARITY)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_calls_that_differ_in_a_sign_are_one(name: str, dtype: type) -> None:
+    build, expected = PARITY[name]
+    x = placeholder(0, dtype, (12,), "x")
+    y = build(x)
+    result = simplified(x, y)
+    assert sorted(ops_of(result)) == expected
+    value = special_values(x.dtype, x.shape)
+    with np.errstate(all="ignore"):
+        old, new = (run_graph(Graph([x], [n]), [value])[0] for n in (y, result))
+    np.testing.assert_array_equal(old, new)
+    numbers = ~np.isnan(old)
+    np.testing.assert_array_equal(np.signbit(old[numbers]), np.signbit(new[numbers]))
+
+
 @pytest.mark.parametrize("name", REWRITES)
 def test_rewrites(name: str) -> None:
     make_input, build, expected = REWRITES[name]
@@ -505,6 +545,11 @@ def _check_facts(row: Any, x: Array) -> None:
         np.testing.assert_array_equal(f(f(x)), f(x))
     if row.arity == 1 and row.has(Fact.INVOLUTION) and f(x).dtype == x.dtype:
         np.testing.assert_array_equal(f(f(x)), x)
+    if row.has(Fact.ODD) and x.dtype.kind == "f":
+        np.testing.assert_array_equal(f(-x), -f(x))
+        np.testing.assert_array_equal(np.signbit(f(np.array([-0.0, 0.0]))), [True, False])
+    if row.has(Fact.EVEN) and x.dtype.kind == "f":
+        np.testing.assert_array_equal(f(-x), f(x))
     if row.arity == 2:
         a, b = x[:, None], x[None, :]
         if row.has(Fact.COMMUTATIVE):

@@ -60,7 +60,7 @@ ufunc("absolute", np.absolute, Fact.IDEMPOTENT, "|x|; the modulus of complex num
 ufunc("sign", np.sign, doc="−1, 0, 1 or NaN; x/|x| for complex.")
 ufunc("reciprocal", np.reciprocal, doc="1 / x in x's own dtype.")
 ufunc("sqrt", np.sqrt, doc="√x.")
-ufunc("cbrt", np.cbrt, _EXPENSIVE, "The real cube root.")
+ufunc("cbrt", np.cbrt, _EXPENSIVE | Fact.ODD, "The real cube root.")
 ufunc("hypot", np.hypot, _COMMUTES | _EXPENSIVE, "√(x² + y²) without overflow.")
 ufunc("maximum", np.maximum, _LATTICE, "The larger; NaN if either is.")
 ufunc("minimum", np.minimum, _LATTICE, "The smaller; NaN if either is.")
@@ -85,6 +85,12 @@ for _name, _function, _doc in [
 
 # -- exponential, logarithmic, trigonometric, hyperbolic -------------------------------------------
 
+_PARITY = {
+    **dict.fromkeys(("sin", "tan", "arcsin", "arctan", "sinh", "tanh", "arcsinh"), Fact.ODD),
+    **dict.fromkeys(("arctanh", "erf"), Fact.ODD),
+    **dict.fromkeys(("cos", "cosh"), Fact.EVEN),
+}
+
 for _name, _doc in {
     "exp": "eˣ.",
     "exp2": "2ˣ.",
@@ -107,7 +113,8 @@ for _name, _doc in {
     "arccosh": "The inverse hyperbolic cosine.",
     "arctanh": "The inverse hyperbolic tangent.",
 }.items():
-    ufunc(_name, cast(np.ufunc, getattr(np, _name)), _EXPENSIVE, _doc)
+    _facts = _EXPENSIVE | _PARITY.get(_name, Fact.NONE)
+    ufunc(_name, cast(np.ufunc, getattr(np, _name)), _facts, _doc)
 
 # -- comparison and logic --------------------------------------------------------------------------
 
@@ -479,6 +486,6 @@ for _name, _reference, _doc in [
         _reference,
         arity=1,
         types=float_types(_name),
-        facts=Fact.EXPENSIVE,
+        facts=_EXPENSIVE | _PARITY.get(_name, Fact.NONE),
         doc=_doc,
     )

@@ -70,6 +70,8 @@ class Fact(Flag):
     ASSOCIATIVE = auto()  # exactly: integers, bits, min/max; never float + or *
     IDEMPOTENT = auto()  # f(f(x)) = f(x), or f(x, x) = x for binary ops
     INVOLUTION = auto()  # f(f(x)) = x
+    ODD = auto()  # f(-x) = -f(x) on real floats
+    EVEN = auto()  # f(-x) = f(x) on real floats
     EXPENSIVE = auto()  # costs tens of flops: recompute with care
     IMPURE = auto()  # never merged with an equal node
 

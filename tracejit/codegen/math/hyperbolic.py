@@ -36,7 +36,9 @@ from tracejit.codegen.math.exponential import (
     expm1_pair,
     reduce_log2,
 )
+from tracejit.codegen.math.piecewise import has_tables, odd_pieces
 from tracejit.codegen.math.registry import register
+from tracejit.codegen.math.tables import TANH_F32
 
 # (tanh x - x) / x³ in x², |x| <= 0.625: error 2^-27.8 of tanh x.
 _TANH_LIMIT = 0.625
@@ -79,6 +81,8 @@ _RATIO_LOW = 0.85
 def tanh(b: Builder, x: Value) -> Value:
     """Hyperbolic tangent; ±1 from 9.02 (f32) and 19.07 (f64) on."""
     positive = b.abs(x)
+    if x.type.kind == "f32" and has_tables(b):
+        return odd_pieces(b, "tanh", x, TANH_F32)
     if x.type.kind == "f32":
         return _tanh_f32(b, x, positive)
     half = expm1_pair(b, at_most(b, b.add(positive, positive), 44.0))

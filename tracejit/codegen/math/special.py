@@ -28,7 +28,9 @@ from tracejit.codegen.math.common import (
     two_sum,
 )
 from tracejit.codegen.math.exponential import LOG2_E, exp_reduced_pair, reduce_log2
+from tracejit.codegen.math.piecewise import has_tables, odd_pieces
 from tracejit.codegen.math.registry import register
+from tracejit.codegen.math.tables import ERF_F32, ERF_F64
 
 # erf(x)/x - 1 in x² - 1/2 on |x| <= 1: relative errors 2^-29 and 2^-56.5.
 _ERF_SMALL_F32 = (
@@ -103,7 +105,7 @@ def two_chains(b: Builder, x: Value, coefficients: Sequence[float]) -> Value:
 # -- error function --------------------------------------------------------------------------------
 
 
-@register("erf")
+@register("erf", inline=True)
 def erf(b: Builder, x: Value) -> Value:
     """Error function, at most 1 ULP (f64) and 1.5 (f32); ±1 for ±inf, -0 for -0. Branch-free.
 
@@ -112,6 +114,8 @@ def erf(b: Builder, x: Value) -> Value:
     -log2 erfc is written as 3 + q where errors matter most, because q is small there and the 3
     goes into the exponent exactly.
     """
+    if has_tables(b):
+        return odd_pieces(b, "erf", x, pick(x, f32=ERF_F32, f64=ERF_F64))
     magnitude = at_most(b, b.abs(x), pick(x, f32=4.0, f64=6.0))
     one = like(1.0, x)
     z = b.fma(magnitude, magnitude, like(-0.5, x))

@@ -20,6 +20,7 @@ from tracejit.graph.passes import (
     fold,
     movement,
     order,
+    parity,
     reassociate,
     relax,
 )
@@ -34,6 +35,7 @@ PIPELINE: tuple[Pass, ...] = (
     fold.run,
     movement.run,
     algebra.run,
+    parity.run,
     dead.run,
     reassociate.run,
     fold.run,
@@ -44,10 +46,10 @@ PIPELINE: tuple[Pass, ...] = (
 
 # What ``fast_math=True`` runs in place of PIPELINE.
 RELAXED: tuple[Pass, ...] = (
-    *PIPELINE[:5],
+    *PIPELINE[:6],
     relax.run,
     partial(reassociate.run, floats=True),
-    *PIPELINE[6:],
+    *PIPELINE[7:],
 )
 
 
