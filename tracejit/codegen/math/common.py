@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from tracejit.codegen.builder import Builder, Type, Value, const
+from tracejit.codegen.math import avx512
 
 INF = float("inf")
 NAN = float("nan")
@@ -268,25 +269,7 @@ def shift_exponent(b: Builder, x: Value, n: Value) -> Value:
 
 def has_scalef(b: Builder, type: Type) -> bool:
     """Whether the target has AVX-512's x * 2^floor(n) for this vector."""
-    whole = type.lanes * type.bits in (128, 256, 512)
-    return whole and type.lanes > 1 and {"avx512f", "avx512vl"} <= b.target.flags
-
-
-def scalef(b: Builder, x: Value, n: Value) -> Value:
-    """Return x * 2^n for a float ``n`` that is an integer; needs ``has_scalef``."""
-    type = x.type
-    width, code = type.lanes * type.bits, "ps" if type.kind == "f32" else "pd"
-    mask = Type(f"i{max(8, type.lanes)}")
-    name = f"llvm.x86.avx512.mask.scalef.{code}.{width}"
-    # The 512-bit form takes the rounding mode; 4 is "the current one".
-    extra = ", i32" if width == 512 else ""
-    b.module.declare(name, f"{type} @{name}({type}, {type}, {type}, {mask}{extra})")
-    mode = ", i32 4" if width == 512 else ""
-    return b.emit(
-        type,
-        f"call {type} @{name}({type} {x.text}, {type} {n.text}, {type} zeroinitializer, "
-        f"{mask} -1{mode})",
-    )
+    return avx512.available(b) and avx512.is_register(type)
 
 
 def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) -> Value:
@@ -298,7 +281,7 @@ def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) 
     number, 2^(n - k) and 2^k are not, with k of n's sign; the first product is exact.
     """
     if has_scalef(b, p.type):
-        return scalef(b, p, n)
+        return avx512.scalef(b, p, n)
     k = pick(p, f32=40, f64=120)
     negative = b.compare("lt", sign, like(0.0, p))
     factor = b.select(negative, like(2.0**-k, p), like(2.0**k, p))
@@ -317,7 +300,7 @@ def scale_down(b: Builder, p: Value, n: Value, low_bits: Value) -> Value:
     ``low_bits`` holds n + exponent bias + SCALE_DOWN; a NaN in ``p`` stays.
     """
     if has_scalef(b, p.type):
-        return scalef(b, p, n)
+        return avx512.scalef(b, p, n)
     k = SCALE_DOWN[p.type.kind]
     return b.mul(b.mul(p, pow2(b, low_bits)), like(2.0**-k, p))
 

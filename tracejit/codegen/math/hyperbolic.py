@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracejit.codegen.builder import Builder, Value, const
+from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     INF,
     NAN,
@@ -36,7 +37,7 @@ from tracejit.codegen.math.exponential import (
     expm1_pair,
     reduce_log2,
 )
-from tracejit.codegen.math.piecewise import has_tables, odd_pieces
+from tracejit.codegen.math.piecewise import odd_on_pieces
 from tracejit.codegen.math.registry import register
 from tracejit.codegen.math.tables import TANH_F32
 
@@ -81,8 +82,8 @@ _RATIO_LOW = 0.85
 def tanh(b: Builder, x: Value) -> Value:
     """Hyperbolic tangent; ±1 from 9.02 (f32) and 19.07 (f64) on."""
     positive = b.abs(x)
-    if x.type.kind == "f32" and has_tables(b):
-        return odd_pieces(b, "tanh", x, TANH_F32)
+    if x.type.kind == "f32" and avx512.available(b):
+        return odd_on_pieces(b, x, TANH_F32)
     if x.type.kind == "f32":
         return _tanh_f32(b, x, positive)
     half = expm1_pair(b, at_most(b, b.add(positive, positive), 44.0))

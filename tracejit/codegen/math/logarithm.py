@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tracejit.codegen.builder import Builder, Value, const
+from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     INF,
     NAN,
@@ -32,6 +33,15 @@ from tracejit.codegen.math.common import (
 )
 from tracejit.codegen.math.exponential import LN2_F32, LN2_F64, exp, exp2
 from tracejit.codegen.math.registry import register
+from tracejit.codegen.math.tables import (
+    LOG2_F32,
+    LOG2_F64,
+    LOG10_F32,
+    LOG10_F64,
+    LOG_F32,
+    LOG_F64,
+    Logarithm,
+)
 
 SQRT_HALF = 0.7071067811865476
 
@@ -128,6 +138,32 @@ def _log_core(b: Builder, f: Value, e: Value, correction: Value | None = None) -
     return b.fma(e, like(ln2.hi, f), b.sub(f, b.sub(half_square, rest)))
 
 
+def _log_by_table(b: Builder, x: Value, table: Logarithm) -> Value:
+    """Return the logarithm of any x: ±0 gives -inf, x < 0 and NaN give NaN, inf gives inf."""
+    m = avx512.mantissa(b, x)
+    e = b.sub(avx512.exponent(b, x), avx512.exponent(b, m))
+    return _table_core(b, m, e, None, table)
+
+
+def _table_core(b: Builder, m: Value, e: Value, rest: Value | None, table: Logarithm) -> Value:
+    """Return log((m + rest) 2^e), m in [3/4, 3/2); next to 1 the first terms are exact."""
+    bits = to_bits(b, m)
+    index = b.lshr(bits, const(format_of(m).mantissa - 4, bits.type))
+    inverse = avx512.lookup(b, table.inverses, index)
+    head = b.fma(e, like(table.of_two[0], m), avx512.lookup(b, table.logs, index))
+    r = b.fma(m, inverse, like(-1.0, m))
+    r = r if rest is None else b.fma(rest, inverse, r)
+    low = polynomial(b, r, table.series)
+    if table.of_two[1] != 0.0:
+        low = b.fma(b.mul(r, r), low, b.mul(e, like(table.of_two[1], m)))
+    else:
+        low = b.mul(b.mul(r, r), low)
+    if table.of_e[0] == 1.0:
+        return b.add(head, b.add(r, low))
+    low = b.fma(r, like(table.of_e[1], m), low)
+    return b.add(head, b.fma(r, like(table.of_e[0], m), low))
+
+
 def _exponent_added(b: Builder, e: Value, extra: float) -> Value:
     return e if extra == 0.0 else b.add(e, like(extra, e))
 
@@ -135,6 +171,8 @@ def _exponent_added(b: Builder, e: Value, extra: float) -> Value:
 @register("log", inline=True)
 def log(b: Builder, x: Value) -> Value:
     """Natural logarithm."""
+    if avx512.available(b):
+        return _log_by_table(b, x, pick(x, f32=LOG_F32, f64=LOG_F64))
 
     def core(b: Builder, x: Value, extra: float) -> Value:
         m, e = split_exponent(b, x, SQRT_HALF)
@@ -179,6 +217,8 @@ def _base_core(
 @register("log2", inline=True)
 def log2(b: Builder, x: Value) -> Value:
     """Logarithm to base 2; exact for powers of 2."""
+    if avx512.available(b):
+        return _log_by_table(b, x, pick(x, f32=LOG2_F32, f64=LOG2_F64))
 
     def core(b: Builder, x: Value, extra: float) -> Value:
         return _log_base(b, x, _TWO, extra)
@@ -189,6 +229,8 @@ def log2(b: Builder, x: Value) -> Value:
 @register("log10", inline=True)
 def log10(b: Builder, x: Value) -> Value:
     """Logarithm to base 10."""
+    if avx512.available(b):
+        return _log_by_table(b, x, pick(x, f32=LOG10_F32, f64=LOG10_F64))
 
     def core(b: Builder, x: Value, extra: float) -> Value:
         return _log_base(b, x, _TEN, extra)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracejit.codegen.builder import Builder, Value
+from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     Pair,
     at_most,
@@ -28,7 +29,7 @@ from tracejit.codegen.math.common import (
     two_sum,
 )
 from tracejit.codegen.math.exponential import LOG2_E, exp_reduced_pair, reduce_log2
-from tracejit.codegen.math.piecewise import has_tables, odd_pieces
+from tracejit.codegen.math.piecewise import odd_on_pieces
 from tracejit.codegen.math.registry import register
 from tracejit.codegen.math.tables import ERF_F32, ERF_F64
 
@@ -114,8 +115,8 @@ def erf(b: Builder, x: Value) -> Value:
     -log2 erfc is written as 3 + q where errors matter most, because q is small there and the 3
     goes into the exponent exactly.
     """
-    if has_tables(b):
-        return odd_pieces(b, "erf", x, pick(x, f32=ERF_F32, f64=ERF_F64))
+    if avx512.available(b):
+        return odd_on_pieces(b, x, pick(x, f32=ERF_F32, f64=ERF_F64))
     magnitude = at_most(b, b.abs(x), pick(x, f32=4.0, f64=6.0))
     one = like(1.0, x)
     z = b.fma(magnitude, magnitude, like(-0.5, x))

@@ -1,0 +1,97 @@
+"""What only AVX-512 has: scaling by powers of two, mantissas and exponents, tables in registers.
+
+These instructions take subnormals, infinities and NaN in their stride, which saves a function its
+range checks. They work on whole registers; scalars and other widths are padded or split, so that
+a lane's result is the same in every width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tracejit.codegen.builder import I32, Builder, Type, Value, const
+
+# What a table in registers holds.
+ENTRIES = 16
+# getmant: mantissas in [3/4, 3/2), NaN for negative numbers. And "the current rounding mode".
+_MANTISSA_MODE, _CURRENT = 0b1011, 4
+
+Op = Callable[[Value], Value]
+
+
+def available(b: Builder) -> bool:
+    """Whether the target has these instructions, on registers of every width."""
+    return {"avx512f", "avx512dq", "avx512vl"} <= b.target.flags
+
+
+def is_register(type: Type) -> bool:
+    """Whether vectors of this type fill one register."""
+    return type.lanes > 1 and type.lanes * type.bits in (128, 256, 512)
+
+
+def on_registers(b: Builder, x: Value, op: Op) -> Value:
+    """Return ``op(x)`` by registers: a narrower ``x`` is repeated, a wider one is split."""
+    lanes, bits = x.type.lanes, x.type.lanes * x.type.bits
+    if is_register(x.type):
+        return op(x)
+    if lanes == 1:
+        return b.extract(op(b.splat(x, 128 // bits)), 0)
+    if bits < 128:
+        widened = op(b.shuffle(x, None, [i % lanes for i in range(lanes * 128 // bits)]))
+        return b.shuffle(widened, None, range(lanes))
+    half = lanes // 2
+    low, high = (b.shuffle(x, None, range(s, s + half)) for s in (0, half))
+    low, high = on_registers(b, low, op), on_registers(b, high, op)
+    return b.shuffle(low, high, range(lanes))
+
+
+def _masked(b: Builder, name: str, x: Value, *others: Value) -> Value:
+    """Call ``llvm.x86.avx512.mask.<name>`` with no lane masked."""
+    type = x.type
+    width, code = type.lanes * type.bits, "ps" if type.kind == "f32" else "pd"
+    every_lane = const(-1, Type(f"i{max(8, type.lanes)}"))
+    # The 512-bit forms also take the rounding mode.
+    mode = [const(_CURRENT, I32)] if width == 512 else []
+    arguments = [x, *others, Value("zeroinitializer", type), every_lane, *mode]
+    return b.call(f"llvm.x86.avx512.mask.{name}.{code}.{width}", type, *arguments)
+
+
+def scalef(b: Builder, x: Value, n: Value) -> Value:
+    """Return x * 2^floor(n), rounded once; ``x`` fills a register."""
+    return _masked(b, "scalef", x, n)
+
+
+def exponent(b: Builder, x: Value) -> Value:
+    """Return floor(log2 |x|): -inf for 0, inf for ±inf, NaN for NaN."""
+    return on_registers(b, x, lambda part: _masked(b, "getexp", part))
+
+
+def mantissa(b: Builder, x: Value) -> Value:
+    """Return x times a power of two in [3/4, 3/2); ±1 for ±0, 1 for inf, NaN for NaN and x < 0."""
+    mode = const(_MANTISSA_MODE, I32)
+    return on_registers(b, x, lambda part: _masked(b, "getmant", part, mode))
+
+
+def lookup(b: Builder, table: Sequence[float], index: Value) -> Value:
+    """Return table[index mod 16] per lane, as floats of the width of ``index``; 16 entries."""
+    return on_registers(b, index, lambda part: _permuted(b, table, part))
+
+
+def _permuted(b: Builder, table: Sequence[float], index: Value) -> Value:
+    type = index.type.like("f32" if index.type.bits == 32 else "f64")
+    if type.lanes == ENTRIES:
+        return b.call("llvm.x86.avx512.permvar.sf.512", type, _literal(table, type), index)
+    if type.lanes == ENTRIES // 2:
+        name = "ps.256" if type.kind == "f32" else "pd.512"
+        halves = [_literal(table[i : i + type.lanes], type) for i in (0, type.lanes)]
+        return b.call(f"llvm.x86.avx512.vpermi2var.{name}", type, halves[0], index, halves[1])
+    # Narrower registers: as the first lanes of one that is wide enough.
+    wide = [i % type.lanes for i in range(ENTRIES // 2)]
+    found = _permuted(b, table, b.shuffle(index, None, wide))
+    return b.shuffle(found, None, range(type.lanes))
+
+
+def _literal(values: Sequence[float], type: Type) -> Value:
+    """Return a literal vector of these elements."""
+    body = ", ".join(f"{type.element} {const(v, type.element).text}" for v in values)
+    return Value(f"<{body}>", type)
