@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tracejit.codegen.builder import Builder, Value
 from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
+    SCALE_DOWN,
     Pair,
     at_most,
     fast_two_sum,
@@ -23,15 +24,21 @@ from tracejit.codegen.math.common import (
     pick,
     pow2,
     scale_by_sign,
+    scale_down,
     shift_exponent,
     sign_bit,
     two_prod,
     two_sum,
 )
-from tracejit.codegen.math.exponential import LOG2_E, exp_reduced_pair, reduce_log2
-from tracejit.codegen.math.piecewise import odd_on_pieces
+from tracejit.codegen.math.exponential import (
+    LOG2_E,
+    exp_minus_one_series,
+    exp_reduced_pair,
+    reduce_log2,
+)
+from tracejit.codegen.math.piecewise import odd_on_pieces, on_pieces
 from tracejit.codegen.math.registry import register
-from tracejit.codegen.math.tables import ERF_F32, ERF_F64
+from tracejit.codegen.math.tables import ERF_F32, ERF_F64, ERFCX_F32, ERFCX_F64
 
 # erf(x)/x - 1 in x² - 1/2 on |x| <= 1: relative errors 2^-29 and 2^-56.5.
 _ERF_SMALL_F32 = (
@@ -193,11 +200,25 @@ def _erfc_f32(b: Builder, x: Value) -> Value:
     return b.convert(value, x.type)
 
 
-@register("erfc")
+def _erfc_on_pieces(b: Builder, x: Value) -> Value:
+    """The same by a table of e^(y²) erfc y; e^(-y²) enters as its difference from a power of 2."""
+    table = pick(x, f32=ERFCX_F32, f64=ERFCX_F64)
+    y = at_most(b, b.abs(x), table.limit)
+    g = on_pieces(b, y, table)
+    square = two_prod(b, y, y)
+    reduced = reduce_log2(b, b.neg(square.hi), bias=format_of(x).bias + SCALE_DOWN[x.type.kind])
+    less = exp_minus_one_series(b, b.sub(reduced.r, square.lo))
+    upper = scale_down(b, b.fma(g, less, g), reduced.n, reduced.low_bits)
+    return b.select(b.compare("lt", x, like(0.0, x)), b.sub(like(2.0, x), upper), upper)
+
+
+@register("erfc", inline=True)
 def erfc(b: Builder, x: Value) -> Value:
     """1 - erf x without cancellation, at most 2 ULP, through the subnormals to 0; 2 for -inf.
 
     erfc y = e^(-y²) G, with the rounding of y² and those of both factors carried along; floats
     compute in doubles.
     """
+    if avx512.available(b):
+        return _erfc_on_pieces(b, x)
     return pick(x, f32=_erfc_f32, f64=_erfc_f64)(b, x)
