@@ -113,7 +113,7 @@ def two_chains(b: Builder, x: Value, coefficients: Sequence[float]) -> Value:
 # -- error function --------------------------------------------------------------------------------
 
 
-@register("erf", inline=True)
+@register("erf")
 def erf(b: Builder, x: Value) -> Value:
     """Error function, at most 1 ULP (f64) and 1.5 (f32); ±1 for ±inf, -0 for -0. Branch-free.
 
@@ -212,7 +212,7 @@ def _erfc_on_pieces(b: Builder, x: Value) -> Value:
     return b.select(b.compare("lt", x, like(0.0, x)), b.sub(like(2.0, x), upper), upper)
 
 
-@register("erfc", inline=True)
+@register("erfc")
 def erfc(b: Builder, x: Value) -> Value:
     """1 - erf x without cancellation, at most 2 ULP, through the subnormals to 0; 2 for -inf.
 
