@@ -260,9 +260,26 @@ def _reduce_one_plus(b: Builder, x: Value) -> OnePlus:
     return OnePlus(u, e, two_sum(b, less, b.mul(scale, b.mul(quarter, x))))
 
 
+def _log1p_by_table(b: Builder, x: Value) -> Value:
+    """log(u + rest) with u = 1 + x rounded; only x = inf is no regular case."""
+    form = format_of(x)
+    u = two_sum(b, like(1.0, x), x)
+    m = avx512.mantissa(b, u.hi)
+    e = b.sub(avx512.exponent(b, u.hi), avx512.exponent(b, m))
+    # 2^-e from the bits; 0 where it is no normal number, for there the rest does not matter.
+    bits = b.sub(to_bits(b, m), to_bits(b, u.hi))
+    bits, zero = b.add(bits, const(form.one, bits.type)), const(0, bits.type)
+    scale = from_bits(b, b.select(b.compare("gt", bits, zero), bits, zero))
+    y = _table_core(b, m, e, b.mul(u.lo, scale), pick(x, f32=LOG_F32, f64=LOG_F64))
+    y = b.select(b.compare("eq", x, like(INF, x)), x, y)
+    return b.copysign(y, x)
+
+
 @register("log1p", inline=True)
 def log1p(b: Builder, x: Value) -> Value:
     """log(1 + x), accurate near 0; the sign of zero is kept."""
+    if avx512.available(b):
+        return _log1p_by_table(b, x)
     u, e, f = _reduce_one_plus(b, x)
     y = _log_core(b, f.hi, e, f.lo)
     tiny = b.compare("lt", b.abs(x), like(pick(x, f32=2.0**-30, f64=2.0**-60), x))
