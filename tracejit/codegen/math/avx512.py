@@ -16,8 +16,6 @@ ENTRIES = 16
 # getmant: mantissas in [3/4, 3/2), NaN for negative numbers. And "the current rounding mode".
 _MANTISSA_MODE, _CURRENT = 0b1011, 4
 
-Op = Callable[[Value], Value]
-
 
 def available(b: Builder) -> bool:
     """Whether the target has these instructions, on registers of every width."""
@@ -29,19 +27,23 @@ def is_register(type: Type) -> bool:
     return type.lanes > 1 and type.lanes * type.bits in (128, 256, 512)
 
 
-def on_registers(b: Builder, x: Value, op: Op) -> Value:
-    """Return ``op(x)`` by registers: a narrower ``x`` is repeated, a wider one is split."""
-    lanes, bits = x.type.lanes, x.type.lanes * x.type.bits
-    if is_register(x.type):
-        return op(x)
+def on_registers(b: Builder, op: Callable[..., Value], *values: Value) -> Value:
+    """Return ``op(*values)`` by registers: narrower values are repeated, wider ones are split."""
+    type = values[0].type
+    lanes, bits = type.lanes, type.lanes * type.bits
+    if is_register(type):
+        return op(*values)
     if lanes == 1:
-        return b.extract(op(b.splat(x, 128 // bits)), 0)
+        return b.extract(op(*(b.splat(v, 128 // bits) for v in values)), 0)
     if bits < 128:
-        widened = op(b.shuffle(x, None, [i % lanes for i in range(lanes * 128 // bits)]))
+        places = [i % lanes for i in range(lanes * 128 // bits)]
+        widened = op(*(b.shuffle(v, None, places) for v in values))
         return b.shuffle(widened, None, range(lanes))
     half = lanes // 2
-    low, high = (b.shuffle(x, None, range(s, s + half)) for s in (0, half))
-    low, high = on_registers(b, low, op), on_registers(b, high, op)
+    low, high = (
+        on_registers(b, op, *(b.shuffle(v, None, range(s, s + half)) for v in values))
+        for s in (0, half)
+    )
     return b.shuffle(low, high, range(lanes))
 
 
@@ -57,24 +59,24 @@ def _masked(b: Builder, name: str, x: Value, *others: Value) -> Value:
 
 
 def scalef(b: Builder, x: Value, n: Value) -> Value:
-    """Return x * 2^floor(n), rounded once; ``x`` fills a register."""
-    return _masked(b, "scalef", x, n)
+    """Return x * 2^floor(n), rounded once."""
+    return on_registers(b, lambda *parts: _masked(b, "scalef", *parts), x, n)
 
 
 def exponent(b: Builder, x: Value) -> Value:
     """Return floor(log2 |x|): -inf for 0, inf for ±inf, NaN for NaN."""
-    return on_registers(b, x, lambda part: _masked(b, "getexp", part))
+    return on_registers(b, lambda part: _masked(b, "getexp", part), x)
 
 
 def mantissa(b: Builder, x: Value) -> Value:
     """Return x times a power of two in [3/4, 3/2); ±1 for ±0, 1 for inf, NaN for NaN and x < 0."""
     mode = const(_MANTISSA_MODE, I32)
-    return on_registers(b, x, lambda part: _masked(b, "getmant", part, mode))
+    return on_registers(b, lambda part: _masked(b, "getmant", part, mode), x)
 
 
 def lookup(b: Builder, table: Sequence[float], index: Value) -> Value:
     """Return table[index mod 16] per lane, as floats of the width of ``index``; 16 entries."""
-    return on_registers(b, index, lambda part: _permuted(b, table, part))
+    return on_registers(b, lambda part: _permuted(b, table, part), index)
 
 
 def _permuted(b: Builder, table: Sequence[float], index: Value) -> Value:

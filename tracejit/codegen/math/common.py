@@ -267,11 +267,6 @@ def shift_exponent(b: Builder, x: Value, n: Value) -> Value:
     return from_bits(b, b.add(to_bits(b, x), field))
 
 
-def has_scalef(b: Builder, type: Type) -> bool:
-    """Whether the target has AVX-512's x * 2^floor(n) for this vector."""
-    return avx512.available(b) and avx512.is_register(type)
-
-
 def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) -> Value:
     """Return p * 2^n with one rounding, for results anywhere from 0 over subnormals to inf.
 
@@ -280,7 +275,7 @@ def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) 
     ``sign`` is a float with n's sign (for n = 0: any). 2^n may be too large or small for a normal
     number, 2^(n - k) and 2^k are not, with k of n's sign; the first product is exact.
     """
-    if has_scalef(b, p.type):
+    if avx512.available(b):
         return avx512.scalef(b, p, n)
     k = pick(p, f32=40, f64=120)
     negative = b.compare("lt", sign, like(0.0, p))
@@ -299,7 +294,7 @@ def scale_down(b: Builder, p: Value, n: Value, low_bits: Value) -> Value:
 
     ``low_bits`` holds n + exponent bias + SCALE_DOWN; a NaN in ``p`` stays.
     """
-    if has_scalef(b, p.type):
+    if avx512.available(b):
         return avx512.scalef(b, p, n)
     k = SCALE_DOWN[p.type.kind]
     return b.mul(b.mul(p, pow2(b, low_bits)), like(2.0**-k, p))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tracejit.codegen.builder import Builder, Value
+from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     SCALE_DOWN,
     Pair,
@@ -27,9 +28,16 @@ from tracejit.codegen.math.common import (
     pow2,
     scale_by_sign,
     scale_down,
+    to_bits,
     two_prod,
 )
 from tracejit.codegen.math.registry import register
+from tracejit.codegen.math.tables import (
+    EXP2_SERIES,
+    EXP_SERIES,
+    ROOTS_OF_TWO,
+    ROOTS_OF_TWO_TAILS,
+)
 
 LOG2_E = 1.4426950408889634
 
@@ -148,10 +156,36 @@ def exp_reduced_pair(b: Builder, reduced: Reduced) -> Pair:
     return fast_two_sum(b, whole.hi, b.add(whole.lo, small))
 
 
+def _has_table(b: Builder, x: Value) -> bool:
+    """Whether a table of 2^(j/16) pays: for doubles, whose polynomial it halves."""
+    return x.type.kind == "f64" and avx512.available(b)
+
+
+def _sixteenths(b: Builder, x: Value, scale: float) -> tuple[Value, Value]:
+    """Return x * scale rounded to sixteenths as a float k, and 16 k in the low bits of an integer.
+
+    As ``nearest``, with a magic number whose last place is a sixteenth.
+    """
+    magic = like(1.5 * 2.0 ** (format_of(x).mantissa - 4), x)
+    shifted = b.fma(x, like(scale, x), magic)
+    return b.sub(shifted, magic), to_bits(b, shifted)
+
+
+def _times_root(b: Builder, less: Value, k: Value, index: Value) -> Value:
+    """Return (1 + less) 2^k, k in sixteenths: scalef takes its floor, the table its fraction."""
+    root, tail = (avx512.lookup(b, t, index) for t in (ROOTS_OF_TWO, ROOTS_OF_TWO_TAILS))
+    return avx512.scalef(b, b.add(root, b.fma(root, less, tail)), k)
+
+
 @register("exp", inline=True)
 def exp(b: Builder, x: Value) -> Value:
     """e^x; overflows from 88.73 (f32) and 709.79 (f64) on, subnormal below -87.34 and -708.4."""
     x = at_least(b, at_most(b, x, pick(x, f32=89.0, f64=710.0)), pick(x, f32=-104.5, f64=-746.0))
+    if _has_table(b, x):
+        k, index = _sixteenths(b, x, LOG2_E)
+        r = fnma(b, k, like(LN2_F64.lo, x), fnma(b, k, like(LN2_F64.hi, x), x))
+        series = horner(b, r, EXP_SERIES)
+        return _times_root(b, b.fma(b.mul(r, r), series, r), k, index)
     reduced = reduce_log2(b, x, bias=2 * format_of(x).bias)
     return scale_by_sign(b, exp_reduced(b, reduced), reduced.n, reduced.low_bits, x)
 
@@ -172,6 +206,10 @@ def exp2_reduced(b: Builder, r: Value) -> Value:
 def exp2(b: Builder, x: Value) -> Value:
     """2^x; exact for integers."""
     x = at_least(b, at_most(b, x, pick(x, f32=129.0, f64=1025.0)), pick(x, f32=-151.0, f64=-1076.0))
+    if _has_table(b, x):
+        k, index = _sixteenths(b, x, 1.0)
+        r = b.sub(x, k)
+        return _times_root(b, b.mul(r, horner(b, r, EXP2_SERIES)), k, index)
     n, low_bits = nearest(b, x, 1.0, bias=2 * format_of(x).bias)
     return scale_by_sign(b, exp2_reduced(b, b.sub(x, n)), n, low_bits, x)
 
