@@ -194,6 +194,11 @@ class Module:
             )
         return Value(f"@{name}", PTR)
 
+    def one(self) -> str:
+        """Return the metadata node that marks non-temporal stores."""
+        self._globals.setdefault("!0", "!0 = !{i32 1}")
+        return "!0"
+
     def text(self) -> str:
         parts = list(self._globals.values())
         for function in self._functions.values():
@@ -514,11 +519,20 @@ class Builder:
         self, value: Value, address: Value, *, align: int | None = None, stream: bool = False
     ) -> None:
         """Store; ``stream`` asks for a non-temporal store (``align`` must be the vector's)."""
-        note = ", !nontemporal !0" if stream else ""
+        note = f", !nontemporal {self.module.one()}" if stream else ""
         self.effect(
             f"store {value.type} {value.text}, ptr {address.text}, "
             f"align {align or max(1, value.type.bits // 8)}{note}"
         )
+
+    def fence_stores(self) -> None:
+        """Order all stores before this, non-temporal ones too, before all that follow."""
+        self.module.declare("llvm.x86.sse.sfence", "void @llvm.x86.sse.sfence()")
+        self.effect("call void @llvm.x86.sse.sfence()")
+
+    def address(self, pointer: Value) -> Value:
+        """Return the address as an i64."""
+        return self.emit(I64, f"ptrtoint ptr {pointer.text} to i64")
 
     def masked_load(self, address: Value, mask: Value, type: Type) -> Value:
         """Load the lanes of ``mask``; the others are zero and their memory is not touched."""

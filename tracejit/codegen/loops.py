@@ -38,6 +38,7 @@ from tracejit.schedule.kernel import (
     Scan,
     operands,
 )
+from tracejit.schedule.pack import STRIP
 
 ENTRY = "kernel"
 
@@ -76,6 +77,10 @@ class KernelEmitter:
         return max(2, target.lanes(wide))
 
     def _choose_unroll(self) -> int:
+        unroll = self._independent_vectors()
+        return min(unroll, STRIP // self.lanes) if self.kernel.packs else unroll
+
+    def _independent_vectors(self) -> int:
         applied = [e for e in self.exprs if isinstance(e, Apply)]
         if len(applied) > 16 or any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
             return 1
@@ -92,6 +97,9 @@ class KernelEmitter:
             self.scan.two_passes(self.kernel.totals)
         else:
             self.parallel(self.outermost(), self.kernel.parallel, first=True)
+        if self.kernel.streamed:
+            # Streamed stores are in no order: what follows must not be seen before them.
+            self.b.fence_stores()
         self.b.ret()
 
     def outermost(self) -> Scope:
@@ -157,10 +165,12 @@ class KernelEmitter:
 
             def strip(vector: Vector, index: Value, carried: Values) -> Values:
                 inner = self._enter(scope, {axis: index}, vector)
+                self._pack(inner)
                 self.block(self.kernel.block, inner, ())
                 return []
 
-            self._vector_loop(axis, start, stop, [], strip)
+            streamed = self._streamed_from(self.kernel.block.stores, scope, start)
+            self._vector_loop(axis, start, stop, [], strip, streamed)
             return
 
         def body(index: Value, carried: Values) -> Values:
@@ -168,6 +178,26 @@ class KernelEmitter:
             return []
 
         self.b.loop(start, stop, 1, [], body)
+
+    def _pack(self, scope: Scope) -> None:
+        """Copy what a strip of lanes reads often to where it is contiguous."""
+        for source, target in self.kernel.packs:
+            access = self.kernel.accesses[source]
+            load = Load(
+                access.dtype, frozenset(a for a, s in enumerate(access.strides) if s), source
+            )
+
+            def copy(axes: list[int], inside: Scope, load: Load = load, to: int = target) -> Values:
+                if not axes:
+                    self.store(to, self.load(load, inside), inside)
+                    return []
+
+                def step(index: Value, carried: Values) -> Values:
+                    return copy(axes[1:], self._enter(inside, {axes[0]: index}, inside.vector))
+
+                return self.b.loop(const(0, I64), self.extents[axes[0]], 1, [], step)
+
+            copy(sorted(load.axes - set(self.kernel.parallel)), scope)
 
     def _tiles(self, scope: Scope, outer: int, inner: int, start: Value, stop: Value) -> None:
         """Write the two innermost parallel loops in square tiles; ``inner`` runs in lanes."""
@@ -206,13 +236,69 @@ class KernelEmitter:
         stop: Value,
         carried: Values,
         body: Callable[[Vector, Value, Values], Values],
+        streamed: Sequence[Value] = (),
     ) -> Values:
-        """Write a loop in vector steps: unrolled, single, then one masked step."""
+        """Write a loop in vector steps: unrolled, single, then one masked step.
+
+        ``streamed`` are the addresses that streamed stores start at; then nothing is carried.
+        """
+        if streamed:
+            assert not carried
+            self._from_alignment(axis, start, stop, body, streamed)
+            return []
+        steps = [Vector(axis, self.lanes, n) for n in dict.fromkeys((self.unroll, 1))]
+        return self._vector_steps(steps, start, stop, stop, carried, body)
+
+    def _from_alignment(
+        self,
+        axis: int,
+        start: Value,
+        stop: Value,
+        body: Callable[[Vector, Value, Values], Values],
+        streamed: Sequence[Value],
+    ) -> None:
+        """Write a vector loop with streamed stores: they only go to whole vectors.
+
+        The loop runs over two parts: up to the place where the first store is aligned (one masked
+        step), and from there. Where another store is not aligned then, none is streamed.
+        """
         b = self.b
-        for unroll in dict.fromkeys((self.unroll, 1)):
-            step = self.lanes * unroll
-            whole = b.sub(stop, b.rem(b.sub(stop, start), const(step, I64)))
-            vector = Vector(axis, self.lanes, unroll)
+        itemsize, step = self._stream_itemsize, self.lanes * self._stream_itemsize
+        below = const(step - 1, I64)
+        ahead = b.and_(b.neg(b.address(streamed[0])), below)
+        middle = b.add(start, b.lshr(ahead, const(itemsize.bit_length() - 1, I64)))
+        middle = b.intrinsic("smin", I64, middle, stop)
+        moved = b.mul(b.sub(middle, start), const(itemsize, I64))
+        ends = b.add(b.address(streamed[0]), moved)
+        for other in streamed[1:]:
+            ends = b.or_(ends, b.add(b.address(other), moved))
+        fits = b.compare("eq", b.and_(ends, below), const(0, I64))
+        steps = [Vector(axis, self.lanes, self.unroll, aligned=True), Vector(axis, self.lanes, 1)]
+
+        def part(number: Value, carried: Values) -> Values:
+            first = b.compare("eq", number, const(0, I64))
+            begin, end = b.select(first, start, middle), b.select(first, middle, stop)
+            # An unaligned part has no unrolled steps.
+            limit = b.select(b.and_(fits, b.not_(first)), end, begin)
+            return self._vector_steps(steps, begin, end, limit, [], body)
+
+        b.loop(b.convert(b.compare("eq", middle, start), I64), const(2, I64), 1, [], part)
+
+    def _vector_steps(
+        self,
+        steps: Sequence[Vector],
+        start: Value,
+        stop: Value,
+        limit: Value,
+        carried: Values,
+        body: Callable[[Vector, Value, Values], Values],
+    ) -> Values:
+        """Write loops of ``steps``, the first of them up to ``limit``, and a masked step."""
+        b, axis = self.b, steps[0].axis
+        for vector in steps:
+            step = self.lanes * vector.unroll
+            end = limit if vector is steps[0] else stop
+            whole = b.sub(end, b.rem(b.sub(end, start), const(step, I64)))
             carried = b.loop(
                 start, whole, step, carried, lambda i, c, v=vector: body(v, i, list(c))
             )
@@ -227,6 +313,24 @@ class KernelEmitter:
 
         return b.if_(b.compare("gt", rest, const(0, I64)), tail, lambda: before)
 
+    @property
+    def _stream_itemsize(self) -> int:
+        """Bytes of an element of the streamed stores; they are all of one size."""
+        number = min(self.kernel.streamed)
+        return self.kernel.accesses[self.kernel.stores[number].access].dtype.itemsize
+
+    def _streamed_from(self, stores: Sequence[int], scope: Scope, start: Value) -> list[Value]:
+        """Return the addresses where those of ``stores`` that are streamed begin."""
+        if not self.kernel.streamed:
+            return []
+        if self.lanes * self._stream_itemsize * 8 != self.b.target.vector_bits:
+            return []
+        accesses = [self.kernel.stores[s].access for s in stores if s in self.kernel.streamed]
+        return [
+            self.b.element(scope.pointers[a], start, memory_type(self.kernel.accesses[a].dtype))
+            for a in accesses
+        ]
+
     # -- scopes --------------------------------------------------------------------------------
 
     def _enter(self, outer: Scope, index: dict[int, Value], vector: Vector | None) -> Scope:
@@ -236,6 +340,8 @@ class KernelEmitter:
             access = self.kernel.accesses[number]
             moved = pointer
             for axis, position in index.items():
+                if access.buffer == SCRATCH and axis == self.kernel.vector_parallel:
+                    continue  # a packed strip is where the one before it was
                 if access.strides[axis]:
                     steps = self._times(position, self.strides[number][axis])
                     moved = self.b.element(moved, steps, memory_type(access.dtype))
@@ -258,8 +364,8 @@ class KernelEmitter:
             self._nest(nest, scope)
             self.prepare(scope, roots)
         for number in block.stores:
-            store = self.kernel.stores[number]
-            self.store(store.access, self.value(scope, store.value), scope)
+            store, streamed = self.kernel.stores[number], number in self.kernel.streamed
+            self.store(store.access, self.value(scope, store.value), scope, stream=streamed)
 
     def _stores_of(self, block: Block) -> list[int]:
         found = list(block.stores)
@@ -391,7 +497,8 @@ class KernelEmitter:
             step = self.lanes * self.unroll
             return self.b.loop(start, stop, step, carried, lambda i, c: body(vector, i, list(c)))
         if nest.vector == axis:
-            return self._vector_loop(axis, start, stop, carried, body)
+            streamed = self._streamed_from(nest.body.stores, scope, start)
+            return self._vector_loop(axis, start, stop, carried, body, streamed)
         return self.b.loop(start, stop, 1, carried, lambda i, c: body(scope.vector, i, list(c)))
 
     # -- values --------------------------------------------------------------------------------
@@ -492,7 +599,7 @@ class KernelEmitter:
             lane = b.add(lane, const(part * vector.lanes, lane.type))
         return b.mul(lane, stride)
 
-    def store(self, number: int, values: Values, scope: Scope) -> None:
+    def store(self, number: int, values: Values, scope: Scope, *, stream: bool = False) -> None:
         b, access = self.b, self.kernel.accesses[number]
         pointer, vector = scope.pointers[number], scope.vector
         if vector is None or not access.strides[vector.axis]:
@@ -504,6 +611,9 @@ class KernelEmitter:
             value = to_memory(b, value, access.dtype)
             if access.strides[vector.axis] != 1:
                 b.scatter(value, pointer, self._lane_offsets(number, vector, part), vector.mask)
+            elif stream and vector.aligned:
+                place = self._advance(pointer, part * vector.lanes, type)
+                b.store(value, place, align=b.target.vector_bits // 8, stream=True)
             elif vector.mask is None:
                 b.store(value, self._advance(pointer, part * vector.lanes, type))
             else:

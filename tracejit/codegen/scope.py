@@ -11,12 +11,16 @@ Values = list[Value]
 
 
 class Vector(NamedTuple):
-    """The axis in vector lanes, its lanes, how many vectors side by side, and a tail's mask."""
+    """The axis in vector lanes, its lanes, how many vectors side by side, and a tail's mask.
+
+    ``aligned``: where the kernel's streamed stores go starts on a whole vector.
+    """
 
     axis: int
     lanes: int
     unroll: int
     mask: Value | None = None
+    aligned: bool = False
 
 
 @dataclass(slots=True)

@@ -52,6 +52,7 @@ class KernelBuilder:
         self.position: dict[Instance, int] = {}
         self.consts: dict[tuple[str, str], int] = {}
         self.reductions: dict[int, Node] = {}
+        self.sums: dict[Reduce, int] = {}
         self.labels: list[str] = []
         self.lines: list[str] = []
 
@@ -193,8 +194,12 @@ class KernelBuilder:
         # Axes that the value does not vary with still count: summing a constant n times.
         axes = self.exprs[arg].axes - set(over)
         if over:
-            position = self._add(Reduce(node.dtype, axes, name, arg, over))
-            self.reductions[position] = node
+            reduce = Reduce(node.dtype, axes, name, arg, over)
+            # A mean and a variance of the same array sum it twice, with and without keepdims.
+            position = self.sums.setdefault(reduce, len(self.exprs))
+            if position == len(self.exprs):
+                self._add(reduce)
+                self.reductions[position] = node
             return position
         if name.startswith("arg"):
             return self._const(0, node.dtype)

@@ -169,6 +169,9 @@ class Kernel:
     With ``totals``, the kernel is one scan of few long rows, and the outermost parallel loop is
     over its blocks. It runs twice: the first pass leaves the total of each block in that access
     (one row of positions per block), the second starts each block from those before it.
+
+    The stores ``streamed`` bypass the caches. ``packs`` are pairs of accesses: before anything
+    else, each strip of lanes copies what it reads through the first to the second, in scratch.
     """
 
     extents: tuple[int, ...]
@@ -180,6 +183,8 @@ class Kernel:
     block: Block
     scratch: int = 0
     totals: int | None = None
+    streamed: frozenset[int] = frozenset()
+    packs: tuple[tuple[int, int], ...] = ()
     labels: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -189,6 +194,10 @@ class Kernel:
         parts = [f"axes {len(self.extents)} parallel {self.parallel} {self.vector_parallel}"]
         if self.totals is not None:
             parts.append(f"totals {self.totals}")
+        if self.streamed:
+            parts.append(f"streamed {sorted(self.streamed)}")
+        if self.packs:
+            parts.append(f"packs {self.packs}")
         parts += [f"{a.dtype.str}:{a.classes()}" for a in self.accesses]
         for e in self.exprs:
             match e:
@@ -234,6 +243,12 @@ class Kernel:
     @property
     def scans(self) -> list[Scan]:
         return [e for e in self.exprs if isinstance(e, Scan)]
+
+    @property
+    def loaded(self) -> list[Access]:
+        """The accesses that the kernel loads from."""
+        packed = [self.accesses[source] for source, _ in self.packs]
+        return packed + [self.accesses[e.access] for e in self.exprs if isinstance(e, Load)]
 
     @property
     def ops(self) -> int:

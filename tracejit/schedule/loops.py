@@ -24,6 +24,7 @@ from tracejit.schedule.kernel import (
     Scan,
     operands,
 )
+from tracejit.schedule.pack import pack, rows_axis
 from tracejit.schedule.spill import spill
 from tracejit.schedule.unroll import unroll
 
@@ -33,6 +34,9 @@ def arrange(kernel: Kernel) -> Kernel:
     _check_shadowing(kernel)
     kernel = _merge_axes(unroll(_merge_axes(kernel)))
     vector = vector_axis(kernel, range(len(kernel.extents)), range(len(kernel.accesses)))
+    around = _axes_around(kernel)
+    rows = rows_axis(kernel, vector, around)
+    vector = vector if rows is None else rows
     inside = vector is not None and vector in kernel.parallel
     outer = [a for a in kernel.parallel if a != vector or not inside]
     if inside and vector is not None:
@@ -41,7 +45,7 @@ def arrange(kernel: Kernel) -> Kernel:
     parallel = (*outer, vector) if inside and vector is not None else tuple(outer)
     kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
-    return spill(replace(kernel, block=tree))
+    return spill(pack(replace(kernel, block=tree), around))
 
 
 class Shadowed(Exception):

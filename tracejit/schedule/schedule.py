@@ -29,6 +29,7 @@ from tracejit.schedule.index import (
 )
 from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.scan import by_blocks, shares_rows
+from tracejit.schedule.stream import stream
 
 Layout = tuple[int, ...] | None
 
@@ -137,7 +138,7 @@ class _Scheduler:
         for node in self.graph.nodes:
             if self.fusion.stored.get(node) is node:
                 self._add_buffer(node)
-        steps = [self._step(unit) for unit in self.fusion.units]
+        steps = self._streamed([self._step(unit) for unit in self.fusion.units])
         outputs = tuple(self._view(node) for node in self.graph.outputs)
         temporaries = [i for i, b in enumerate(self.buffers) if b.kind == "temp"]
         lives = self._lives(steps, temporaries)
@@ -239,6 +240,17 @@ class _Scheduler:
         self.buffers.append(Buffer("temp", node.dtype, (size,), node))
         return kernel
 
+    def _streamed(self, steps: Sequence[Step]) -> list[Step]:
+        """Let large results bypass the caches, which is for when all readers are known."""
+        read = set[int]().union(*(reads(step) for step in steps))
+        results = {i for i, b in enumerate(self.buffers) if b.kind == "output"} - read
+        return [
+            step._replace(kernel=stream(step.kernel, results))
+            if isinstance(step, KernelStep)
+            else step
+            for step in steps
+        ]
+
     def _lives(self, steps: Sequence[Step], temporaries: Sequence[int]) -> list[Life]:
         first: dict[int, int] = {}
         last: dict[int, int] = {}
@@ -258,6 +270,17 @@ def touched(step: Step) -> set[int]:
             return {left.buffer, right.buffer, result.buffer}
         case OpaqueStep(_, views, buffer):
             return {v.buffer for v in views} | {buffer}
+
+
+def reads(step: Step) -> set[int]:
+    """Return the buffers that a step reads."""
+    match step:
+        case KernelStep(kernel):
+            return {a.buffer for a in kernel.loaded}
+        case ContractionStep(_, left, right, _):
+            return {left.buffer, right.buffer}
+        case OpaqueStep(_, views, _):
+            return {v.buffer for v in views}
 
 
 def make_schedule(graph: Graph, layouts: Sequence[Layout], lowers: native.Lowers) -> Schedule:

@@ -64,6 +64,10 @@ class _Printer:
                 depth, f"for {_AXES[axis]} < {self.kernel.extents[axis]} (parallel{vector}):"
             )
             depth += 1
+        for source, target in self.kernel.packs:
+            self._line(
+                depth, f"{self._place(target)} = {self._place(source)}  # for all inner axes"
+            )
         self._block(self.kernel.block, depth)
         return self.lines
 

@@ -1,0 +1,104 @@
+"""Lanes across short rows: where they are used, that they change no result, packed or gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracejit as tj
+from tracejit.schedule.kernel import SCRATCH, Kernel
+
+Array = np.ndarray[Any, Any]
+
+
+def nearest(points: Any, centres: Any) -> Any:
+    return ((points[:, None, :] - centres[None, :, :]) ** 2).sum(axis=-1).argmin(axis=1)
+
+
+def distance(points: Any, centres: Any) -> Any:
+    return ((points[:, None, :] - centres[None, :, :]) ** 2).sum(axis=-1).min(axis=1)
+
+
+def kernel(function: Callable[..., Any], *arguments: Array) -> Kernel:
+    (found,) = tj.trace(function, *arguments).schedule.kernels
+    return found
+
+
+def points(*shapes: tuple[int, int], dtype: Any = np.float32) -> list[Array]:
+    rng = np.random.default_rng(7)
+    return [(4 * rng.standard_normal(shape)).astype(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("count", [256, 257, 385, 1000])
+@pytest.mark.parametrize("function", [nearest, distance])
+def test_rows_read_by_many_are_packed(
+    any_level: str, function: Callable[..., Any], count: int, dtype: Any
+) -> None:
+    arguments = points((count, 5), (9, 5), dtype=dtype)
+    found = kernel(function, *arguments)
+    assert found.packs
+    assert found.vector_parallel == 0
+    got = tj.jit(function, compile="now")(*arguments)
+    np.testing.assert_allclose(got, function(*arguments), rtol=1e-5)
+
+
+def test_a_packed_strip_is_bounded() -> None:
+    for width in (8, 64, 100, 1000):
+        found = kernel(nearest, *points((600, width), (9, width)))
+        assert found.scratch <= 64 * 1024
+        assert bool(found.packs) == (width <= 100)
+        packed = [a for a in found.accesses if a.buffer == SCRATCH]
+        assert len(packed) == len(found.packs)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.bool_])
+@pytest.mark.parametrize("op", ["sum", "max", "argmin", "any"])
+@pytest.mark.parametrize("width", [5, 8, 16])
+def test_short_rows_are_reduced_side_by_side(
+    any_level: str, op: str, width: int, dtype: Any
+) -> None:
+    (x,) = points((300, width), dtype=dtype)
+    x[17] = 0
+
+    def reduce(x: Any) -> Any:
+        return getattr(np, op)(x, axis=1)
+
+    if width * x.itemsize <= 64 and op != "argmin":
+        assert kernel(reduce, x).vector_parallel == 0
+    got = tj.jit(reduce, compile="now")(x)
+    np.testing.assert_allclose(got, reduce(x), rtol=1e-5, atol=1e-5)
+
+
+def test_nan_and_infinities_in_packed_rows(level: str) -> None:
+    x, y = points((300, 6), (10, 6))
+    x[3, 2], x[100, 5], x[299, 0], x[5] = np.nan, np.inf, -np.inf, -0.0
+    for function in (nearest, distance):
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(
+                tj.jit(function, compile="now")(x, y)[[3, 100, 299]], function(x, y)[[3, 100, 299]]
+            )
+
+
+def test_packed_rows_give_the_same_bits_on_any_number_of_threads(level: str) -> None:
+    arguments = points((8000, 32), (64, 32))
+    f = tj.jit(distance, compile="now")
+    many = f(*arguments)
+    with tj.num_threads(1):
+        np.testing.assert_array_equal(f(*arguments), many)
+
+
+def test_strided_and_broadcast_rows(level: str) -> None:
+    x, y = points((600, 14), (9, 7))
+    for points_ in (x[::2, ::2], x[::-1, :7], np.broadcast_to(x[:1, :7], (600, 7))):
+        got = tj.jit(nearest, compile="now")(points_, y)
+        np.testing.assert_array_equal(got, nearest(points_, y))
+
+
+def test_a_sum_is_taken_once_with_and_without_keepdims() -> None:
+    (x,) = points((300, 40))
+    found = kernel(lambda x: (x - x.mean(axis=0)) / x.var(axis=0), x)
+    assert sum(len(nest.reduces) for nest in found.block.nests) == 2

@@ -1,0 +1,121 @@
+"""Lanes across rows: short reductions of many rows, one row a lane.
+
+A reduction over the vector axis ends with folding lanes. Where its rows are short and many, the
+folds take longer than the sums. Then a parallel axis runs in the lanes, as in a reduction down
+columns. Rows are not contiguous along that axis: those that are read several times are first
+packed, a strip of rows at a time, into private memory where they are::
+
+    for i (vector): for j: for k: … a[32·i + k] …
+    →  for i (vector): for k: row[k, i] = a[32·i + k];  for j: for k: … row[k, i] …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+from tracejit.schedule.kernel import SCRATCH, Access, Kernel, Load, Reduce
+
+# Rows in a packed strip: what the widest vectors and the most of them side by side take.
+STRIP = 128
+MAX_PACKED = 64 * 1024
+# Packing pays where each element is read this often.
+MIN_REUSE = 4
+# Bytes of the rows that are short: packed, and where each element is gathered once.
+SHORT_PACKED, SHORT_GATHERED = 512, 64
+
+
+def rows_axis(kernel: Kernel, vector: int | None, around: Sequence[set[int]]) -> int | None:
+    """Return the parallel axis to run in lanes in place of ``vector``, a short inner axis.
+
+    ``around`` has the axes of the loops around each expression.
+    """
+    if vector is None or vector in kernel.parallel or kernel.scans:
+        return None
+    if not any(isinstance(e, Reduce) and vector in e.over for e in kernel.exprs):
+        return None
+    for axis in kernel.parallel:
+        stores = [kernel.accesses[s.access].strides[axis] for s in kernel.stores]
+        if kernel.extents[axis] < 2 * STRIP or any(stride != 1 for stride in stores):
+            continue
+        strided = _strided(kernel, axis)
+        reused = all(_reuse(kernel, p, around) >= MIN_REUSE for p in strided)
+        sizes = [_packed_bytes(kernel, _access(kernel, p)) for p in strided]
+        widest = max((_access(kernel, p).dtype.itemsize for p in strided), default=8)
+        limit = SHORT_PACKED if reused and sum(sizes) <= MAX_PACKED else SHORT_GATHERED
+        if kernel.extents[vector] * widest <= limit:
+            return axis
+    return None
+
+
+def pack(kernel: Kernel, around: Sequence[set[int]]) -> Kernel:
+    """Return ``kernel``, whose lanes run across rows, with the rows it reads often packed."""
+    vector = kernel.vector_parallel
+    if vector is None:
+        return kernel
+    accesses, exprs = list(kernel.accesses), list(kernel.exprs)
+    packs: dict[int, int] = {}
+    scratch = 0
+    for position in _strided(kernel, vector):
+        source = _access(kernel, position)
+        number = kernel.accesses.index(source)
+        if number not in packs:
+            nbytes = _packed_bytes(kernel, source)
+            if _reuse(kernel, position, around) < MIN_REUSE or scratch + nbytes > MAX_PACKED:
+                continue
+            packs[number] = len(accesses)
+            accesses.append(_packed(kernel, source, vector, scratch))
+            scratch += nbytes
+        load = kernel.exprs[position]
+        exprs[position] = Load(load.dtype, load.axes, packs[number])
+    if not packs:
+        return kernel
+    return replace(
+        kernel,
+        accesses=tuple(accesses),
+        exprs=tuple(exprs),
+        packs=tuple(packs.items()),
+        scratch=scratch,
+    )
+
+
+def _access(kernel: Kernel, position: int) -> Access:
+    load = kernel.exprs[position]
+    assert isinstance(load, Load)
+    return kernel.accesses[load.access]
+
+
+def _strided(kernel: Kernel, axis: int) -> list[int]:
+    """Return the loads that are not contiguous along ``axis``, and vary in the inner loops."""
+    return [
+        p
+        for p, e in enumerate(kernel.exprs)
+        if isinstance(e, Load)
+        and kernel.accesses[e.access].strides[axis] not in (0, 1)
+        and not e.axes <= set(kernel.parallel)
+    ]
+
+
+def _reuse(kernel: Kernel, position: int, around: Sequence[set[int]]) -> int:
+    """Return how often the inner loops read each element of a load."""
+    axes = around[position] - set(kernel.parallel) - kernel.exprs[position].axes
+    return prod(kernel.extents[a] for a in axes)
+
+
+def _inner(kernel: Kernel, access: Access) -> list[int]:
+    return [a for a, s in enumerate(access.strides) if s and a not in kernel.parallel]
+
+
+def _packed_bytes(kernel: Kernel, access: Access) -> int:
+    return STRIP * access.dtype.itemsize * prod(kernel.extents[a] for a in _inner(kernel, access))
+
+
+def _packed(kernel: Kernel, source: Access, vector: int, start: int) -> Access:
+    """Return the access to the packed strip that starts at byte ``start`` of the scratch."""
+    strides = [0] * len(kernel.extents)
+    strides[vector], step = 1, STRIP
+    for axis in reversed(_inner(kernel, source)):
+        strides[axis] = step
+        step *= kernel.extents[axis]
+    return Access(SCRATCH, source.dtype, start // source.dtype.itemsize, tuple(strides))
