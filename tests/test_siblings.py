@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tracejit as tj
+from tracejit.schedule.kernel import Reduce
 
 Results = tuple[Any, ...]
 
@@ -64,3 +65,15 @@ def test_two_prices_compute_their_common_part_once() -> None:
     assert len(kernel.stores) == 2
     assert kernel.labels.count("log") == kernel.labels.count("exp") == 1
     assert traced.schedule.arena.nbytes == 0
+
+
+def test_a_reduction_under_two_shapes_is_taken_once() -> None:
+    def function(x: Any) -> Results:
+        return x.mean(0), x.var(0)
+
+    x = np.random.default_rng(3).normal(size=(50, 60))
+    traced = tj.trace(function, x)
+    (kernel,) = traced.schedule.kernels
+    assert sum(isinstance(e, Reduce) for e in kernel.exprs) == 2
+    for result, expected in zip(traced(x), function(x), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -51,6 +51,7 @@ class KernelBuilder:
         self.exprs: list[Expr] = []
         self.position: dict[Instance, int] = {}
         self.consts: dict[tuple[str, str], int] = {}
+        self.numbers: dict[Hashable, int] = {}
         self.reductions: dict[int, Node] = {}
         self.sums: dict[Reduce, int] = {}
         self.labels: list[str] = []
@@ -167,13 +168,23 @@ class KernelBuilder:
         return frozenset[int]().union(*(self.exprs[a].axes for a in args))
 
     def _add(self, expr: Expr) -> int:
-        self.exprs.append(expr)
-        return len(self.exprs) - 1
+        """Return the position of ``expr``, which stands in the kernel once.
+
+        Equal nodes are one node, but views apart: ``x.sum(0)`` and ``x.sum(0, keepdims=True)``.
+        """
+        key: Hashable = expr
+        if isinstance(expr, Apply):
+            key = (expr.op, expr.args, expr.dtype, tuple(sorted(expr.attrs.items())))
+        position = self.numbers.setdefault(key, len(self.exprs))
+        if position == len(self.exprs):
+            self.exprs.append(expr)
+        return position
 
     def _const(self, value: Any, dtype: np.dtype[Any]) -> int:
         key = (dtype.str, repr(value))
         if key not in self.consts:
-            self.consts[key] = self._add(Const(dtype, frozenset(), value))
+            self.consts[key] = len(self.exprs)
+            self.exprs.append(Const(dtype, frozenset(), value))
         return self.consts[key]
 
     def _index(self, node: Node, index: Map) -> int:
