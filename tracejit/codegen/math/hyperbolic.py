@@ -39,7 +39,7 @@ from tracejit.codegen.math.exponential import (
 )
 from tracejit.codegen.math.piecewise import odd_on_pieces
 from tracejit.codegen.math.registry import register
-from tracejit.codegen.math.tables import TANH_F32
+from tracejit.codegen.math.tables import TANH_F32, TANH_F64
 
 # (tanh x - x) / x³ in x², |x| <= 0.625: error 2^-27.8 of tanh x.
 _TANH_LIMIT = 0.625
@@ -81,9 +81,9 @@ _RATIO_LOW = 0.85
 @register("tanh", inline=True)
 def tanh(b: Builder, x: Value) -> Value:
     """Hyperbolic tangent; ±1 from 9.02 (f32) and 19.07 (f64) on."""
+    if avx512.available(b):
+        return odd_on_pieces(b, x, pick(x, f32=TANH_F32, f64=TANH_F64))
     positive = b.abs(x)
-    if x.type.kind == "f32" and avx512.available(b):
-        return odd_on_pieces(b, x, TANH_F32)
     if x.type.kind == "f32":
         return _tanh_f32(b, x, positive)
     half = expm1_pair(b, at_most(b, b.add(positive, positive), 44.0))
