@@ -245,6 +245,28 @@ def expm1(b: Builder, x: Value) -> Value:
     return b.select(b.compare("lt", b.abs(x), like(limit, x)), x, y)
 
 
+def _sigmoid_by_scaling(b: Builder, x: Value) -> Value:
+    """The same with scalef, which takes 2^-|n| and the result through the subnormals.
+
+    With e^-x = 2^n (1 + less), 1 / (1 + e^-x) is 2^-m / total, m = max(n, 0), where total is
+    (1 + 2^-|n|) + less for positive n and (1 + 2^-|n|) + 2^-|n| less otherwise.
+    """
+    one, zero = like(1.0, x), like(0.0, x)
+    limit = pick(x, f32=104.5, f64=746.0)
+    reduced = reduce_log2(b, b.neg(at_least(b, at_most(b, x, limit), -limit)))
+    less = exp_minus_one_series(b, reduced.r)
+    up = b.compare("gt", reduced.n, zero)
+    down = b.neg(b.abs(reduced.n))
+    power = avx512.scalef(b, one, down)
+    head = fast_two_sum(b, one, power)
+    factor = b.select(up, one, power)
+    total = b.fma(less, factor, head.hi)
+    rest = b.add(b.fma(less, factor, b.sub(head.hi, total)), head.lo)
+    q = b.div(one, total)
+    error = fnma(b, rest, q, fnma(b, total, q, one))
+    return avx512.scalef(b, b.fma(error, q, q), b.select(up, down, zero))
+
+
 @register("sigmoid", inline=True)
 def sigmoid(b: Builder, x: Value) -> Value:
     """1 / (1 + e^-x), as e^-|x| over 1 + e^-|x| for negative x: no cancellation, no overflow.
@@ -252,6 +274,8 @@ def sigmoid(b: Builder, x: Value) -> Value:
     The tails of the exponential and of the sum are carried into the quotient q = top / sum by
     one step of correction, for which 1 / sum is q or 1 - q.
     """
+    if avx512.available(b):
+        return _sigmoid_by_scaling(b, x)
     one, zero = like(1.0, x), like(0.0, x)
     kind = x.type.kind
     negative = at_least(b, b.neg(b.abs(x)), pick(x, f32=-104.5, f64=-746.0))
