@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,8 +49,11 @@ _TORCH = {
 }  # fmt: skip
 
 
-def loop_text(name: str, dtype: str, target: Target) -> str:
-    """The IR of ``k(x…, result, n)``, n a multiple of the lanes: one vector a step, as kernels."""
+def loop_text(name: str, dtype: str, target: Target, lanes: int | None = None) -> str:
+    """The IR of ``k(x…, result, n)``, n a multiple of the lanes: one vector a step, as kernels.
+
+    The lanes are the target's, or ``lanes`` (1: scalars).
+    """
     element = F32 if np.dtype(dtype) == np.float32 else F64
     arity = FUNCTIONS[name].arity
     module = Module(target)
@@ -57,7 +61,7 @@ def loop_text(name: str, dtype: str, target: Target) -> str:
         "k", VOID, [*((f"x{i}", PTR) for i in range(arity)), ("result", PTR), ("n", I64)]
     )
     *inputs, result, count = b.parameters
-    lanes = target.lanes(element.bits)
+    lanes = lanes or target.lanes(element.bits)
     vector = element.vector(lanes)
 
     def body(i: Value, _: list[Value]) -> list[Value]:
@@ -141,11 +145,10 @@ class Contest:
 
     def _add_torch(self, name: str) -> None:
         try:
-            import torch
+            library: Any = importlib.import_module("torch")
         except ImportError:
             return
-        torch.set_num_threads(1)
-        library: Any = torch
+        library.set_num_threads(1)
         inputs = [library.from_numpy(a) for a in self.inputs]
         if name == "softplus":
             self.calls["torch"] = lambda: library.nn.functional.softplus(*inputs)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.math_speed import loop_text
 from benchmarks.ulp import (
     REFERENCES,
     Kernel,
@@ -24,7 +25,7 @@ from benchmarks.ulp import (
 )
 from tracejit.codegen.builder import F32, F64, I64, PTR, VOID, Module, Value, const
 from tracejit.codegen.llvm import assembly, compile_object
-from tracejit.codegen.math import FUNCTIONS
+from tracejit.codegen.math import FUNCTIONS, tables
 from tracejit.codegen.math.common import integer_type, ldexp
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
@@ -256,6 +257,78 @@ def test_tail_equals_body_at_every_lane(name: str, dtype: str, any_level: str) -
             assert same_bits(part, whole[start : start + size]), (start, size)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_scalars_and_narrow_vectors_have_the_same_bits(
+    name: str, dtype: str, any_level: str
+) -> None:
+    """Kernels compute what does not vary along a row as scalars, and floats beside doubles."""
+    target = cpu.target()
+    native = target.lanes(8 * np.dtype(dtype).itemsize)
+    rng = np.random.default_rng(4)
+    with np.errstate(over="ignore", under="ignore"):
+        edges = np.array(_EDGES).astype(dtype)
+    numbers = np.concatenate([rng.normal(0, s, 58) for s in (1e-3, 1.0, 10.0)]).astype(dtype)
+    values = np.concatenate([edges, numbers, edges[:4]])
+    columns = [rng.permutation(values) for _ in range(FUNCTIONS[name].arity)]
+    expected = run(name, dtype, *columns)
+    for lanes in {1, 2, native // 2, 2 * native}:
+        image = LoadedObject(
+            compile_object(loop_text(name, dtype, target, lanes), target, passes=0), ("k",)
+        )
+        got = np.empty_like(expected)
+        pointers = [ctypes.c_void_p] * (len(columns) + 1)
+        function = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64)(image.address("k"))
+        function(*(a.ctypes.data for a in (*columns, got)), got.size)
+        assert same_bits(got, expected), lanes
+
+
+def _seams(name: str, dtype: str) -> np.ndarray:
+    """Arguments where one polynomial of a table ends and the next begins, and where ranges end."""
+    kind = "F32" if dtype == "f4" else "F64"
+    pieces = {"tanh": f"TANH_{kind}", "erf": f"ERF_{kind}", "erfc": f"ERFCX_{kind}"}.get(name)
+    if pieces is not None:
+        table: tables.Pieces = getattr(tables, pieces)
+        octaves = np.arange(16) // table.per_octave
+        edges = 2.0**octaves * (1 + np.arange(16) % table.per_octave / table.per_octave)
+        return np.concatenate([(edges - 1) / table.scale, [table.limit]])
+    if name.startswith("log"):
+        mantissas = np.concatenate([[0.7071067811865476], np.arange(12, 24) / 16])
+        found = np.concatenate([mantissas * 2.0**e for e in (-20, -1, 0, 1, 20)])
+        return found - 1 if name == "log1p" else found
+    # Exponentials: halves of the table's step, in the units of 2^x.
+    halves = np.arange(-65, 66) / 32
+    halves = np.concatenate([halves, np.arange(-40, 40) + 0.5])
+    return halves if name == "exp2" else halves * math.log(2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        *((n, 1) for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p")),
+        *((n, 1) for n in ("tanh", "erf", "sigmoid")),
+        ("erfc", -1),
+    ],
+)
+def test_monotonic_functions_do_not_turn_at_the_seams(
+    name: str, sign: int, dtype: str, any_level: str
+) -> None:
+    """Next to a seam no result lies more than one place on the wrong side of its neighbour's."""
+    seams = _seams(name, dtype).astype(dtype)
+    for start in (seams, -seams):
+        x = [start]
+        for _ in range(6):
+            x.append(np.nextafter(x[-1], np.asarray(np.inf, dtype)))
+            x.insert(0, np.nextafter(x[0], np.asarray(-np.inf, dtype)))
+        columns = np.stack(x, axis=1)
+        y = run(name, dtype, columns.ravel()).reshape(columns.shape)
+        with np.errstate(invalid="ignore"):
+            steps = sign * np.diff(y, axis=1)
+            backwards = steps < -np.spacing(np.abs(y[:, 1:]))
+        assert not backwards.any(), columns[:, 1:][backwards]
+
+
 def _validation_sets() -> list[Path]:
     folder = Path(np.__file__).parent / "_core" / "tests" / "data"
     names = {f"umath-validation-set-{name}.csv": name for name in FUNCTIONS}
@@ -288,12 +361,15 @@ def test_numpy_validation_set(path: Path, any_level: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_function_compiles_for_every_level(dtype: str) -> None:
-    """Real AVX-512 code has a path of its own (scalef), which a lesser machine cannot run."""
+    """AVX-512 has paths of its own (``avx512.py``), which a lesser machine cannot run."""
     for name in FUNCTIONS:
         assert compile_object(kernel_text(name, dtype, LEVELS["avx512"]), LEVELS["avx512"])
     text = assembly(kernel_text("exp", dtype, LEVELS["avx512"]), LEVELS["avx512"])
     assert "vscalefp" in text
     assert "zmm" in text
+    text = assembly(kernel_text("log", dtype, LEVELS["avx512"]), LEVELS["avx512"])
+    assert "vgetmantp" in text
+    assert "call" not in text  # no range checks, no cold function
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("exp", 0.015), ("log", 0.03), ("power", 0.06)])

@@ -13,6 +13,8 @@ import pytest
 
 from benchmarks.ulp import exact, kernel, kernel_text, ulp_errors
 from tracejit.codegen.llvm import compile_object
+from tracejit.codegen.math import FUNCTIONS
+from tracejit.ops.table import OPS, Fact
 from tracejit.runtime import cpu
 
 DTYPES = ("f4", "f8")
@@ -84,11 +86,28 @@ def test_a_large_neighbour_does_not_change_a_lane(name: str, dtype: str, any_lev
     assert same_bits(run(name, dtype, mixed), expected)
 
 
+PARITY = {
+    name: row.has(Fact.ODD) for name, row in OPS.items() if row.has(Fact.ODD) or row.has(Fact.EVEN)
+}
+
+
+def test_every_function_with_parity_is_ours() -> None:
+    """The pass ``parity`` merges f(x) and f(-x): what the table says must hold in kernels."""
+    assert set(PARITY) <= set(FUNCTIONS)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["sin", "tan", "arcsin", "arctan", "erf", "cbrt"])
-def test_odd_functions_are_odd(name: str, dtype: str, any_level: str) -> None:
-    x = np.random.default_rng(7).uniform(0, 1, 1000).astype(dtype)
-    assert same_bits(run(name, dtype, -x), -run(name, dtype, x))
+@pytest.mark.parametrize("name", sorted(PARITY))
+def test_odd_and_even_functions_are_so_to_the_last_bit(
+    name: str, dtype: str, any_level: str
+) -> None:
+    rng = np.random.default_rng(7)
+    bits = np.frombuffer(rng.bytes(4000 * np.dtype(dtype).itemsize), dtype)
+    edges = np.array([0.0, np.inf, 1.0, 0.5], dtype)
+    x = np.abs(np.concatenate([edges, rng.uniform(0, 1, 1000), rng.uniform(0, 30, 1000)]))
+    x = np.concatenate([x.astype(dtype), np.abs(bits)])
+    y = run(name, dtype, x)
+    assert same_bits(run(name, dtype, -x), -y if PARITY[name] else y)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
