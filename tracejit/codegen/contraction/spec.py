@@ -23,6 +23,7 @@ import numpy as np
 
 from tracejit.codegen.builder import Builder, Type, Value
 from tracejit.codegen.contraction.blocking import (
+    RegisterBlock,
     balanced,
     cache_block,
     register_block,
@@ -274,7 +275,7 @@ def _packing(target: Target, kind: str, p: GemmProblem, b: Stride) -> tuple[bool
 def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> GemmArguments:
     """Return the ``sizes`` of ``problem`` for the kernel of ``spec``, as ``Slot`` orders them."""
     p, swapped = canonical(problem, fold=spec.epilogue is None)
-    grid = _grid(spec, target, p.m, p.n, p.k)
+    grid = _grid(spec, target, p)
     axes = zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True)
     fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0)
     return GemmArguments((*fixed, *(number for axis in axes for number in axis)), swapped)
@@ -305,7 +306,8 @@ class _Grid(NamedTuple):
     work_b: int
 
 
-def _grid(spec: GemmSpec, target: Target, m: int, n: int, k: int) -> _Grid:
+def _grid(spec: GemmSpec, target: Target, p: GemmProblem) -> _Grid:
+    m, n, k = p.m, p.n, p.k
     unit = register_block(target, spec.dtype)
     cache = cache_block(target, spec.dtype)
     if spec.kind != "gemm":
@@ -315,6 +317,8 @@ def _grid(spec: GemmSpec, target: Target, m: int, n: int, k: int) -> _Grid:
         return _Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
     tile_m = balanced(m, cache.m, unit.rows)
     tile_n = balanced(n, cache.n, unit.columns)
+    if spec.gather is not None:
+        tile_m, tile_n = _shared(p, unit, tile_m, tile_n)
     block_k = balanced(k, cache.k, unit.lanes)
     slack = 64 // (spec.type.bits // 8)
     work_a = round_up(unit.rows * unit.columns, slack)
@@ -324,10 +328,31 @@ def _grid(spec: GemmSpec, target: Target, m: int, n: int, k: int) -> _Grid:
     return _Grid(tile_m, tile_n, block_k, *counts, work_a, work_b)
 
 
+# How many tiles a product has at least for threads to share, if it is worth sharing.
+_TILES, _WORTH = 4, 1 << 22
+
+
+def _shared(p: GemmProblem, unit: RegisterBlock, tile_m: int, tile_n: int) -> tuple[int, int]:
+    """Return tile sizes that leave enough tiles: an image has few places where it has channels.
+
+    Column tiles pack columns of their own. Row tiles on several threads pack the same ones, which
+    costs little beside many rows.
+    """
+    if prod(p.batch) * p.m * p.n * p.k < _WORTH:
+        return tile_m, tile_n
+    wanted = -(-_TILES // max(1, prod(p.batch) * -(-p.m // tile_m)))
+    if wanted > -(-p.n // tile_n):
+        tile_n = round_up(-(-p.n // wanted), unit.columns)
+    wanted = -(-_TILES // max(1, prod(p.batch) * -(-p.n // tile_n)))
+    if wanted > -(-p.m // tile_m):
+        tile_m = max(min(tile_m, 8 * unit.rows), round_up(-(-p.m // wanted), unit.rows))
+    return tile_m, tile_n
+
+
 def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     """Return the bytes of workspace that each worker needs for itself, 64-byte aligned."""
     p, _ = canonical(problem, fold=spec.epilogue is None)
-    grid = _grid(spec, target, p.m, p.n, p.k)
+    grid = _grid(spec, target, p)
     unit = register_block(target, spec.dtype)
     if spec.kind != "gemm":
         return grid.work_b * (spec.type.bits // 8)
@@ -341,7 +366,7 @@ def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     p, _ = canonical(problem, fold=spec.epilogue is None)
     if p.m == 0 or p.n == 0:
         return 0
-    grid = _grid(spec, target, p.m, p.n, p.k)
+    grid = _grid(spec, target, p)
     return grid.tiles_m * grid.tiles_n * prod(p.batch)
 
 
