@@ -33,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
         description="Time tracejit against the array libraries that are installed.",
     )
     add = made.add_argument
-    add("rows", nargs="*", help="rows to run, * and ? allowed; groups: table kernels matmul memory")
+    add(
+        "rows",
+        nargs="*",
+        help="rows to run, * and ? allowed; groups: table kernels matmul conv memory",
+    )
     add("--list", action="store_true", help="list the rows and exit")
     add("--quick", action="store_true", help="fewer rounds, no cold compile times")
     add("--dtype", choices=("f32", "f64"), help="rows of this type only")

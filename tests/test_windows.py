@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from test_gemm import DTYPES, TARGETS, TINY_CACHES, check, random
 
 import tracejit as tj
+from tracejit import config
 from tracejit.codegen.contraction import (
     Gather,
     GemmProblem,
@@ -23,7 +24,8 @@ from tracejit.codegen.contraction import (
     workspace_bytes,
 )
 from tracejit.codegen.target import Target
-from tracejit.schedule.merged import Walk, collapsed, offsets, runs
+from tracejit.ops.movement import axis_runs
+from tracejit.schedule.merged import Walk, collapsed, offsets
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -104,10 +106,10 @@ def test_nothing_is_read_beyond_the_image() -> None:
 
 
 def test_axes_merge_and_walks_collapse() -> None:
-    assert runs((2, 45, 560), (2, 5, 3, 3, 14, 40)) == [[0], [1, 2, 3], [4, 5]]
-    assert runs((1, 5, 6), (5, 1, 2, 3)) == [[], [0], [2, 3]]
-    assert runs((4, 6), (6, 4)) is None
-    assert runs((4,), (2, 2, 2)) is None
+    assert axis_runs((2, 45, 560), (2, 5, 3, 3, 14, 40)) == [[0], [1, 2, 3], [4, 5]]
+    assert axis_runs((1, 5, 6), (5, 1, 2, 3)) == [[], [0], [2, 3]]
+    assert axis_runs((4, 6), (6, 4)) is None
+    assert axis_runs((4,), (2, 2, 2)) is None
     assert collapsed([Walk(5, 60), Walk(6, 10), Walk(10, 1)]) == [Walk(300, 1)]
     assert collapsed([Walk(3, 42), Walk(3, 1)]) == [Walk(3, 42), Walk(3, 1)]
     assert offsets([Walk(2, 10), Walk(3, -1)]) == [0, -1, -2, 10, 9, 8]
@@ -136,3 +138,23 @@ def test_a_product_reads_merged_axes_in_place(level: str) -> None:
     np.testing.assert_allclose(tj.jit(program)(a, b), program(a, b), rtol=1e-12)
     turned = b[::-1, :, ::-1]
     np.testing.assert_allclose(tj.jit(program)(a, turned), program(a, turned), rtol=1e-12)
+
+
+def test_work_after_a_convolution_keeps_the_shape_of_its_product(level: str) -> None:
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((2, 5, 9, 20)), rng.standard_normal((7, 5, 3, 3))
+    bias, other, field = (rng.standard_normal(s) for s in ((7,), (2, 7, 9, 20), (9, 20)))
+
+    def program(x: Any, w: Any, bias: Any, other: Any, field: Any) -> Any:
+        y = tj.nn.relu(tj.nn.conv2d(x, w, bias, padding=1) + other)
+        return y * field, y - np.sin(other)
+
+    traced = tj.trace(program, x, w, bias, other, field)
+    nodes = {n.op.name: n for n in traced.graph.nodes}
+    assert nodes["maximum"].shape == nodes["multiply"].shape == (2, 7, 180)
+    # sin(other) would have to be stored to be seen under the product's shape.
+    assert nodes["subtract"].shape == (2, 7, 9, 20)
+    with config.override(disable_jit=True):
+        wanted = [y.numpy() for y in program(*map(tj.asarray, (x, w, bias, other, field)))]
+    for got, want in zip(tj.jit(program)(x, w, bias, other, field), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)

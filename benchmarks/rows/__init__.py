@@ -2,7 +2,7 @@
 
 # ruff: noqa: I001  (the imports are in the order of the table)
 from .base import ROWS, WARM_UP, Row, arguments_of, check, leaves, reference
-from . import elementwise, reductions, pairs, stencils, products, kernels
+from . import elementwise, reductions, pairs, stencils, products, convolution, kernels
 
 __all__ = [
     "ROWS",
@@ -10,6 +10,7 @@ __all__ = [
     "Row",
     "arguments_of",
     "check",
+    "convolution",
     "elementwise",
     "kernels",
     "leaves",

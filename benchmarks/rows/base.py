@@ -20,7 +20,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Function = Callable[..., Any]
 # The row "warm_up" is in no table: workers compile it before the others.
-Group = Literal["table", "kernels", "matmul", "memory", "hidden"]
+Group = Literal["table", "kernels", "matmul", "conv", "memory", "hidden"]
 WARM_UP = "warm_up"
 
 ROWS: dict[str, type[Row]] = {}

@@ -76,6 +76,23 @@ def resolve_shape(size: int, shape: Ints, old: Shape) -> Shape:
     return shape
 
 
+def axis_runs(outer: Shape, inner: Shape) -> list[list[int]] | None:
+    """Return the axes of ``inner`` that each axis of ``outer`` is made of, None if it is not so.
+
+    Axes of extent 1 belong to nobody.
+    """
+    left = [axis for axis, extent in enumerate(inner) if extent != 1]
+    found: list[list[int]] = []
+    for extent in outer:
+        mine: list[int] = []
+        while left and math.prod(inner[a] for a in mine) < extent:
+            mine.append(left.pop(0))
+        if math.prod(inner[a] for a in mine) != extent:
+            return None
+        found.append(mine)
+    return None if left else found
+
+
 def _reshape_shape(x: Aval, *, shape: Shape) -> Shape:
     resolved = resolve_shape(math.prod(x.shape), shape, x.shape)
     if resolved != shape:

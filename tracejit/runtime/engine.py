@@ -23,6 +23,7 @@ from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.graph.passes import canonicalise
+from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Array
 from tracejit.runtime import cpu, monitor
 from tracejit.runtime.executable import Executable, NativeCall
@@ -31,7 +32,7 @@ from tracejit.runtime.service import obtain
 from tracejit.runtime.threads import available
 from tracejit.schedule.grain import NEVER, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Kernel
-from tracejit.schedule.merged import Walk, collapsed, offsets, runs
+from tracejit.schedule.merged import Walk, collapsed, offsets
 from tracejit.schedule.native import cost as native_cost
 from tracejit.schedule.schedule import (
     ContractionStep,
@@ -167,7 +168,7 @@ def _right_operand(step: ContractionStep) -> tuple[View, contraction.Gather | No
     view, shape = step.right, step.node.inputs[1].shape
     if view.shape == shape:
         return view, None
-    axes = cast("list[list[int]]", runs(shape, view.shape))
+    axes = cast("list[list[int]]", axis_runs(shape, view.shape))
     walks = [collapsed([Walk(view.shape[a], view.strides[a]) for a in mine]) for mine in axes]
     strides = tuple(w[0].stride if len(w) == 1 else 0 for w in walks)
     plain = view._replace(shape=shape, strides=strides)

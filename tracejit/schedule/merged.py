@@ -10,11 +10,10 @@ matrix is a run of axes of the view. Then nothing is stored but x.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import NamedTuple
 
 from tracejit.graph.node import Node
-from tracejit.ops.table import Shape
+from tracejit.ops.movement import axis_runs
 
 # Places in an image are packed by 32-bit indices.
 MAX_SIZE = 2**31
@@ -27,28 +26,11 @@ class Walk(NamedTuple):
     stride: int
 
 
-def runs(outer: Shape, inner: Shape) -> list[list[int]] | None:
-    """Return the axes of ``inner`` that each axis of ``outer`` is made of, None if it is not so.
-
-    Axes of extent 1 belong to nobody.
-    """
-    left = [axis for axis, extent in enumerate(inner) if extent != 1]
-    found: list[list[int]] = []
-    for extent in outer:
-        mine: list[int] = []
-        while left and prod(inner[a] for a in mine) < extent:
-            mine.append(left.pop(0))
-        if prod(inner[a] for a in mine) != extent:
-            return None
-        found.append(mine)
-    return None if left else found
-
-
 def merges_axes(node: Node) -> bool:
     """Whether ``node`` is a reshape that a product can read its right operand through."""
     if node.op.name != "reshape" or not 0 < node.size < MAX_SIZE:
         return False
-    found = runs(node.shape, node.inputs[0].shape)
+    found = axis_runs(node.shape, node.inputs[0].shape)
     return found is not None and all(len(axes) <= 1 for axes in found[:-2])
 
 

@@ -23,6 +23,7 @@ from tracejit.graph.passes import (
     parity,
     reassociate,
     relax,
+    sink,
 )
 
 Pass = Callable[[Graph], Graph]
@@ -41,6 +42,7 @@ PIPELINE: tuple[Pass, ...] = (
     fold.run,
     movement.run,
     algebra.run,
+    sink.run,
     order.run,
 )
 
