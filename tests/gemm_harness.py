@@ -83,8 +83,7 @@ class Call:
 def bind(target: Target, a: np.ndarray, b: np.ndarray, c: np.ndarray, **options: object) -> Call:
     """Prepare ``c = a @ b``; ``options`` replace fields of the spec."""
     problem = problem_of(a, b, c)
-    epilogue = options.pop("epilogue", None)
-    spec = classify(target, c.dtype, problem, epilogue)  # type: ignore[arg-type]
+    spec = classify(target, c.dtype, problem)
     if options:
         spec = replace(spec, **options)  # type: ignore[arg-type]
     loaded, entry = kernel(target.with_caches(0, 0, 0), spec)  # the code is the same

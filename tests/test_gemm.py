@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gemm_harness import bind, compile_seconds, module_text, problem_of
+from gemm_harness import bind, compile_seconds, module_text
 
-from tracejit.codegen.builder import F32, Builder, Value, const
 from tracejit.codegen.contraction import (
     GemmProblem,
-    Place,
     canonical,
     classify,
     gemm_arguments,
@@ -241,32 +239,6 @@ def test_what_c_held_and_what_lies_around_it_do_not_matter(target: Target) -> No
         check(a, b, inside)
         inside[...] = np.nan
         assert np.isnan(frame).all()
-
-
-def _scaled_plus_row(b: Builder, value: Value, place: Place) -> Value:
-    """An epilogue that shows where it stands: 2·x + 100·row + column."""
-    lanes = value.type.lanes
-    row = b.splat(b.convert(place.row, F32), lanes)
-    index = b.convert(b.lane_index(value.type.like("i32")), value.type)
-    column = b.add(index, b.splat(b.convert(place.column, F32), lanes))
-    where = b.add(b.mul(row, const(100.0, value.type)), column)
-    return b.add(b.mul(value, const(2.0, value.type)), where)
-
-
-@targets
-@pytest.mark.parametrize("turned", [False, True])
-def test_epilogue_sees_every_finished_element_once(target: Target, turned: bool) -> None:
-    rng = np.random.default_rng(10)
-    small = target.with_caches(*TINY_CACHES)
-    for m, n, k in [(19, 37, 150), (1, 37, 9), (40, 8, 0), (66, 70, 70)]:
-        a = rng.integers(-4, 4, (m, k)).astype(np.float32)
-        b = rng.integers(-4, 4, (k, n)).astype(np.float32)
-        c = np.empty((n, m), np.float32).T if turned else np.empty((m, n), np.float32)
-        _, swapped = canonical(problem_of(a, b, c), fold=False)
-        bind(small, a, b, c, epilogue=_scaled_plus_row)()
-        rows, columns = np.ogrid[:m, :n]
-        where = 100 * columns + rows if swapped else 100 * rows + columns
-        np.testing.assert_array_equal(c, 2 * (a @ b) + where)
 
 
 def test_problems_of_one_class_share_a_spec() -> None:

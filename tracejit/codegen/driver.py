@@ -48,8 +48,6 @@ class Field(IntEnum):
 
 
 RECORD = len(Field)
-# The most pointers a kernel with a private workspace can have.
-MAX_COPIED = 16
 
 
 class Pool(IntEnum):
@@ -114,8 +112,8 @@ shared:
   call void %code(ptr %pointers, ptr %sizes, i64 %begin, i64 %end)
   ret void
 copied:
-  %own = alloca [{MAX_COPIED} x i64], align 64
   %count = call i64 @field(ptr %record, i64 {COUNT})
+  %own = alloca i64, i64 %count, align 64
   %bytes = mul i64 %count, 8
   call void @llvm.memcpy.p0.p0.i64(ptr %own, ptr %pointers, i64 %bytes, i1 false)
   %stride = call i64 @field(ptr %record, i64 {STRIDE})
@@ -367,7 +365,7 @@ def emit_driver(x86: bool) -> str:
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))
     for name, spelled in {
-        "RECORD": str(RECORD), "MAX_COPIED": str(MAX_COPIED), "PAUSE": pause,
+        "RECORD": str(RECORD), "PAUSE": pause,
         # Elsewhere the cycle counter is for the kernel alone; this one is for programs.
         "COUNTER": "readcyclecounter" if x86 else "readsteadycounter",
         # Some 50 ms at 2.6 GHz; other processors' counters run at 24 MHz to 1 GHz.

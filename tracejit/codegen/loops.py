@@ -29,6 +29,7 @@ from tracejit.schedule.kernel import (
     Apply,
     Block,
     Const,
+    Contract,
     Expr,
     Index,
     Kernel,
@@ -52,12 +53,19 @@ BLOCK_STEPS = 16
 class KernelEmitter:
     """Writes one kernel. Made once per kernel and target."""
 
-    def __init__(self, b: Builder, kernel: Kernel):
+    def __init__(
+        self,
+        b: Builder,
+        kernel: Kernel,
+        arguments: Sequence[Value] | None = None,
+        lanes: int | None = None,
+    ):
+        """Write into ``b``, whose parameters are ``arguments``; ``lanes`` fixes the width."""
         self.b = b
         self.kernel = kernel
         self.exprs = kernel.exprs
-        self.base, self.sizes, self.begin, self.end = b.parameters
-        self.lanes = self._choose_lanes(b.target)
+        self.base, self.sizes, self.begin, self.end = arguments or b.parameters
+        self.lanes = lanes or self._choose_lanes(b.target)
         self.unroll = self._choose_unroll()
         self.extents: list[Value] = []
         self.strides: list[list[Value]] = []
@@ -92,7 +100,7 @@ class KernelEmitter:
     # -- the function --------------------------------------------------------------------------
 
     def emit(self) -> None:
-        self._load_arguments()
+        self.load_arguments()
         if self.scan is not None and self.kernel.totals is not None:
             self.scan.two_passes(self.kernel.totals)
         else:
@@ -105,7 +113,7 @@ class KernelEmitter:
     def outermost(self) -> Scope:
         return Scope(None, {}, None, pointers=dict(enumerate(self.roots)))
 
-    def _load_arguments(self) -> None:
+    def load_arguments(self) -> None:
         b, kernel = self.b, self.kernel
         count = len(kernel.extents)
         slot = 0
@@ -164,7 +172,7 @@ class KernelEmitter:
         if axis == self.kernel.vector_parallel:
 
             def strip(vector: Vector, index: Value, carried: Values) -> Values:
-                inner = self._enter(scope, {axis: index}, vector)
+                inner = self.enter(scope, {axis: index}, vector)
                 self._pack(inner)
                 self.block(self.kernel.block, inner, ())
                 return []
@@ -174,7 +182,7 @@ class KernelEmitter:
             return
 
         def body(index: Value, carried: Values) -> Values:
-            self.parallel(self._enter(scope, {axis: index}, scope.vector), axes[1:])
+            self.parallel(self.enter(scope, {axis: index}, scope.vector), axes[1:])
             return []
 
         self.b.loop(start, stop, 1, [], body)
@@ -193,7 +201,7 @@ class KernelEmitter:
                     return []
 
                 def step(index: Value, carried: Values) -> Values:
-                    return copy(axes[1:], self._enter(inside, {axes[0]: index}, inside.vector))
+                    return copy(axes[1:], self.enter(inside, {axes[0]: index}, inside.vector))
 
                 return self.b.loop(const(0, I64), self.extents[axes[0]], 1, [], step)
 
@@ -212,12 +220,10 @@ class KernelEmitter:
             right = self._least(b.add(left, const(TILE, I64)), columns)
 
             def row(index: Value, carried: Values) -> Values:
-                inside = self._enter(scope, {outer: index}, None)
+                inside = self.enter(scope, {outer: index}, None)
 
                 def strip(vector: Vector, position: Value, state: Values) -> Values:
-                    self.block(
-                        self.kernel.block, self._enter(inside, {inner: position}, vector), ()
-                    )
+                    self.block(self.kernel.block, self.enter(inside, {inner: position}, vector), ())
                     return []
 
                 return self._vector_loop(inner, left, right, [], strip)
@@ -333,7 +339,7 @@ class KernelEmitter:
 
     # -- scopes --------------------------------------------------------------------------------
 
-    def _enter(self, outer: Scope, index: dict[int, Value], vector: Vector | None) -> Scope:
+    def enter(self, outer: Scope, index: dict[int, Value], vector: Vector | None) -> Scope:
         """Open the inside of a loop: pointers advance by its index."""
         scope = Scope(outer, index, vector)
         for number, pointer in outer.pointers.items():
@@ -408,7 +414,10 @@ class KernelEmitter:
         return sorted(seen)
 
     def _below(self, position: int) -> tuple[int, ...]:
-        return () if position in self.reused else operands(self.exprs[position])
+        expr = self.exprs[position]
+        # A product comes from outside: its operands are not read here.
+        given = position in self.reused or isinstance(expr, Contract)
+        return () if given else operands(expr)
 
     def _nest(self, nest: Nest, scope: Scope) -> None:
         """Write the loops of ``nest`` and bind its reductions in ``scope``."""
@@ -421,9 +430,7 @@ class KernelEmitter:
                 return self._last_loop(nest, last, sums, inside, carried)
 
             def body(index: Value, state: Values) -> Values:
-                return descend(
-                    axes[1:], self._enter(inside, {axes[0]: index}, inside.vector), state
-                )
+                return descend(axes[1:], self.enter(inside, {axes[0]: index}, inside.vector), state)
 
             return self.b.loop(const(0, I64), self.extents[axes[0]], 1, carried, body)
 
@@ -478,7 +485,7 @@ class KernelEmitter:
         carried: Values,
     ) -> Values:
         def body(vector: Vector | None, index: Value, state: Values) -> Values:
-            inner = self._enter(scope, {axis: index}, vector)
+            inner = self.enter(scope, {axis: index}, vector)
             if self.scan is not None and self.scan.active:
                 return self.scan.body(nest, inner, state)
             wanted = [operands(self.exprs[a.position])[0] for a in sums]

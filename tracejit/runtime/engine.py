@@ -23,7 +23,6 @@ from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.graph.passes import canonicalise
-from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Array
 from tracejit.runtime import cpu, monitor
 from tracejit.runtime.executable import Executable, NativeCall
@@ -31,16 +30,16 @@ from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.service import obtain
 from tracejit.runtime.threads import available
 from tracejit.schedule.grain import NEVER, estimate_ns, grain
-from tracejit.schedule.kernel import SCRATCH, Kernel
-from tracejit.schedule.merged import Walk, collapsed, offsets
+from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
+from tracejit.schedule.merged import offsets
 from tracejit.schedule.native import cost as native_cost
+from tracejit.schedule.product import batch_axes, is_plain, left_access, right_access
 from tracejit.schedule.schedule import (
     ContractionStep,
     KernelStep,
     Layout,
     OpaqueStep,
     Schedule,
-    View,
     make_schedule,
 )
 
@@ -85,7 +84,7 @@ def _native_calls(
 ) -> list[NativeCall]:
     if isinstance(step, KernelStep):
         return _kernel_calls(step.kernel, target, level)
-    return [_contraction_call(step, schedule, target, level)]
+    return [_contraction_call(step.kernel, len(schedule.buffers), target, level)]
 
 
 def _kernel_calls(kernel: Kernel, target: Target, level: int) -> list[NativeCall]:
@@ -105,11 +104,12 @@ def _kernel_calls(kernel: Kernel, target: Target, level: int) -> list[NativeCall
     ]
 
 
-def _contraction_call(
-    step: ContractionStep, schedule: Schedule, target: Target, level: int
-) -> NativeCall:
-    problem = _gemm_problem(step)
-    spec = contraction.classify(target, step.node.dtype, problem)
+def _contraction_call(kernel: Kernel, workspace: int, target: Target, level: int) -> NativeCall:
+    """Return the call of a product; ``workspace`` is the number of the buffer after the last."""
+    contract = cast(Contract, kernel.contract)
+    problem, accesses = _gemm_problem(kernel)
+    epilogue = None if is_plain(kernel) else _epilogue(kernel, problem)
+    spec = contraction.classify(target, contract.dtype, problem, epilogue)
     arguments = contraction.gemm_arguments(spec, target, problem)
 
     def emit() -> str:
@@ -117,67 +117,69 @@ def _contraction_call(
         contraction.emit_gemm(module, ENTRY, spec)
         return module.text()
 
-    code = obtain(f"gemm {spec}", emit, ENTRY, target, level)
-    itemsize = step.node.dtype.itemsize
-    views = (step.right, step.left) if arguments.swapped else (step.left, step.right)
-    pointers = [(v.buffer, v.offset * itemsize) for v in (*views, step.result)]
-    # The workspace follows the arena; its base is the entry after the last buffer's.
-    pointers.append((len(schedule.buffers), 0))
+    code = obtain(f"gemm {spec.key}", emit, ENTRY, target, level)
+    if arguments.swapped:
+        accesses[0], accesses[1] = accesses[1], accesses[0]
+    sizes = arguments.sizes
+    pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
+    pointers.insert(contraction.WORK_POINTER, (workspace, 0))
+    if epilogue is not None:
+        pointers += [(a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses]
+        sizes = (*sizes, *kernel.sizes())
     return NativeCall(
         code,
         pointers,
-        contraction.with_table(arguments.sizes, problem),
+        contraction.with_table(sizes, problem),
         contraction.tile_count(spec, target, problem),
         contraction.tile_grain(spec, target, problem, available()),
         contraction.workspace_bytes(spec, target, problem),
         prod((*problem.batch, problem.m, problem.n, problem.k)) / GEMM_PER_NS,
+        contraction.WORK_POINTER,
     )
 
 
-def _gemm_problem(step: ContractionStep) -> contraction.GemmProblem:
-    """Return the matrix product of a ``matmul`` node; batch axes broadcast by stride 0."""
-    *batch, m, n = step.result.shape
-    k = step.left.shape[-1]
-    right, gather = _right_operand(step)
+def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]]:
+    """Return the matrix product of a kernel, and its A, B and C."""
+    contract = cast(Contract, kernel.contract)
+    m, n, k = contract.rows, contract.columns, contract.over
+    a, b, c = left_access(kernel), right_access(kernel), kernel.accesses[contract.partial]
+    batch = batch_axes(kernel)
 
-    def along(view: View) -> tuple[int, ...]:
-        missing = len(batch) - (len(view.shape) - 2)
-        own = [0 if n == 1 else s for n, s in zip(view.shape, view.strides, strict=True)][:-2]
-        return (0,) * missing + tuple(own)
+    def pick(values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(values[axis] for axis in batch)
 
-    return contraction.GemmProblem(
-        m,
-        n,
-        k,
-        (step.left.strides[-2], step.left.strides[-1]),
-        (right.strides[-2], right.strides[-1]),
-        (step.result.strides[-2], step.result.strides[-1]),
-        tuple(batch),
-        along(step.left),
-        along(right),
-        along(step.result),
-        gather,
+    problem = contraction.GemmProblem(
+        kernel.extents[m],
+        kernel.extents[n],
+        kernel.extents[k],
+        (a.strides[m], a.strides[k]),
+        (b.strides[k], b.strides[n]),
+        (c.strides[m], c.strides[n]),
+        pick(kernel.extents),
+        pick(a.strides),
+        pick(b.strides),
+        pick(c.strides),
+        _gather(contract),
     )
+    return problem, [a, b, c]
 
 
-def _right_operand(step: ContractionStep) -> tuple[View, contraction.Gather | None]:
-    """Return the right operand with one stride an axis, and where its elements are if that fails.
+def _epilogue(kernel: Kernel, problem: contraction.GemmProblem) -> contraction.KernelEpilogue:
+    contract = cast(Contract, kernel.contract)
+    _, swapped = contraction.canonical(problem, fold=False)
+    rows, columns = contract.rows, contract.columns
+    if swapped:
+        rows, columns = columns, rows
+    return contraction.KernelEpilogue(kernel, tuple(batch_axes(kernel)), rows, columns)
 
-    An axis of several walks has stride 0 then.
-    """
-    view, shape = step.right, step.node.inputs[1].shape
-    if view.shape == shape:
-        return view, None
-    axes = cast("list[list[int]]", axis_runs(shape, view.shape))
-    walks = [collapsed([Walk(view.shape[a], view.strides[a]) for a in mine]) for mine in axes]
-    strides = tuple(w[0].stride if len(w) == 1 else 0 for w in walks)
-    plain = view._replace(shape=shape, strides=strides)
-    depths, columns = walks[-2:]
-    if len(depths) <= 1 and len(columns) <= 1:
-        return plain, None
-    *rows, last = columns or [Walk(1, 0)]
-    found = contraction.Gather(tuple(offsets(depths)), tuple(offsets(rows)), *last)
-    return plain, found
+
+def _gather(contract: Contract) -> contraction.Gather | None:
+    """Return where the elements of a right operand without strides are."""
+    if contract.gather is None:
+        return None
+    depths, columns = contract.gather
+    *rows, last = columns
+    return contraction.Gather(tuple(offsets(depths)), tuple(offsets(rows)), *last)
 
 
 # Graphs that were evaluated on demand, by structure: a loop at program level records the same

@@ -37,7 +37,7 @@ I64Array = np.ndarray[Any, np.dtype[np.int64]]
 class NativeCall:
     """One record: code, pointers as (buffer, byte offset), sizes, trip count and grain.
 
-    With ``workspace`` bytes of private memory for each thread, its address is the last pointer.
+    With ``workspace`` bytes of private memory for each thread, its address is pointer ``private``.
     ``ns`` is a rough time of the call on one thread.
     """
 
@@ -50,6 +50,7 @@ class NativeCall:
         grain: int,
         workspace: int = 0,
         ns: float = 0.0,
+        private: int = -1,
     ):
         self.code = code
         self.pointers = tuple(pointers)
@@ -58,6 +59,7 @@ class NativeCall:
         self.grain = grain
         self.workspace = aligned(workspace)
         self.ns = ns
+        self.private = private if workspace else -1
 
 
 class _Segment:
@@ -70,11 +72,9 @@ class _Segment:
         self.records: I64Array = np.zeros((len(calls), RECORD), np.int64)
         first = 0
         for row, call in zip(self.records, calls, strict=True):
-            count = len(call.pointers)
-            slot = count - 1 if call.workspace else -1
             row[:] = (
                 call.code.address, first, call.sizes.ctypes.data, 0, call.end, call.grain,
-                slot, call.workspace, count,
+                call.private, call.workspace, len(call.pointers),
             )  # fmt: skip
             first += len(call.pointers)
         self.address = self.records.ctypes.data

@@ -9,14 +9,25 @@ import numpy as np
 
 from tracejit.errors import InternalError
 from tracejit.graph.node import Node
+from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
-from tracejit.schedule.fusion import Cluster, Root
-from tracejit.schedule.index import VIEWS, Affine, Map, broadcast, contiguous_strides, flat, through
+from tracejit.schedule.fusion import Cluster, Product, Root
+from tracejit.schedule.index import (
+    VIEWS,
+    Affine,
+    Map,
+    axis_index,
+    broadcast,
+    contiguous_strides,
+    flat,
+    through,
+)
 from tracejit.schedule.kernel import (
     Access,
     Apply,
     Block,
     Const,
+    Contract,
     Expr,
     Index,
     Kernel,
@@ -26,6 +37,8 @@ from tracejit.schedule.kernel import (
     Store,
 )
 from tracejit.schedule.loops import Shadowed, arrange
+from tracejit.schedule.merged import Walk, collapsed
+from tracejit.schedule.product import arrange_product
 
 BOOL = np.dtype(bool)
 
@@ -113,12 +126,15 @@ class KernelBuilder:
         node, _ = instance
         return node in self.cluster.members
 
+    def _is_product(self, node: Node) -> bool:
+        return self.cluster.product is not None and node is self.cluster.product.node
+
     def _operands(self, instance: Instance) -> list[Instance]:
         node, index = instance
         member = self._is_member(instance)
         if not member and (node.op.name in ("constant", "iota") or self.place(node) is not None):
             return []
-        if node.op.name == "iota":
+        if node.op.name == "iota" or self._is_product(node):
             return []
         if node.op.name in VIEWS:
             return [(node.inputs[0], cast(Map, through(node, index, self.extents)))]
@@ -153,6 +169,8 @@ class KernelBuilder:
             return self._const(node.attrs["value"], node.dtype)
         if node.op.name == "iota":
             return self._index(node, index)
+        if self._is_product(node) and self._is_member(instance):
+            return self._product(node, index)
         if not args:
             return self._load(node, index)
         if node.op.name in VIEWS:
@@ -199,6 +217,72 @@ class KernelBuilder:
         offset = flat(index, place.strides)
         return self._add(Load(node.dtype, offset.axes, self._access(place.buffer, node, offset)))
 
+    def _product(self, node: Node, index: Map) -> int:
+        product = cast(Product, self.cluster.product)
+        row, column, depth = (axis_index(a) for a in product[1:])
+        left, right = node.inputs
+        batch = index[:-2]
+        self._note(node)
+        axes = frozenset(range(len(self.extents))) - {product.depth}
+        a = self._stored_load(left, (*broadcast(batch, left.shape[:-2]), row, depth))
+        below = (*broadcast(batch, right.shape[:-2]), depth, column)
+        b, gather = self._gathered_load(right, below, product)
+        return self._add(
+            Contract(
+                node.dtype, axes, a, b, product.rows, product.columns, product.depth, gather=gather
+            )
+        )
+
+    def _gathered_load(
+        self, node: Node, index: Map, product: Product
+    ) -> tuple[int, tuple[tuple[Walk, ...], tuple[Walk, ...]] | None]:
+        """Load the right operand; a reshape that merges axes may be all that is not stored of it.
+
+        Then its walks along depth and columns, if one stride cannot replace them.
+        """
+        if self.place(node) is not None or through(node, index, self.extents) is not None:
+            return self._stored_load(node, index), None
+        inner = node.inputs[0]
+        *batch, depths, columns = cast("list[list[int]]", axis_runs(node.shape, inner.shape))
+        # Axes of the view beyond the kernel's own stand for those that are merged.
+        count = len(self.extents)
+        below = [axis_index(count + i) for i in range(len(inner.shape))]
+        below = [part if inner.shape[i] != 1 else Affine(()) for i, part in enumerate(below)]
+        for part, mine in zip(index[:-2], batch, strict=True):
+            for axis in mine:
+                below[axis] = part
+        offset, place = self._offset(inner, tuple(below), [*self.extents, *inner.shape])
+        steps = dict(offset.terms)
+        walks = [
+            tuple(collapsed([Walk(inner.shape[a], steps.get(count + a, 0)) for a in mine]))
+            for mine in (depths, columns)
+        ]
+        kept = [(a, s) for a, s in offset.terms if a < count]
+        plain = all(len(w) <= 1 for w in walks)
+        if plain:
+            kept += [
+                (a, w[0].stride)
+                for a, w in zip((product.depth, product.columns), walks, strict=True)
+                if w
+            ]
+        offset = Affine(tuple(sorted(kept)), offset.offset)
+        load = Load(node.dtype, offset.axes, self._access(place.buffer, node, offset))
+        gather = None if plain else (walks[0], walks[1] or (Walk(1, 0),))
+        return self._add(load), gather
+
+    def _offset(self, node: Node, index: Map, extents: Sequence[int]) -> tuple[Affine, Place]:
+        """Return where in its buffer the element at ``index`` of a view of something stored is."""
+        while (place := self.place(node)) is None:
+            index = cast(Map, through(node, index, extents))
+            node = node.inputs[0]
+        return flat(index, place.strides), place
+
+    def _stored_load(self, node: Node, index: Map) -> int:
+        """Load ``node``, which is a view of something stored."""
+        offset, place = self._offset(node, index, self.extents)
+        access = self._access(place.buffer, node, offset)
+        return self._add(Load(node.dtype, offset.axes, access))
+
     def _reduce(self, node: Node, arg: int) -> int:
         over = self.cluster.reduced[node]
         name = node.op.name
@@ -238,6 +322,8 @@ class KernelBuilder:
 
 def build(cluster: Cluster, place: Callable[[Node], Place | None]) -> Kernel:
     """Return the kernel of ``cluster``, with its loops arranged."""
+    if cluster.product is not None:
+        return arrange_product(KernelBuilder(cluster, place).build())
     # Each round gives some reductions axes of their own, so there is at most one a reduction.
     for _ in range(len(cluster.reduced) + 1):
         builder = KernelBuilder(cluster, place)

@@ -2,7 +2,7 @@
 
 Nodes are visited from the outputs up, so all readers of a node are placed before it is. A node
 joins the kernel of its readers where that saves memory traffic, and is *stored* otherwise. Every
-unit of work (a cluster that becomes a loop kernel, a contraction, an opaque op) gets the next
+unit of work (a cluster that becomes a kernel, or an opaque op) gets the next
 number when it is created; a node may only join the highest-numbered of the units that read it.
 So every edge between units runs from a higher number to a lower one: no cycle can arise, no
 reachability query is needed, the cost is linear, and descending numbers are an execution order.
@@ -12,6 +12,8 @@ stores vary with: they become the outer loops, and everything else runs inside, 
 is how softmax is one kernel: its two reductions vary with the row, so the row is the outer loop.
 The axis of a scan runs inside too.
 
+A matrix product joins the elementwise kernel that reads it, which becomes its epilogue.
+
 Movement nodes are never placed: reading through one reads its operand at another index map.
 """
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import cast
+from typing import NamedTuple, cast
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
@@ -80,9 +82,18 @@ class Root:
         return broadcast(self.index, self.node.shape)
 
 
+class Product(NamedTuple):
+    """A matrix product in a cluster: the axes of its rows, its columns and its sums."""
+
+    node: Node
+    rows: int
+    columns: int
+    depth: int
+
+
 @dataclass(eq=False, slots=True)
 class Cluster:
-    """Nodes computed by one loop kernel. ``members`` holds the index maps each is computed at."""
+    """Nodes computed by one kernel. ``members`` holds the index maps each is computed at."""
 
     number: int
     extents: list[int]
@@ -91,6 +102,7 @@ class Cluster:
     members: dict[Node, list[Map]] = field(default_factory=dict[Node, list[Map]])
     reduced: dict[Node, tuple[int, ...]] = field(default_factory=dict[Node, tuple[int, ...]])
     scanned: dict[Node, int | None] = field(default_factory=dict[Node, "int | None"])
+    product: Product | None = None
     values: int = 0
     recompute: int = 0
 
@@ -107,7 +119,7 @@ class Cluster:
 
 @dataclass(eq=False, slots=True)
 class Unit:
-    """A node that is its own step: a contraction or an opaque op."""
+    """A node that is its own step: an opaque op."""
 
     number: int
     node: Node
@@ -207,6 +219,8 @@ class Fuser:
             self._place_reduction(node, demand)
         elif native.is_scan(node):
             self._place_scan(node)
+        elif native.is_contraction(node):
+            self._place_product(node, demand)
         elif name in native.PIECEWISE and native.has_native_dtypes(node):
             self._place_pieces(node)
         else:
@@ -216,9 +230,8 @@ class Fuser:
         unit = Unit(len(self.units), node)
         self.units.append(unit)
         self.stored[node] = node
-        for position, operand in enumerate(node.inputs):
-            packs = position == 1 and native.is_contraction(node)
-            self._want_strided(operand, unit.number, packs=packs)
+        for operand in node.inputs:
+            self._want_strided(operand, unit.number)
 
     def _place_view(self, node: Node, demand: Demand) -> None:
         composed = [
@@ -231,7 +244,7 @@ class Fuser:
             for cluster, index in composed:
                 below.read(cluster, cast(Map, index))
             return
-        before = max([demand.before, *(c.number for c in demand.readers)])
+        before = max([demand.before, *(c.number + 1 for c in demand.readers)])
         operand = node.inputs[0]
         if node.op.name == "reshape" and operand not in self.strided:
             # The same contiguous memory under another shape.
@@ -332,6 +345,8 @@ class Fuser:
         stored = demand.stored or len(demand.readers) > 1
         if last.number < demand.before or len(maps) != 1 or last.values > MAX_VALUES:
             return None
+        if last.product is not None:
+            return None
         if len(last.reduced) >= MAX_REDUCTIONS:
             return None
         index = maps[0]
@@ -373,6 +388,40 @@ class Fuser:
         cluster.values += 2
         self._demand(node.inputs[0]).read(cluster, index)
 
+    def _place_product(self, node: Node, demand: Demand) -> None:
+        cluster = self._product_home(node, demand)
+        if cluster is None:
+            cluster = self._new_cluster(node)
+            index = cluster.roots[0].index
+        else:
+            index = demand.readers[cluster][0]
+        rows, columns = (_only_axis(cluster, part) for part in index[-2:])
+        depth = _fresh_axis(cluster, node.inputs[0].shape[-1])
+        cluster.members[node] = [index]
+        cluster.product = Product(node, rows, columns, depth)
+        cluster.values += 2
+        left, right = node.inputs
+        # Strictly before: this cluster may read an operand elsewhere, but not compute it.
+        self._want_strided(left, cluster.number + 1)
+        self._want_strided(right, cluster.number + 1, packs=True)
+
+    def _product_home(self, node: Node, demand: Demand) -> Cluster | None:
+        """Return the cluster that becomes the epilogue of the product ``node``, if one may.
+
+        It must be elementwise, and read each element of the product once.
+        """
+        if not demand.readers:
+            return None
+        last = max(demand.readers, key=lambda c: c.number)
+        maps = demand.readers[last]
+        if last.number < demand.before or last.product or last.reduced or last.scanned:
+            return None
+        if not _covers(node, maps, last) or _axes(maps[0]) != frozenset(range(len(last.extents))):
+            return None
+        if demand.stored or len(demand.readers) > 1:
+            self._store_in(node, last, maps[0])
+        return last
+
     # -- clusters ------------------------------------------------------------------------------
 
     def _new_cluster(self, node: Node) -> Cluster:
@@ -387,7 +436,7 @@ class Fuser:
         """Store ``node`` in a kernel that reads what it reads, if one runs before its readers."""
         after = max([demand.before, *(c.number for c in demand.readers)])
         cluster = self.siblings.find(node, after)
-        if cluster is None or cluster.values + 1 > MAX_VALUES:
+        if cluster is None or cluster.product or cluster.values + 1 > MAX_VALUES:
             return None
         index = cluster.roots[0].index
         if cluster.scanned or not _axes(index) <= cluster.parallel:
@@ -633,8 +682,17 @@ def _bound_axis(
         root = cluster.roots[0].index
         same = [a for a in free if -from_end <= len(root) and root[from_end].axes == frozenset({a})]
         return (same or free)[0]
+    return _fresh_axis(cluster, extent)
+
+
+def _fresh_axis(cluster: Cluster, extent: int) -> int:
     cluster.extents.append(extent)
     return len(cluster.extents) - 1
+
+
+def _only_axis(cluster: Cluster, part: Affine) -> int:
+    """Return the axis of a dimension of a plain map; a new one of extent 1 where it has none."""
+    return part.terms[0][0] if part.terms else _fresh_axis(cluster, 1)
 
 
 def fuse(graph: Graph, lowers: native.Lowers, strided: frozenset[Node] = frozenset()) -> Fusion:

@@ -4,7 +4,7 @@ Grammar (``docs/ir.md`` has it in full)::
 
     kernel  ::= axis* access* expr* store*
     expr    ::= Load access | Const value | Index coefficients
-              | Apply op expr* | Reduce op expr axes | Scan op expr axis
+              | Apply op expr* | Reduce op expr axes | Scan op expr axis | Contract expr expr axes
     store   ::= access ← expr
 
 Expressions are a flat list in dependency order, and refer to each other by position. ``axes`` of
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tracejit.ops.table import DType
+from tracejit.schedule.merged import Walk
 
 # The buffer number of a kernel's private scratch memory.
 SCRATCH = -1
@@ -115,6 +116,25 @@ class Scan(Expr):
     axis: int
 
 
+@dataclass(frozen=True, slots=True)
+class Contract(Expr):
+    """The matrix product Σ left·right over axis ``over``, of two loads.
+
+    ``left`` varies with ``rows`` and ``over``, ``right`` with ``over`` and ``columns``; the other
+    axes of the kernel are batches. The sums over a part of ``over`` wait in access ``partial``.
+    With ``gather``, ``right`` has no strides along ``over`` and ``columns``: these walks in turn
+    lead through its memory instead.
+    """
+
+    left: int
+    right: int
+    rows: int
+    columns: int
+    over: int
+    partial: int = -1
+    gather: tuple[tuple[Walk, ...], tuple[Walk, ...]] | None = None
+
+
 def operands(expr: Expr) -> tuple[int, ...]:
     """Return the positions of the expressions that ``expr`` reads."""
     match expr:
@@ -122,6 +142,8 @@ def operands(expr: Expr) -> tuple[int, ...]:
             return args
         case Reduce(arg=arg) | Scan(arg=arg):
             return (arg,)
+        case Contract(left=left, right=right):
+            return (left, right)
         case _:
             return ()
 
@@ -215,6 +237,9 @@ class Kernel:
                     parts.append(f"reduce {e.op} {e.dtype.str} {e.arg} {e.over}")
                 case Scan():
                     parts.append(f"scan {e.op} {e.dtype.str} {e.arg} {e.axis}")
+                case Contract():
+                    axes = (e.rows, e.columns, e.over)
+                    parts.append(f"contract {e.dtype.str} {e.left} {e.right} {axes} {e.partial}")
                 case _:
                     parts.append(repr(e))
         parts += [f"store {s.access} {s.value}" for s in self.stores]
@@ -243,6 +268,11 @@ class Kernel:
     @property
     def scans(self) -> list[Scan]:
         return [e for e in self.exprs if isinstance(e, Scan)]
+
+    @cached_property
+    def contract(self) -> Contract | None:
+        """The matrix product that the kernel computes, if it is one."""
+        return next((e for e in self.exprs if isinstance(e, Contract)), None)
 
     @property
     def loaded(self) -> list[Access]:

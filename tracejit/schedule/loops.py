@@ -15,6 +15,7 @@ from math import prod
 from tracejit.schedule.kernel import (
     Access,
     Block,
+    Contract,
     Expr,
     Index,
     Kernel,
@@ -100,7 +101,7 @@ def _merge_axes(kernel: Kernel) -> Kernel:
     """Merge axes that every access walks as one: (rows, columns) of contiguous data → elements."""
     pair = _mergeable(kernel)
     while pair is not None:
-        kernel = _merged(kernel, *pair)
+        kernel = merged(kernel, *pair)
         pair = _mergeable(kernel)
     return _without_idle_axes(kernel)
 
@@ -110,12 +111,12 @@ def _mergeable(kernel: Kernel) -> tuple[int, int] | None:
     count = len(kernel.extents)
     for outer in range(count):
         for inner in range(count):
-            if outer != inner and _check_merge(kernel, outer, inner):
+            if outer != inner and check_merge(kernel, outer, inner):
                 return outer, inner
     return None
 
 
-def _check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
+def check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
     extent = kernel.extents[inner]
     if (outer in kernel.parallel) != (inner in kernel.parallel):
         return False
@@ -141,10 +142,10 @@ def _check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
     return True
 
 
-def _merged(kernel: Kernel, outer: int, inner: int) -> Kernel:
+def merged(kernel: Kernel, outer: int, inner: int) -> Kernel:
     extents = list(kernel.extents)
     extents[inner] *= extents[outer]
-    return _drop(replace(kernel, extents=tuple(extents)), outer)
+    return drop_axis(replace(kernel, extents=tuple(extents)), outer)
 
 
 def _without_idle_axes(kernel: Kernel) -> Kernel:
@@ -156,11 +157,11 @@ def _without_idle_axes(kernel: Kernel) -> Kernel:
         used |= expr.axes | (set(expr.over) if isinstance(expr, Reduce) else set())
     for axis in reversed(range(len(kernel.extents))):
         if axis not in used:
-            kernel = _drop(kernel, axis)
+            kernel = drop_axis(kernel, axis)
     return kernel
 
 
-def _drop(kernel: Kernel, gone: int) -> Kernel:
+def drop_axis(kernel: Kernel, gone: int) -> Kernel:
     """Remove one axis and renumber the rest."""
 
     def number(axis: int) -> int:
@@ -176,6 +177,9 @@ def _drop(kernel: Kernel, gone: int) -> Kernel:
             return replace(expr, axes=axes, over=over)
         if isinstance(expr, Scan):
             return replace(expr, axes=axes, axis=number(expr.axis))
+        if isinstance(expr, Contract):
+            rows, columns, over = (number(a) for a in (expr.rows, expr.columns, expr.over))
+            return replace(expr, axes=axes, rows=rows, columns=columns, over=over)
         if isinstance(expr, Index):
             return replace(expr, axes=axes, coefficients=without(expr.coefficients))
         return replace(expr, axes=axes)

@@ -19,7 +19,7 @@ from tracejit.ops.table import Array, Shape
 from tracejit.schedule import native, split
 from tracejit.schedule.arena import Life, Plan, plan
 from tracejit.schedule.build import Place, build
-from tracejit.schedule.fusion import Cluster, Fusion, Unit, fuse
+from tracejit.schedule.fusion import Cluster, Fusion, Product, Unit, fuse
 from tracejit.schedule.index import (
     Affine,
     contiguous_strides,
@@ -28,6 +28,7 @@ from tracejit.schedule.index import (
     through,
 )
 from tracejit.schedule.kernel import SCRATCH, Kernel
+from tracejit.schedule.product import with_partial
 from tracejit.schedule.scan import by_blocks, shares_rows
 from tracejit.schedule.stream import stream
 
@@ -73,15 +74,11 @@ class KernelStep(NamedTuple):
 
 
 class ContractionStep(NamedTuple):
-    """Run a matrix kernel: ``result = left ⊙ right``.
+    """Run a matrix product and its epilogue, which compute ``nodes`` and store ``copied``."""
 
-    ``right`` may have more axes than the operand: those that it merges (``merged.py``).
-    """
-
-    node: Node
-    left: View
-    right: View
-    result: View
+    kernel: Kernel
+    nodes: tuple[Node, ...] = ()
+    copied: tuple[Node, ...] = ()
 
 
 class OpaqueStep(NamedTuple):
@@ -181,7 +178,7 @@ class _Scheduler:
         self.buffers.append(Buffer(kind, node.dtype, node.shape, node, number, 0, value))
 
     def _is_opaque(self, node: Node) -> bool:
-        return node in self.units and not native.is_contraction(node)
+        return node in self.units
 
     def place(self, node: Node) -> Place | None:
         """Return where ``node`` is stored, or None where it is only computed in kernels."""
@@ -200,17 +197,12 @@ class _Scheduler:
         return contiguous_strides(node.shape)
 
     def _view(self, node: Node) -> View:
-        """Return ``node`` as a strided view of stored memory.
-
-        The right operand of a product may be a reshape of one that merges axes: then it is that.
-        """
+        """Return ``node`` as a strided view of stored memory."""
         shape, dtype = node.shape, node.dtype
         index = identity(len(shape))
         while (place := self.place(node)) is None:
             below = through(node, index, shape)
-            if below is None:
-                shape = node.inputs[0].shape
-                below = identity(len(shape))
+            assert below is not None
             index, node = below, node.inputs[0]
         offset: Affine = flat(index, place.strides)
         strides = [0] * len(shape)
@@ -223,21 +215,23 @@ class _Scheduler:
     def _step(self, unit: Cluster | Unit) -> Step:
         if isinstance(unit, Cluster):
             copied = dict.fromkeys(r.node for r in unit.roots if r.node not in unit.members)
-            return KernelStep(self._kernel(unit), tuple(unit.members), tuple(copied))
+            kind = KernelStep if unit.product is None else ContractionStep
+            return kind(self._kernel(unit), tuple(unit.members), tuple(copied))
         node = unit.node
-        views = tuple(self._view(i) for i in node.inputs)
-        if native.is_contraction(node):
-            return ContractionStep(node, views[0], views[1], self._view(node))
-        return OpaqueStep(node, views, self.number[node])
+        return OpaqueStep(node, tuple(self._view(i) for i in node.inputs), self.number[node])
 
     def _kernel(self, cluster: Cluster) -> Kernel:
         kernel = build(cluster, self.place)
-        if not shares_rows(kernel):
-            return kernel
-        kernel = by_blocks(kernel, len(self.buffers))
-        node = next(iter(cluster.scanned))
-        size = kernel.trip_count * prod(kernel.extents[a] for a in kernel.parallel)
-        self.buffers.append(Buffer("temp", node.dtype, (size,), node))
+        extra = len(self.buffers)
+        if kernel.contract is not None and kernel.contract.partial < 0:
+            node = cast(Product, cluster.product).node
+            self.buffers.append(Buffer("temp", node.dtype, (node.size,), node))
+            return with_partial(kernel, extra)
+        if shares_rows(kernel):
+            kernel = by_blocks(kernel, extra)
+            node = next(iter(cluster.scanned))
+            size = kernel.trip_count * prod(kernel.extents[a] for a in kernel.parallel)
+            self.buffers.append(Buffer("temp", node.dtype, (size,), node))
         return kernel
 
     def _streamed(self, steps: Sequence[Step]) -> list[Step]:
@@ -264,10 +258,8 @@ class _Scheduler:
 def touched(step: Step) -> set[int]:
     """Return the buffers that a step reads or writes."""
     match step:
-        case KernelStep(kernel):
+        case KernelStep(kernel) | ContractionStep(kernel):
             return {a.buffer for a in kernel.accesses if a.buffer != SCRATCH}
-        case ContractionStep(_, left, right, result):
-            return {left.buffer, right.buffer, result.buffer}
         case OpaqueStep(_, views, buffer):
             return {v.buffer for v in views} | {buffer}
 
@@ -275,10 +267,8 @@ def touched(step: Step) -> set[int]:
 def reads(step: Step) -> set[int]:
     """Return the buffers that a step reads."""
     match step:
-        case KernelStep(kernel):
+        case KernelStep(kernel) | ContractionStep(kernel):
             return {a.buffer for a in kernel.loaded}
-        case ContractionStep(_, left, right, _):
-            return {left.buffer, right.buffer}
         case OpaqueStep(_, views, _):
             return {v.buffer for v in views}
 

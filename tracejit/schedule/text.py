@@ -19,6 +19,7 @@ from tracejit.schedule.kernel import (
     Apply,
     Block,
     Const,
+    Contract,
     Expr,
     Index,
     Kernel,
@@ -166,6 +167,10 @@ class _Printer:
                     return f"({arguments[0]} {_INFIX[expr.op]} {arguments[1]})"
                 extra = [str(v) for v in expr.attrs.values()]
                 return f"{expr.op}({', '.join(arguments + extra)})"
+            case Contract():
+                left, right = self.known[expr.left], self.known[expr.right]
+                over = f"{_AXES[expr.over]} < {self.kernel.extents[expr.over]}"
+                return f"sum({left} * {right} for {over})"
             case Scan():
                 return f"{expr.op}({self.known[expr.arg]}, {_AXES[expr.axis]})"
             case _:
@@ -199,8 +204,8 @@ def schedule_text(schedule: Schedule) -> str:
         match step:
             case KernelStep(kernel):
                 lines.append(kernel_text(kernel, next(numbers)))
-            case ContractionStep(_, left, right, result):
-                lines.append(f"contraction: {_view(result)} = {_view(left)} @ {_view(right)}")
+            case ContractionStep(kernel):
+                lines.append(kernel_text(kernel, next(numbers)))
             case OpaqueStep(node, views, buffer):
                 lines.append(f"opaque {node.op.name}: b{buffer} = ({_list(views)})")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -27,7 +28,8 @@ from tracejit.graph.text import name_nodes, value_text
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.schedule.index import VIEWS
-from tracejit.schedule.kernel import SCRATCH
+from tracejit.schedule.kernel import SCRATCH, Contract, Load
+from tracejit.schedule.product import batch_axes
 from tracejit.schedule.schedule import (
     ContractionStep,
     KernelStep,
@@ -99,7 +101,7 @@ class _Drawing:
         self.drawn: set[str] = set()
         for number, step in enumerate(schedule.steps):
             self.pending += [(n, number) for n in self.members[number]]
-            if isinstance(step, KernelStep):
+            if not isinstance(step, OpaqueStep):
                 self._copy(number, step)
         self._outputs()
         while self.pending:
@@ -136,7 +138,7 @@ class _Drawing:
                     stored.add(node)
         return homes
 
-    def _copy(self, number: int, step: KernelStep) -> None:
+    def _copy(self, number: int, step: KernelStep | ContractionStep) -> None:
         """Add what a kernel only copies: a piece of a concat, or a value under another layout."""
         wholes = self._written(step) - self.members[number]
         for part in step.copied:
@@ -289,7 +291,7 @@ class _Drawing:
                     "number": number,
                     "kind": step_kind(step),
                     "name": step_name(step),
-                    "ops": step.kernel.ops if isinstance(step, KernelStep) else 1,
+                    "ops": 1 if isinstance(step, OpaqueStep) else step.kernel.ops,
                     "code": code,
                     "detail": _product(step) if isinstance(step, ContractionStep) else "",
                     "text": step_text(step, kernels),
@@ -298,7 +300,7 @@ class _Drawing:
                     "lines": self._lines(number),
                 }
             )
-            kernels += isinstance(step, KernelStep)
+            kernels += not isinstance(step, OpaqueStep)
         return steps
 
     def _lines(self, number: int) -> list[dict[str, Any]]:
@@ -310,20 +312,18 @@ class _Drawing:
 def _members(step: Step) -> frozenset[Node]:
     """Return the values that a step computes."""
     match step:
-        case KernelStep(nodes=nodes):
+        case KernelStep(nodes=nodes) | ContractionStep(nodes=nodes):
             return frozenset(n for n in nodes if n.op.name != "constant")
-        case ContractionStep(node=node) | OpaqueStep(node=node):
+        case OpaqueStep(node=node):
             return frozenset((node,))
 
 
 def written_buffers(step: Step) -> set[int]:
     """Return the buffers that a step writes."""
     match step:
-        case KernelStep(kernel):
+        case KernelStep(kernel) | ContractionStep(kernel):
             written = {kernel.accesses[s.access].buffer for s in kernel.stores}
             return written - {SCRATCH}
-        case ContractionStep(result=result):
-            return {result.buffer}
         case OpaqueStep(buffer=buffer):
             return {buffer}
 
@@ -331,12 +331,9 @@ def written_buffers(step: Step) -> set[int]:
 def read_buffers(step: Step) -> set[int]:
     """Return the buffers that a step reads."""
     match step:
-        case KernelStep(kernel):
-            stores = {s.access for s in kernel.stores}
-            read = {a.buffer for i, a in enumerate(kernel.accesses) if i not in stores}
-            return read - {SCRATCH}
-        case ContractionStep(_, left, right, _):
-            return {left.buffer, right.buffer}
+        case KernelStep(kernel) | ContractionStep(kernel):
+            loads = {e.access for e in kernel.exprs if isinstance(e, Load)}
+            return {kernel.accesses[i].buffer for i in loads} - {SCRATCH}
         case OpaqueStep(_, views, _):
             return {v.buffer for v in views}
 
@@ -344,17 +341,14 @@ def read_buffers(step: Step) -> set[int]:
 def step_text(step: Step, number: int) -> str:
     """Return what a step does: a loop nest, a matrix product, or a call of NumPy."""
     match step:
-        case KernelStep(kernel):
+        case KernelStep(kernel) | ContractionStep(kernel):
             # The lines stand beside the text with their source; the title would only repeat them.
             _, _, body = kernel_text(kernel, number).partition("\n")
-            return f"kernel {number}: {step_name(step)}\n{body}"
-        case ContractionStep(node, left, right, result):
-            flops = 2 * left.shape[-1] * int(np.prod(result.shape, dtype=np.int64))
-            return (
-                f"matrix product: {_product(step)}\n"
-                f"  {_place(result)} = {_place(left)} ⊙ {_place(right)}\n"
-                f"  {flops:,} flops in {node.dtype}"
-            )
+            text = f"kernel {number}: {step_name(step)}\n{body}"
+            if isinstance(step, ContractionStep):
+                flops = 2 * prod(kernel.extents)
+                text += f"\n  {flops:,} flops of {_product(step)}"
+            return text
         case OpaqueStep(node, views, buffer):
             operands = ", ".join(map(_place, views))
             attrs = "".join(f", {k}={v}" for k, v in _attrs(node).items())
@@ -364,8 +358,9 @@ def step_text(step: Step, number: int) -> str:
 
 def _product(step: ContractionStep) -> str:
     """Return the sizes of a matrix product: ``8 × [64×64 ⊙ 64×16]``."""
-    *batch, m, n = step.result.shape
-    k = step.left.shape[-1]
+    kernel, contract = step.kernel, cast(Contract, step.kernel.contract)
+    m, n, k = (kernel.extents[a] for a in (contract.rows, contract.columns, contract.over))
+    batch = [kernel.extents[a] for a in batch_axes(kernel)]
     product = f"{m}×{k} ⊙ {k}×{n}"
     return f"{'×'.join(map(str, batch))} × [{product}]" if batch else product
 

@@ -10,10 +10,10 @@ from tracejit.schedule.schedule import ContractionStep, KernelStep, OpaqueStep, 
 def step_name(step: Step) -> str:
     """Return the ops of a step, repeated ones counted: ``multiply×2 sum``."""
     match step:
-        case KernelStep(kernel):
+        case KernelStep(kernel) | ContractionStep(kernel):
             counted = Counter(kernel.labels)
             return " ".join(f"{op}×{n}" if n > 1 else op for op, n in counted.items()) or "copy"
-        case ContractionStep(node=node) | OpaqueStep(node=node):
+        case OpaqueStep(node=node):
             return node.op.name
 
 

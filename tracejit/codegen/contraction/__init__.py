@@ -1,7 +1,9 @@
 """Matrix products: ``classify`` a problem, ``emit_gemm`` its kernel, lay out its arguments."""
 
+from tracejit.codegen.contraction.epilogue import KernelEpilogue
 from tracejit.codegen.contraction.gemm import emit_gemm
 from tracejit.codegen.contraction.spec import (
+    WORK_POINTER,
     Epilogue,
     GemmArguments,
     GemmProblem,
@@ -20,11 +22,13 @@ from tracejit.codegen.contraction.spec import (
 from tracejit.codegen.contraction.windows import Gather
 
 __all__ = [
+    "WORK_POINTER",
     "Epilogue",
     "Gather",
     "GemmArguments",
     "GemmProblem",
     "GemmSpec",
+    "KernelEpilogue",
     "Place",
     "Slot",
     "canonical",

@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.contraction.blocking import RegisterBlock, register_block
-from tracejit.codegen.contraction.spec import GemmSpec, Place
+from tracejit.codegen.contraction.spec import (
+    POINTERS,
+    GemmSpec,
+    Place,
+    RowFinish,
+    TileFinish,
+    epilogue_slot,
+)
 
 
 class _Finish(NamedTuple):
@@ -36,27 +43,54 @@ _PARAMETERS: list[tuple[str, Type]] = [
 
 
 def emit_finish(module: Module, name: str, spec: GemmSpec) -> None:
-    """Define ``void name(_Finish…)``: C = epilogue(tile), or C + tile after the first k block.
+    """Define ``void name(_Finish…)``: C = tile, or C + tile after the first k block.
 
-    The tile's rows are ``unit.columns`` apart. Only the last k block applies the epilogue.
+    The tile's rows are ``unit.columns`` apart. In the last k block the epilogue gets the sums.
     """
     unit = register_block(module.target, spec.dtype)
     b = module.define(name, VOID, _PARAMETERS, linkage="internal", attributes="nounwind noinline")
     p = _Finish(*b.parameters)
     if spec.c == "last":
         p = p._replace(c_column=const(1, I64))
+    if spec.epilogue is None:
+        _rows(b, spec, unit, p, None)
+    else:
+        ptrs = b.element(p.ptrs, const(POINTERS, I64), PTR)
+        sizes = b.element(p.sizes, const(epilogue_slot(spec), I64), I64)
+        place = Place(p.row, p.column, p.batch, ptrs, sizes)
+        finish = spec.epilogue.tile(b, place, unit.lanes)
+
+        def last() -> list[Value]:
+            _rows(b, spec, unit, p, finish)
+            return []
+
+        def partial() -> list[Value]:
+            _rows(b, spec, unit, p, None)
+            return []
+
+        b.if_(p.last, last, partial)
+    b.ret()
+
+
+def _rows(
+    b: Builder, spec: GemmSpec, unit: RegisterBlock, p: _Finish, finish: TileFinish | None
+) -> None:
+    """Write the loops over the tile's rows and vectors; without ``finish`` they go to C."""
     lanes = const(unit.lanes, I64)
     whole = b.and_(p.columns, const(-unit.lanes, I64))
 
     def row(i: Value, _: list[Value]) -> list[Value]:
+        at_row = finish(i) if finish is not None else None
+
         def full(j: Value, _: list[Value]) -> list[Value]:
-            _vector(b, spec, unit, p, i, j, None)
+            _vector(b, spec, unit, p, i, j, None, at_row)
             return []
 
         def edge(j: Value, _: list[Value]) -> list[Value]:
             index = I64.vector(unit.lanes)
             left = b.splat(b.sub(p.columns, j), unit.lanes)
-            _vector(b, spec, unit, p, i, j, b.compare("lt", b.lane_index(index), left))
+            mask = b.compare("lt", b.lane_index(index), left)
+            _vector(b, spec, unit, p, i, j, mask, at_row)
             return []
 
         b.loop(const(0, I64), whole, lanes, [], full)
@@ -64,12 +98,11 @@ def emit_finish(module: Module, name: str, spec: GemmSpec) -> None:
         return []
 
     b.loop(const(0, I64), p.rows, 1, [], row)
-    b.ret()
 
 
 def _vector(
     b: Builder, spec: GemmSpec, unit: RegisterBlock, p: _Finish, i: Value, j: Value,
-    mask: Value | None,
+    mask: Value | None, at_row: RowFinish | None,
 ) -> None:  # fmt: skip
     type, vector = spec.type, spec.type.vector(unit.lanes)
     place = b.add(b.mul(i, const(unit.columns, I64)), j)
@@ -81,11 +114,10 @@ def _vector(
         return [b.add(_read(b, spec, p, address, vector, mask), value)]
 
     (value,) = b.if_(p.first, lambda: [value], add)
-    if spec.epilogue is not None:
-        epilogue, plain = spec.epilogue, value
-        where = Place(b.add(p.row, i), b.add(p.column, j), mask, p.batch, p.ptrs, p.sizes)
-        (value,) = b.if_(p.last, lambda: [epilogue(b, plain, where)], lambda: [plain])
-    _write(b, spec, p, address, value, mask)
+    if at_row is None:
+        _write(b, spec, p, address, value, mask)
+    else:
+        at_row(j, value, mask)
 
 
 def _lanes(b: Builder, p: _Finish, lanes: int) -> Value:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -78,22 +78,38 @@ A_POINTER, B_POINTER, C_POINTER, WORK_POINTER, POINTERS = range(5)
 
 
 class Place(NamedTuple):
-    """Where the vector of C stands that an epilogue is applied to.
+    """Where the tile of C stands that an epilogue is applied to.
 
-    ``row`` and ``column`` (i64) locate its lane 0, in the canonical problem; lanes run along the
-    columns. ``mask`` tells the lanes inside C, None where all are. ``batch`` (i64) is the flat
-    batch index; ``ptrs`` and ``sizes`` are the kernel's own parameters.
+    ``row`` and ``column`` (i64) locate its corner, in the canonical problem. ``batch`` (i64) is
+    the flat batch index; ``ptrs`` and ``sizes`` are what the epilogue itself was given.
     """
 
     row: Value
     column: Value
-    mask: Value | None
     batch: Value
     ptrs: Value
     sizes: Value
 
 
-Epilogue = Callable[[Builder, Value, Place], Value]
+# Takes a finished vector at column j of a tile's row, whose lanes run along the columns; a mask
+# tells the lanes inside C, None where all are.
+RowFinish = Callable[[Value, Value, Value | None], None]
+# Opens row i of a tile.
+TileFinish = Callable[[Value], RowFinish]
+
+
+class Epilogue(Protocol):
+    """What becomes of the finished vectors of C: it computes with them, and stores the results.
+
+    C itself then only holds partial sums. ``key`` names the code that ``tile`` writes.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    def tile(self, b: Builder, place: Place, lanes: int) -> TileFinish:
+        """Write what is common to a tile; the result writes the rows, then the vectors."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +122,7 @@ class GemmSpec:
     can be read in place only where ``b`` is "last". ``kind``: "gemm", or for M = 1 "axpys" (rows
     of B are summed up) and "dots" (columns of B are dotted). ``batch_axes``: how many batch axes
     there are. ``gather``: for a gathered B its step if that is 1 or 2, 0 if it is another one,
-    None where B has strides. ``epilogue`` maps a finished vector of C to what is stored.
+    None where B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
     """
 
     dtype: str
@@ -123,6 +139,12 @@ class GemmSpec:
     @property
     def type(self) -> Type:
         return Type(self.dtype)
+
+    @property
+    def key(self) -> str:
+        """The text that decides the code."""
+        plain = str(replace(self, epilogue=None))
+        return plain if self.epilogue is None else f"{plain} {self.epilogue.key}"
 
 
 @dataclass(frozen=True, slots=True)

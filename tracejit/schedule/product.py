@@ -1,0 +1,117 @@
+"""The kernel of a matrix product: its batch axes folded, and a place for its partial sums.
+
+``arrange_product`` is to a kernel with a ``Contract`` what ``loops.arrange`` is to the others.
+Rows and columns that a batch axis continues grow by it, in the product and in its epilogue alike:
+
+    [b, m, k] @ [k, n] + bias[n]  →  [b·m, k] @ [k, n] + bias[n]
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from tracejit.schedule.kernel import Access, Block, Contract, Kernel, Load
+from tracejit.schedule.loops import check_merge, drop_axis, merged
+
+
+def arrange_product(kernel: Kernel) -> Kernel:
+    """Return the canonical form of a kernel with a product.
+
+    Where a store of the product's dtype exists, partial sums wait in it; otherwise
+    ``with_partial`` must name a buffer for them.
+    """
+    inside = tuple(a for a in range(len(kernel.extents)) if a != _contract(kernel).over)
+    kernel = _spread(_fold(replace(kernel, parallel=inside)))
+    contract = _contract(kernel)
+    held = [s.access for s in kernel.stores if kernel.accesses[s.access].dtype == contract.dtype]
+    kernel = replace(kernel, block=Block(stores=tuple(range(len(kernel.stores)))))
+    return _with(kernel, replace(contract, partial=held[0])) if held else kernel
+
+
+def with_partial(kernel: Kernel, buffer: int) -> Kernel:
+    """Return ``kernel`` with its partial sums in a contiguous ``buffer`` of their own."""
+    contract = _contract(kernel)
+    strides = [0] * len(kernel.extents)
+    step = 1
+    for axis in reversed([*batch_axes(kernel), contract.rows, contract.columns]):
+        strides[axis] = step
+        step *= kernel.extents[axis]
+    access = Access(buffer, contract.dtype, 0, tuple(strides))
+    number = len(kernel.accesses)
+    kernel = replace(kernel, accesses=(*kernel.accesses, access))
+    return _with(kernel, replace(contract, partial=number))
+
+
+def batch_axes(kernel: Kernel) -> list[int]:
+    """Return the axes beside rows, columns and depth, outermost first."""
+    contract = _contract(kernel)
+    own = {contract.rows, contract.columns, contract.over}
+    return [a for a in range(len(kernel.extents)) if a not in own]
+
+
+def is_plain(kernel: Kernel) -> bool:
+    """Whether the kernel stores its product and does nothing else."""
+    contract = _contract(kernel)
+    if len(kernel.stores) != 1 or kernel.stores[0].access != contract.partial:
+        return False
+    return kernel.exprs[kernel.stores[0].value] is contract
+
+
+def left_access(kernel: Kernel) -> Access:
+    return _operand(kernel, _contract(kernel).left)
+
+
+def right_access(kernel: Kernel) -> Access:
+    return _operand(kernel, _contract(kernel).right)
+
+
+def _operand(kernel: Kernel, position: int) -> Access:
+    return kernel.accesses[cast(Load, kernel.exprs[position]).access]
+
+
+def _contract(kernel: Kernel) -> Contract:
+    return cast(Contract, kernel.contract)
+
+
+def _with(kernel: Kernel, contract: Contract) -> Kernel:
+    old = _contract(kernel)
+    return replace(kernel, exprs=tuple(contract if e is old else e for e in kernel.exprs))
+
+
+def _spread(kernel: Kernel) -> Kernel:
+    """Let stores step along rows and columns that are single: either may run in vector lanes."""
+    contract = _contract(kernel)
+    accesses = list(kernel.accesses)
+    for store in kernel.stores:
+        old = accesses[store.access]
+        strides = list(old.strides)
+        for axis in (contract.rows, contract.columns):
+            strides[axis] = strides[axis] or 1
+        accesses[store.access] = replace(old, strides=tuple(strides))
+    return replace(kernel, accesses=tuple(accesses))
+
+
+def _fold(kernel: Kernel) -> Kernel:
+    """Fold batch axes into rows, columns and each other, as far as every access allows."""
+    while (found := _foldable(kernel)) is not None:
+        kernel = found
+    return kernel
+
+
+def _foldable(kernel: Kernel) -> Kernel | None:
+    contract = _contract(kernel)
+    gathered = contract.gather is not None
+    for axis in reversed(batch_axes(kernel)):
+        if kernel.extents[axis] == 1:
+            return drop_axis(kernel, axis)
+        if kernel.extents[contract.rows] == 1 and not right_access(kernel).strides[axis]:
+            return drop_axis(_with(kernel, replace(contract, rows=axis)), contract.rows)
+        single = kernel.extents[contract.columns] == 1 and not gathered
+        if single and not left_access(kernel).strides[axis]:
+            return drop_axis(_with(kernel, replace(contract, columns=axis)), contract.columns)
+        columns = () if gathered else (contract.columns,)
+        for inner in (contract.rows, *columns, *batch_axes(kernel)):
+            if inner != axis and check_merge(kernel, axis, inner):
+                return merged(kernel, axis, inner)
+    return None
