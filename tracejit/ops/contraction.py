@@ -7,7 +7,7 @@ on bool, product is and, sum is or.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -279,7 +279,10 @@ def parse_einsum(subscripts: str, shapes: tuple[Shape, ...]) -> Einsum:
         for label, size in zip(term, shape, strict=True):
             known = extent.get(label, 1)
             if size != known and 1 not in (size, known):
-                raise _fail(subscripts, f"axis {label!r} has sizes {known} and {size}")
+                listed = " and ".join(map(str, shapes))
+                raise _fail(
+                    subscripts, f"axis {label!r} has sizes {known} and {size} in shapes {listed}"
+                )
             extent[label] = size if known == 1 else known
     return Einsum(tuple(terms), output, extent)
 
@@ -347,16 +350,93 @@ def _pair(
         shape_a = tuple(extent[c] if c in la else 1 for c in order)
         shape_b = tuple(extent[c] if c in lb else 1 for c in order)
         return emit.multiply(emit.reshape(a, shape=shape_a), emit.reshape(b, shape=shape_b)), order
+    # Batch axes stay apart, so that operands are read by strides where nothing has to merge.
+    lead = tuple(extent[c] for c in batch)
     a = _arrange(emit, a, la, batch + only_a + inner)
     b = _arrange(emit, b, lb, batch + inner + only_b)
-    a = emit.reshape(a, shape=(size(batch), size(only_a), size(inner)))
-    b = emit.reshape(b, shape=(size(batch), size(inner), size(only_b)))
+    a = emit.reshape(a, shape=(*lead, size(only_a), size(inner)))
+    b = emit.reshape(b, shape=(*lead, size(inner), size(only_b)))
     order = batch + only_a + only_b
     return emit.reshape(emit.matmul(a, b), shape=tuple(extent[c] for c in order)), order
 
 
+# Up to this many operands the order of contraction is the best of all; beyond, the cheapest
+# pair goes first.
+_OPTIMAL = 7
+
+Labels = frozenset[str]
+
+
+def contraction_order(
+    terms: Sequence[str], output: str, extent: Mapping[str, int]
+) -> list[tuple[int, int]]:
+    """Return the pairs to contract, one after the other, for the fewest multiplications.
+
+    Positions are among the operands that are left, and a result goes to the end. The optimum is
+    found over all subsets (as in R. Pfeifer, J. Haegeman and F. Verstraete, arXiv:1304.6112).
+    """
+    if len(terms) > _OPTIMAL:
+        return _greedy_order(terms, output, extent)
+    count = len(terms)
+    everything = (1 << count) - 1
+
+    def labels(subset: int) -> Labels:
+        return frozenset(c for i in range(count) if subset >> i & 1 for c in terms[i])
+
+    kept = [
+        labels(subset) & (frozenset(output) | labels(everything ^ subset))
+        for subset in range(everything + 1)
+    ]
+    best: list[tuple[int, int]] = [(0, 0)] * (everything + 1)
+    for subset in range(1, everything + 1):
+        if subset & (subset - 1) == 0:
+            continue
+        # Each split in two is looked at once: the first half has the lowest operand.
+        splits: list[tuple[int, int]] = []
+        left = (subset - 1) & subset
+        while left:
+            right = subset ^ left
+            if left & subset & -subset:
+                work = math.prod(extent[c] for c in kept[left] | kept[right])
+                splits.append((best[left][0] + best[right][0] + work, left))
+            left = (left - 1) & subset
+        best[subset] = min(splits)
+    left_over = [1 << i for i in range(count)]
+    pairs: list[tuple[int, int]] = []
+
+    def contract(subset: int) -> None:
+        if subset & (subset - 1) == 0:
+            return
+        left = best[subset][1]
+        contract(left)
+        contract(subset ^ left)
+        i, j = sorted((left_over.index(left), left_over.index(subset ^ left)))
+        pairs.append((i, j))
+        del left_over[j], left_over[i]
+        left_over.append(subset)
+
+    contract(everything)
+    return pairs
+
+
+def _greedy_order(
+    terms: Sequence[str], output: str, extent: Mapping[str, int]
+) -> list[tuple[int, int]]:
+    left = [frozenset(t) for t in terms]
+    pairs: list[tuple[int, int]] = []
+    while len(left) > 1:
+        candidates = [(i, j) for j in range(len(left)) for i in range(j)]
+        costs = [math.prod(extent[c] for c in left[i] | left[j]) for i, j in candidates]
+        i, j = candidates[costs.index(min(costs))]
+        others = frozenset(output).union(*(t for k, t in enumerate(left) if k not in (i, j)))
+        merged = (left[i] | left[j]) & others
+        left = [*(t for k, t in enumerate(left) if k not in (i, j)), merged]
+        pairs.append((i, j))
+    return pairs
+
+
 def _einsum(emit: Any, *operands: Any, subscripts: str) -> Any:
-    """Sum what one operand alone has, then contract the pair whose result is smallest, in turn."""
+    """Sum what one operand alone has, then contract pairs in the order of least work."""
     parsed = parse_einsum(subscripts, tuple(o.shape for o in operands))
     extent = parsed.extent
     terms: list[tuple[Any, str]] = [
@@ -369,14 +449,7 @@ def _einsum(emit: Any, *operands: Any, subscripts: str) -> Any:
         return set(parsed.output).union(*others)
 
     terms = [_sum_out(emit, *term, needed((i,))) for i, term in enumerate(terms)]
-    while len(terms) > 1:
-
-        def cost(pair: tuple[int, int]) -> int:
-            labels = set(terms[pair[0]][1]) | set(terms[pair[1]][1])  # noqa: B023
-            return math.prod(extent[c] for c in labels & needed(pair))
-
-        pairs = [(i, j) for j in range(len(terms)) for i in range(j)]
-        i, j = min(pairs, key=cost)
+    for i, j in contraction_order([labels for _, labels in terms], parsed.output, extent):
         merged = _pair(emit, terms[i], terms[j], needed((i, j)), extent)
         terms = [*(t for k, t in enumerate(terms) if k not in (i, j)), merged]
     result, labels = terms[0]
