@@ -27,6 +27,7 @@ from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import (
     SCRATCH,
     Apply,
+    Attend,
     Block,
     Const,
     Contract,
@@ -416,7 +417,7 @@ class KernelEmitter:
     def _below(self, position: int) -> tuple[int, ...]:
         expr = self.exprs[position]
         # A product comes from outside: its operands are not read here.
-        given = position in self.reused or isinstance(expr, Contract)
+        given = position in self.reused or isinstance(expr, Contract | Attend)
         return () if given else operands(expr)
 
     def _nest(self, nest: Nest, scope: Scope) -> None:

@@ -270,15 +270,47 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
 
 def scaled_dot_product_attention(
     query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Return softmax(query keyᵀ · scale + mask) value; scale is 1/√E unless given."""
+    """Return softmax(query keyᵀ · scale + mask) value; scale is 1/√E unless given.
+
+    Shapes […, L, E], […, S, E], […, S, D] → […, L, D]. A mask broadcasts to […, L, S]: booleans
+    keep, numbers are added; a row that keeps nothing is NaN. ``is_causal`` hides key j > i from
+    query i. With ``enable_gqa``, groups of query heads (axis −3) share a head of keys and values.
+    """
     if dropout_p:
         raise fail(ValueArgumentError, "attention: dropout is not part of inference", "dropout_p=0")
-    queries = lift(query)
-    factor = 1 / math.sqrt(queries.shape[-1]) if scale is None else float(scale)
-    operands = (queries, key, value) if attn_mask is None else (queries, key, value, attn_mask)
-    return record("attention", operands, scale=factor, causal=bool(is_causal))
+    operands = [lift(x) for x in (query, key, value, attn_mask) if x is not None]
+    shape = operands[0].shape
+    if enable_gqa:
+        operands = _grouped(operands)
+    factor = 1 / math.sqrt(shape[-1]) if scale is None else float(scale)
+    result = record("attention", operands, scale=factor, causal=bool(is_causal))
+    if enable_gqa:
+        return apply("reshape", (result,), shape=(*shape[:-1], result.shape[-1]))
+    return result
+
+
+def _grouped(operands: list[Tensor]) -> list[Tensor]:
+    """Split the heads of queries and of a mask in groups that share keys and values."""
+    q, k, v = operands[:3]
+    heads = q.shape[-3] if q.ndim > 2 else 0
+    shared = k.shape[-3] if k.ndim > 2 else 0
+    if not heads or not shared or heads % shared or v.shape[-3:-2] != (shared,):
+        raise fail(
+            ShapeError,
+            f"attention: heads of queries {q.shape} are no multiple of those of "
+            f"keys {k.shape} and values {v.shape}",
+            "[…, groups · H, L, E], […, H, S, E], […, H, S, D]",
+        )
+
+    def split(x: Tensor) -> Tensor:
+        if x.ndim < 3:
+            return x
+        own = (1, 1) if x.shape[-3] == 1 else (shared, x.shape[-3] // shared)
+        return apply("reshape", (x,), shape=(*x.shape[:-3], *own, *x.shape[-2:]))
+
+    return [split(x) for x in operands]
 
 
 attention = scaled_dot_product_attention

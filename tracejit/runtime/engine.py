@@ -15,7 +15,7 @@ from math import prod
 from typing import Any, cast
 
 from tracejit import config
-from tracejit.codegen import contraction, elementwise
+from tracejit.codegen import attention, contraction, elementwise
 from tracejit.codegen.builder import Module
 from tracejit.codegen.loops import ENTRY, emit_kernel
 from tracejit.codegen.target import Target
@@ -29,7 +29,8 @@ from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.service import obtain
 from tracejit.runtime.threads import available
-from tracejit.schedule.grain import NEVER, estimate_ns, grain
+from tracejit.schedule.attention import visible_scores
+from tracejit.schedule.grain import NEVER, SERIAL_NS, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
 from tracejit.schedule.merged import offsets
 from tracejit.schedule.native import cost as native_cost
@@ -84,7 +85,8 @@ def _native_calls(
 ) -> list[NativeCall]:
     if isinstance(step, KernelStep):
         return _kernel_calls(step.kernel, target, level)
-    return [_contraction_call(step.kernel, len(schedule.buffers), target, level)]
+    call = _contraction_call if step.kernel.attend is None else _attention_call
+    return [call(step.kernel, len(schedule.buffers), target, level)]
 
 
 def _kernel_calls(kernel: Kernel, target: Target, level: int) -> list[NativeCall]:
@@ -135,6 +137,27 @@ def _contraction_call(kernel: Kernel, workspace: int, target: Target, level: int
         contraction.workspace_bytes(spec, target, problem),
         prod((*problem.batch, problem.m, problem.n, problem.k)) / GEMM_PER_NS,
         contraction.WORK_POINTER,
+    )
+
+
+def _attention_call(kernel: Kernel, workspace: int, target: Target, level: int) -> NativeCall:
+    """Return the call of an attention kernel; ``workspace`` as above."""
+    call = attention.bind(kernel, target, visible=visible_scores(kernel))
+    spec = call.spec
+
+    def emit() -> str:
+        module = Module(target)
+        attention.emit_attention(module, ENTRY, spec)
+        return module.text()
+
+    code = obtain(f"attention {spec.key}", emit, ENTRY, target, level)
+    accesses = [*call.operands, *kernel.accesses]
+    pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
+    pointers.insert(attention.WORK_POINTER, (workspace, 0))
+    ns = call.flops / 2 / GEMM_PER_NS
+    grain = 1 if ns > SERIAL_NS else NEVER
+    return NativeCall(
+        code, pointers, call.sizes, call.tiles, grain, call.nbytes, ns, attention.WORK_POINTER
     )
 
 

@@ -11,7 +11,7 @@ from tracejit.errors import InternalError
 from tracejit.graph.node import Node
 from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
-from tracejit.schedule.fusion import Cluster, Product, Root
+from tracejit.schedule.fusion import Attention, Cluster, Product, Root
 from tracejit.schedule.index import (
     VIEWS,
     Affine,
@@ -25,6 +25,7 @@ from tracejit.schedule.index import (
 from tracejit.schedule.kernel import (
     Access,
     Apply,
+    Attend,
     Block,
     Const,
     Contract,
@@ -38,7 +39,7 @@ from tracejit.schedule.kernel import (
 )
 from tracejit.schedule.loops import Shadowed, arrange
 from tracejit.schedule.merged import Walk, collapsed
-from tracejit.schedule.product import arrange_product
+from tracejit.schedule.product import arrange_attention, arrange_product
 
 BOOL = np.dtype(bool)
 
@@ -138,6 +139,9 @@ class KernelBuilder:
             return []
         if node.op.name in VIEWS:
             return [(node.inputs[0], cast(Map, through(node, index, self.extents)))]
+        attention = self.cluster.attention
+        if attention is not None and node is attention.node:
+            return [(attention.scores, self._scores_map(index))]
         if node in self.cluster.reduced:
             return [(node.inputs[0], self._reduced_map(node, index))]
         inputs = node.inputs
@@ -175,12 +179,17 @@ class KernelBuilder:
             return self._load(node, index)
         if node.op.name in VIEWS:
             return args[0]
+        if self.cluster.attention is not None and node is self.cluster.attention.node:
+            return self._attend(index, args[0])
         self._note(node)
         if node in self.cluster.reduced:
             return self._reduce(node, args[0])
         if node in self.cluster.scanned:
             return self._scan(node, args[0])
         return self._add(Apply(node.dtype, self._axes(args), node.op.name, args, node.attrs))
+
+    def _map_axes(self, index: Map) -> frozenset[int]:
+        return frozenset[int]().union(*(part.axes for part in index))
 
     def _axes(self, args: Sequence[int]) -> frozenset[int]:
         return frozenset[int]().union(*(self.exprs[a].axes for a in args))
@@ -223,7 +232,7 @@ class KernelBuilder:
         left, right = node.inputs
         batch = index[:-2]
         self._note(node)
-        axes = frozenset(range(len(self.extents))) - {product.depth}
+        axes = self._map_axes(index) | {product.rows, product.columns}
         a = self._stored_load(left, (*broadcast(batch, left.shape[:-2]), row, depth))
         below = (*broadcast(batch, right.shape[:-2]), depth, column)
         b, gather = self._gathered_load(right, below, product)
@@ -277,6 +286,25 @@ class KernelBuilder:
             node = node.inputs[0]
         return flat(index, place.strides), place
 
+    def _scores_map(self, index: Map) -> Map:
+        attention = cast(Attention, self.cluster.attention)
+        return (*index[:-2], axis_index(attention.rows), axis_index(attention.keys))
+
+    def _attend(self, index: Map, scores: int) -> int:
+        attention = cast(Attention, self.cluster.attention)
+        for node in (*attention.softmax, attention.node):
+            self._note(node)
+        values = attention.node.inputs[1]
+        where = axis_index(attention.keys), axis_index(attention.columns)
+        v = self._stored_load(values, (*broadcast(index[:-2], values.shape[:-2]), *where))
+        axes = self._map_axes(index) | {attention.rows, attention.columns}
+        return self._add(
+            Attend(
+                attention.node.dtype, axes, scores, v,
+                attention.rows, attention.columns, attention.keys,
+            )
+        )  # fmt: skip
+
     def _stored_load(self, node: Node, index: Map) -> int:
         """Load ``node``, which is a view of something stored."""
         offset, place = self._offset(node, index, self.extents)
@@ -322,6 +350,8 @@ class KernelBuilder:
 
 def build(cluster: Cluster, place: Callable[[Node], Place | None]) -> Kernel:
     """Return the kernel of ``cluster``, with its loops arranged."""
+    if cluster.attention is not None:
+        return arrange_attention(KernelBuilder(cluster, place).build())
     if cluster.product is not None:
         return arrange_product(KernelBuilder(cluster, place).build())
     # Each round gives some reductions axes of their own, so there is at most one a reduction.

@@ -28,6 +28,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
 from tracejit.schedule import native
+from tracejit.schedule.attention import Softmax, find_attention
 from tracejit.schedule.index import (
     VIEWS,
     ZERO,
@@ -91,6 +92,18 @@ class Product(NamedTuple):
     depth: int
 
 
+class Attention(NamedTuple):
+    """Attention in a cluster: ``node`` is softmax(``scores``) @ values, with the axes of its
+    rows, its columns and its keys; ``softmax`` are the nodes in between."""
+
+    node: Node
+    scores: Node
+    softmax: tuple[Node, ...]
+    rows: int
+    columns: int
+    keys: int
+
+
 @dataclass(eq=False, slots=True)
 class Cluster:
     """Nodes computed by one kernel. ``members`` holds the index maps each is computed at."""
@@ -103,6 +116,7 @@ class Cluster:
     reduced: dict[Node, tuple[int, ...]] = field(default_factory=dict[Node, tuple[int, ...]])
     scanned: dict[Node, int | None] = field(default_factory=dict[Node, "int | None"])
     product: Product | None = None
+    attention: Attention | None = None
     values: int = 0
     recompute: int = 0
 
@@ -160,6 +174,8 @@ class Fuser:
         self.lowers = lowers
         self.statistics = _statistics(graph)
         self.siblings = Siblings(graph)
+        self.attentions = find_attention(graph, lowers)
+        self.absorbed = {n for a in self.attentions.values() for n in a.softmax}
         self.demands: dict[Node, Demand] = {}
         self.units: list[Cluster | Unit] = []
         self.stored: dict[Node, Node] = {}
@@ -205,6 +221,8 @@ class Fuser:
 
     def _place(self, node: Node, demand: Demand) -> None:
         name = node.op.name
+        if node in self.absorbed:
+            return
         if name in ("input", "data") or (name == "constant" and demand.stored):
             self.stored[node] = node
         elif name == "constant":
@@ -345,7 +363,7 @@ class Fuser:
         stored = demand.stored or len(demand.readers) > 1
         if last.number < demand.before or len(maps) != 1 or last.values > MAX_VALUES:
             return None
-        if last.product is not None:
+        if last.product is not None or last.attention is not None:
             return None
         if len(last.reduced) >= MAX_REDUCTIONS:
             return None
@@ -396,6 +414,10 @@ class Fuser:
         else:
             index = demand.readers[cluster][0]
         rows, columns = (_only_axis(cluster, part) for part in index[-2:])
+        found = self.attentions.get(node)
+        if found is not None and cluster.attention is None:
+            self._place_attention(node, found, cluster, index, rows, columns)
+            return
         depth = _fresh_axis(cluster, node.inputs[0].shape[-1])
         cluster.members[node] = [index]
         cluster.product = Product(node, rows, columns, depth)
@@ -404,6 +426,19 @@ class Fuser:
         # Strictly before: this cluster may read an operand elsewhere, but not compute it.
         self._want_strided(left, cluster.number + 1)
         self._want_strided(right, cluster.number + 1, packs=True)
+
+    def _place_attention(
+        self, node: Node, found: Softmax, cluster: Cluster, index: Map, rows: int, columns: int
+    ) -> None:
+        keys = _fresh_axis(cluster, found.scores.shape[-1])
+        cluster.attention = Attention(node, found.scores, found.softmax, rows, columns, keys)
+        cluster.values += 8
+        cluster.members[node] = [index]
+        scores = (*index[:-2], axis_index(rows), axis_index(keys))
+        for member in found.softmax:
+            cluster.members[member] = [scores]
+        self._demand(found.scores).read(cluster, scores)
+        self._want_strided(node.inputs[1], cluster.number + 1)
 
     def _product_home(self, node: Node, demand: Demand) -> Cluster | None:
         """Return the cluster that becomes the epilogue of the product ``node``, if one may.
@@ -416,6 +451,10 @@ class Fuser:
         maps = demand.readers[last]
         if last.number < demand.before or last.product or last.reduced or last.scanned:
             return None
+        if last.attention is not None:
+            alone = len(demand.readers) == 1 and not demand.stored
+            scores = alone and node not in self.attentions and len(maps) == 1
+            return last if scores and last.attention.keys in maps[0][-1].axes else None
         if not _covers(node, maps, last) or _axes(maps[0]) != frozenset(range(len(last.extents))):
             return None
         if demand.stored or len(demand.readers) > 1:
@@ -436,7 +475,9 @@ class Fuser:
         """Store ``node`` in a kernel that reads what it reads, if one runs before its readers."""
         after = max([demand.before, *(c.number for c in demand.readers)])
         cluster = self.siblings.find(node, after)
-        if cluster is None or cluster.product or cluster.values + 1 > MAX_VALUES:
+        if cluster is None or cluster.product or cluster.attention:
+            return None
+        if cluster.values + 1 > MAX_VALUES:
             return None
         index = cluster.roots[0].index
         if cluster.scanned or not _axes(index) <= cluster.parallel:
@@ -622,6 +663,8 @@ def _repeats(index: Map, cluster: Cluster) -> int:
     axes = _axes(index)
     order = sorted(range(len(cluster.extents)), key=lambda a: (a not in cluster.parallel, a))
     domain = axes.union(*(_axes(r.index) for r in cluster.roots))
+    if cluster.attention is not None and cluster.attention.keys in axes:
+        domain -= {cluster.attention.columns}  # the scores are computed once for all of them
     repeats, pending = 1, 1
     for axis in order:
         if axis in axes:

@@ -5,6 +5,7 @@ Grammar (``docs/ir.md`` has it in full)::
     kernel  ::= axis* access* expr* store*
     expr    ::= Load access | Const value | Index coefficients
               | Apply op expr* | Reduce op expr axes | Scan op expr axis | Contract expr expr axes
+              | Attend expr expr axes
     store   ::= access ← expr
 
 Expressions are a flat list in dependency order, and refer to each other by position. ``axes`` of
@@ -135,6 +136,17 @@ class Contract(Expr):
     gather: tuple[tuple[Walk, ...], tuple[Walk, ...]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Attend(Expr):
+    """softmax(``scores``) over axis ``over``, times ``values``: a load along it and ``columns``."""
+
+    scores: int
+    values: int
+    rows: int
+    columns: int
+    over: int
+
+
 def operands(expr: Expr) -> tuple[int, ...]:
     """Return the positions of the expressions that ``expr`` reads."""
     match expr:
@@ -144,6 +156,8 @@ def operands(expr: Expr) -> tuple[int, ...]:
             return (arg,)
         case Contract(left=left, right=right):
             return (left, right)
+        case Attend(scores=scores, values=values):
+            return (scores, values)
         case _:
             return ()
 
@@ -240,6 +254,9 @@ class Kernel:
                 case Contract():
                     axes = (e.rows, e.columns, e.over)
                     parts.append(f"contract {e.dtype.str} {e.left} {e.right} {axes} {e.partial}")
+                case Attend():
+                    axes = (e.rows, e.columns, e.over)
+                    parts.append(f"attend {e.dtype.str} {e.scores} {e.values} {axes}")
                 case _:
                     parts.append(repr(e))
         parts += [f"store {s.access} {s.value}" for s in self.stores]
@@ -273,6 +290,11 @@ class Kernel:
     def contract(self) -> Contract | None:
         """The matrix product that the kernel computes, if it is one."""
         return next((e for e in self.exprs if isinstance(e, Contract)), None)
+
+    @cached_property
+    def attend(self) -> Attend | None:
+        """The attention that the kernel computes, if it does."""
+        return next((e for e in self.exprs if isinstance(e, Attend)), None)
 
     @property
     def loaded(self) -> list[Access]:

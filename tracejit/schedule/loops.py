@@ -14,6 +14,7 @@ from math import prod
 
 from tracejit.schedule.kernel import (
     Access,
+    Attend,
     Block,
     Contract,
     Expr,
@@ -177,7 +178,7 @@ def drop_axis(kernel: Kernel, gone: int) -> Kernel:
             return replace(expr, axes=axes, over=over)
         if isinstance(expr, Scan):
             return replace(expr, axes=axes, axis=number(expr.axis))
-        if isinstance(expr, Contract):
+        if isinstance(expr, Contract | Attend):
             rows, columns, over = (number(a) for a in (expr.rows, expr.columns, expr.over))
             return replace(expr, axes=axes, rows=rows, columns=columns, over=over)
         if isinstance(expr, Index):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from tracejit.schedule.kernel import Access, Block, Contract, Kernel, Load
+from tracejit.schedule.kernel import Access, Attend, Block, Contract, Kernel, Load
 from tracejit.schedule.loops import check_merge, drop_axis, merged
 
 
@@ -22,8 +22,9 @@ def arrange_product(kernel: Kernel) -> Kernel:
     ``with_partial`` must name a buffer for them.
     """
     inside = tuple(a for a in range(len(kernel.extents)) if a != _contract(kernel).over)
-    kernel = _spread(_fold(replace(kernel, parallel=inside)))
+    kernel = _fold(replace(kernel, parallel=inside))
     contract = _contract(kernel)
+    kernel = _spread(kernel, contract.rows, contract.columns)
     held = [s.access for s in kernel.stores if kernel.accesses[s.access].dtype == contract.dtype]
     kernel = replace(kernel, block=Block(stores=tuple(range(len(kernel.stores)))))
     return _with(kernel, replace(contract, partial=held[0])) if held else kernel
@@ -70,6 +71,43 @@ def _operand(kernel: Kernel, position: int) -> Access:
     return kernel.accesses[cast(Load, kernel.exprs[position]).access]
 
 
+def arrange_attention(kernel: Kernel) -> Kernel:
+    """Return the canonical form of a kernel with attention: batch axes folded into each other."""
+    over = {cast(Attend, kernel.attend).over}
+    if kernel.contract is not None:
+        over.add(kernel.contract.over)
+    parallel = tuple(a for a in range(len(kernel.extents)) if a not in over)
+    block = Block(stores=tuple(range(len(kernel.stores))))
+    kernel = replace(kernel, parallel=parallel, block=block)
+    while (found := _foldable_head(kernel)) is not None:
+        kernel = found
+    attend = cast(Attend, kernel.attend)
+    return _spread(kernel, attend.rows, attend.columns)
+
+
+def head_axes(kernel: Kernel) -> list[int]:
+    """Return the axes of an attention kernel beside those of one head, outermost first."""
+    attend = cast(Attend, kernel.attend)
+    own = {attend.rows, attend.columns, attend.over}
+    if kernel.contract is not None:
+        own.add(kernel.contract.over)
+    return [a for a in range(len(kernel.extents)) if a not in own]
+
+
+def values_access(kernel: Kernel) -> Access:
+    return _operand(kernel, cast(Attend, kernel.attend).values)
+
+
+def _foldable_head(kernel: Kernel) -> Kernel | None:
+    for axis in head_axes(kernel):
+        if kernel.extents[axis] == 1:
+            return drop_axis(kernel, axis)
+        for inner in head_axes(kernel):
+            if inner != axis and check_merge(kernel, axis, inner):
+                return merged(kernel, axis, inner)
+    return None
+
+
 def _contract(kernel: Kernel) -> Contract:
     return cast(Contract, kernel.contract)
 
@@ -79,14 +117,13 @@ def _with(kernel: Kernel, contract: Contract) -> Kernel:
     return replace(kernel, exprs=tuple(contract if e is old else e for e in kernel.exprs))
 
 
-def _spread(kernel: Kernel) -> Kernel:
+def _spread(kernel: Kernel, rows: int, columns: int) -> Kernel:
     """Let stores step along rows and columns that are single: either may run in vector lanes."""
-    contract = _contract(kernel)
     accesses = list(kernel.accesses)
     for store in kernel.stores:
         old = accesses[store.access]
         strides = list(old.strides)
-        for axis in (contract.rows, contract.columns):
+        for axis in (rows, columns):
             strides[axis] = strides[axis] or 1
         accesses[store.access] = replace(old, strides=tuple(strides))
     return replace(kernel, accesses=tuple(accesses))

@@ -74,7 +74,7 @@ class KernelStep(NamedTuple):
 
 
 class ContractionStep(NamedTuple):
-    """Run a matrix product and its epilogue, which compute ``nodes`` and store ``copied``."""
+    """Run a matrix product or attention, and its epilogue: like ``KernelStep`` otherwise."""
 
     kernel: Kernel
     nodes: tuple[Node, ...] = ()
@@ -215,7 +215,8 @@ class _Scheduler:
     def _step(self, unit: Cluster | Unit) -> Step:
         if isinstance(unit, Cluster):
             copied = dict.fromkeys(r.node for r in unit.roots if r.node not in unit.members)
-            kind = KernelStep if unit.product is None else ContractionStep
+            contracts = unit.product is not None or unit.attention is not None
+            kind = ContractionStep if contracts else KernelStep
             return kind(self._kernel(unit), tuple(unit.members), tuple(copied))
         node = unit.node
         return OpaqueStep(node, tuple(self._view(i) for i in node.inputs), self.number[node])
@@ -223,6 +224,8 @@ class _Scheduler:
     def _kernel(self, cluster: Cluster) -> Kernel:
         kernel = build(cluster, self.place)
         extra = len(self.buffers)
+        if kernel.attend is not None:
+            return kernel
         if kernel.contract is not None and kernel.contract.partial < 0:
             node = cast(Product, cluster.product).node
             self.buffers.append(Buffer("temp", node.dtype, (node.size,), node))

@@ -17,6 +17,7 @@ from itertools import count
 from tracejit.schedule.kernel import (
     SCRATCH,
     Apply,
+    Attend,
     Block,
     Const,
     Contract,
@@ -171,6 +172,10 @@ class _Printer:
                 left, right = self.known[expr.left], self.known[expr.right]
                 over = f"{_AXES[expr.over]} < {self.kernel.extents[expr.over]}"
                 return f"sum({left} * {right} for {over})"
+            case Attend():
+                over = f"{_AXES[expr.over]} < {self.kernel.extents[expr.over]}"
+                scores, values = self.known[expr.scores], self.known[expr.values]
+                return f"attend({scores}, {values} for {over})"
             case Scan():
                 return f"{expr.op}({self.known[expr.arg]}, {_AXES[expr.axis]})"
             case _:

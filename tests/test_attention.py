@@ -1,0 +1,198 @@
+"""Attention: one kernel without a matrix of scores, from the call and from its plain spelling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracejit as tj
+from tracejit.errors import ShapeError
+from tracejit.ops.table import Array
+from tracejit.runtime import service
+from tracejit.schedule.schedule import ContractionStep
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+attention = tj.nn.scaled_dot_product_attention
+
+
+def heads(rng: np.random.Generator, *shape: int, dtype: np.dtype[Any] = F32) -> Array:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def reference(
+    q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False,
+    scale: float | None = None,
+) -> Array:  # fmt: skip
+    """Attention in float64, where it is computed exactly enough."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    scores = q @ np.swapaxes(k, -1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if causal:
+        scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True) @ v
+
+
+def check(function: Callable[..., Any], wanted: Array, *values: Array) -> None:
+    """The function is one kernel of attention, with the wanted values."""
+    traced = tj.trace(function, *values)
+    (step,) = traced.schedule.steps
+    assert isinstance(step, ContractionStep)
+    assert step.kernel.attend is not None
+    assert step.kernel.contract is not None
+    assert traced.schedule.arena.nbytes == 0
+    got = tj.jit(function)(*values)
+    assert got.dtype == values[0].dtype
+    tight = got.dtype == F64
+    np.testing.assert_allclose(
+        got, wanted, rtol=1e-12 if tight else 2e-5, atol=1e-13 if tight else 3e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+def test_sizes_around_the_blocks(any_level: str, dtype: np.dtype[Any]) -> None:
+    rng = np.random.default_rng(1)
+    sizes = [1, 2, 7, 16, 17, 33, 65, 257, 300]
+    for number, queries in enumerate(sizes):
+        keys = sizes[(3 * number + 1) % len(sizes)]
+        depth, columns = sizes[(number + 2) % 7], sizes[(2 * number + 1) % 7]
+        q = heads(rng, 2, queries, depth, dtype=dtype)
+        k = heads(rng, 2, keys, depth, dtype=dtype)
+        v = heads(rng, 2, keys, columns, dtype=dtype)
+        check(lambda q, k, v: attention(q, k, v), reference(q, k, v), q, k, v)
+        wanted = reference(q, k, v, causal=True)
+        check(lambda q, k, v: attention(q, k, v, is_causal=True), wanted, q, k, v)
+
+
+def test_masks(any_level: str) -> None:
+    rng = np.random.default_rng(2)
+    q, k, v = heads(rng, 2, 3, 35, 16), heads(rng, 2, 3, 40, 16), heads(rng, 2, 3, 40, 16)
+    for shape in [(35, 40), (2, 1, 35, 40), (2, 1, 1, 40), (35, 1), (40,)]:
+        added = heads(rng, *shape)
+        wanted = reference(q, k, v, added)
+        check(lambda q, k, v, m: attention(q, k, v, m), wanted, q, k, v, added)
+        kept = rng.random(shape) < 0.7
+        wanted = reference(q, k, v, kept)
+        check(lambda q, k, v, m: attention(q, k, v, m), wanted, q, k, v, kept)
+    wanted = reference(q, k, v, added, causal=True, scale=0.3)
+    check(
+        lambda q, k, v, m: attention(q, k, v, m, is_causal=True, scale=0.3),
+        wanted, q, k, v, added,
+    )  # fmt: skip
+
+
+def test_rows_without_keys_and_special_values(any_level: str) -> None:
+    rng = np.random.default_rng(3)
+    q, k, v = heads(rng, 20, 8), heads(rng, 600, 8), heads(rng, 600, 8)
+    mask = np.ones((20, 600), bool)
+    mask[3] = False  # no key at all: NaN, as everywhere a softmax has nothing to sum
+    mask[5, :300] = False  # none in the first blocks
+    mask[6, 10:] = False  # none in the last
+    wanted = reference(q, k, v, mask)
+    assert np.isnan(wanted[3]).all()
+    check(lambda q, k, v, m: attention(q, k, v, m), wanted, q, k, v, mask)
+    q[7, 2], k[450, 3] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        wanted = reference(q, k, v)
+    check(lambda q, k, v: attention(q, k, v), wanted, q, k, v)
+    v[5, 1] = np.inf
+    q[7, 2], k[450, 3] = 1, 1
+    check(lambda q, k, v: attention(q, k, v), reference(q, k, v), q, k, v)
+
+
+def test_large_scores_do_not_overflow(any_level: str) -> None:
+    rng = np.random.default_rng(4)
+    q, k, v = 40 * heads(rng, 30, 16), 40 * heads(rng, 700, 16), heads(rng, 700, 16)
+    wanted = reference(q, k, v)
+    got = tj.jit(lambda q, k, v: attention(q, k, v))(q, k, v)
+    np.testing.assert_allclose(got, wanted, rtol=2e-2, atol=2e-3)  # scores of thousands in f32
+
+
+def test_strided_heads_are_read_in_place(any_level: str) -> None:
+    rng = np.random.default_rng(5)
+    x = heads(rng, 2, 50, 3, 4, 16)  # [batch, position, q k v, head, depth]
+    q, k, v = (np.swapaxes(x[:, :, i], 1, 2) for i in range(3))
+    check(lambda q, k, v: attention(q, k, v), reference(q, k, v), q, k, v)
+    q, k, v = heads(rng, 16, 40).T, heads(rng, 32, 60)[:, ::2].T[::-1], heads(rng, 30, 14)[:, ::2]
+    k = k[:, ::2]
+    check(lambda q, k, v: attention(q, k, v), reference(q, k, v), q, k, v)
+
+
+def test_grouped_heads(any_level: str) -> None:
+    rng = np.random.default_rng(6)
+    q, k, v = heads(rng, 2, 6, 33, 16), heads(rng, 2, 2, 40, 16), heads(rng, 2, 2, 40, 8)
+    wanted = reference(q, np.repeat(k, 3, axis=1), np.repeat(v, 3, axis=1))
+    check(lambda q, k, v: attention(q, k, v, enable_gqa=True), wanted, q, k, v)
+    with pytest.raises(ShapeError, match=r"\(2, 6, 33, 16\).*\(2, 4, 40, 16\)"):
+        attention(q, heads(rng, 2, 4, 40, 16), heads(rng, 2, 4, 40, 16), enable_gqa=True)
+
+
+def test_plain_spellings(level: str) -> None:
+    rng = np.random.default_rng(7)
+    q, k, v = heads(rng, 2, 3, 35, 16), heads(rng, 2, 3, 40, 16), heads(rng, 2, 3, 40, 16)
+    mask = heads(rng, 35, 40)
+
+    def numpy(q: Any, k: Any, v: Any, mask: Any) -> Any:
+        scores = q @ np.swapaxes(k, -1, -2) * 0.25 + mask
+        e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True) @ v
+
+    def without_keepdims(q: Any, k: Any, v: Any, mask: Any) -> Any:
+        scores = np.einsum("bhid,bhjd->bhij", q, k) / 4 + mask
+        e = np.exp(scores - scores.max(axis=-1)[..., None])
+        return e / e.sum(axis=-1)[..., None] @ v
+
+    def library(q: Any, k: Any, v: Any, mask: Any) -> Any:
+        return tj.nn.softmax((q @ k.swapaxes(-1, -2)) * 0.25 + mask, axis=-1) @ v
+
+    for function in (numpy, library, without_keepdims):
+        check(function, reference(q, k, v, mask), q, k, v, mask)
+
+
+def test_epilogue_of_attention(level: str) -> None:
+    rng = np.random.default_rng(8)
+    q, k, v, rest = (heads(rng, 3, 40, 16) for _ in range(4))
+    wanted = np.tanh(reference(q, k, v) + rest)
+    check(lambda q, k, v, r: np.tanh(attention(q, k, v) + r), wanted, q, k, v, rest)
+
+
+def test_weights_that_are_read_elsewhere_are_stored(level: str) -> None:
+    rng = np.random.default_rng(9)
+    q, k, v = (heads(rng, 20, 16) for _ in range(3))
+
+    def both(q: Any, k: Any, v: Any) -> Any:
+        weights = tj.nn.softmax(q @ k.T, axis=-1)
+        return weights, weights @ v
+
+    weights, result = tj.jit(both)(q, k, v)
+    np.testing.assert_allclose(result, reference(q, k, v, scale=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights.sum(axis=1), np.ones(20), rtol=1e-5)
+
+
+def test_memory_is_linear_and_code_is_shared() -> None:
+    rng = np.random.default_rng(10)
+    used: list[int] = []
+    for size in (100, 3000):
+        q, k, v = (heads(rng, size, 8) for _ in range(3))
+        before = service.compiles()
+        traced = tj.trace(lambda q, k, v: attention(q, k, v), q, k, v)
+        used.append(service.compiles() - before)
+        assert sum(b.nbytes for b in traced.schedule.buffers) == 4 * q.nbytes
+    assert used[1] == 0
+
+
+def test_same_bits_for_any_thread_count() -> None:
+    rng = np.random.default_rng(11)
+    q, k, v = (heads(rng, 2, 4, 500, 32) for _ in range(3))
+    results: list[bytes] = []
+    for threads in (1, 2):
+        with tj.num_threads(threads):
+            run = tj.jit(lambda q, k, v: attention(q, k, v, is_causal=True))
+            results.append(run(q, k, v).tobytes())
+    assert results[0] == results[1]

@@ -1,0 +1,533 @@
+"""Attention: softmax(scores) @ values in one pass over the keys, a block of queries at a time.
+
+    for (batch, query block):                      a tile
+      pack the queries
+      for key block:
+        pack its keys and values
+        for panel of queries:
+          scores = queries @ keysᵀ                 a microkernel
+          for row of the panel:                    maximum, exp and sum in the first cache
+          result += scores @ values                a microkernel
+      result / sums → epilogue
+
+The online softmax (M. Milakov and N. Gimelshein, arXiv:1805.02867; T. Dao et al.,
+arXiv:2205.14135): a row keeps its maximum so far, and where a block raises it, what the row has
+summed is scaled down. Memory is linear in the sequence: a panel of scores is the largest piece
+of them that ever exists. What stands between the product and the softmax (scale, masks, biases)
+is any elementwise expression; blocks of keys that a causal mask hides from all of a panel's
+queries are left out. The order of all sums depends on the sizes alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from math import prod
+from typing import NamedTuple, cast
+
+from tracejit.codegen import math as vector_math
+from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.contraction.blocking import balanced, register_block, round_up
+from tracejit.codegen.contraction.epilogue import KernelTile
+from tracejit.codegen.contraction.microkernel import MicroCall, MicroShape, emit_microkernel
+from tracejit.codegen.contraction.pack import Layout, emit_pack
+from tracejit.codegen.contraction.spec import Place, element_kind
+from tracejit.codegen.elementwise import splat_to
+from tracejit.codegen.target import Target
+from tracejit.schedule.kernel import Access, Attend, Contract, Kernel
+from tracejit.schedule.product import head_axes, left_access, right_access, values_access
+
+# Keys in a block: a panel of their scores fills about a quarter of the first-level cache.
+KEYS = 256
+# Panels of queries in a tile at most: the packing of keys and values is shared by them.
+PANELS = 16
+# Vectors of a row that are worked on side by side.
+STRIPS = 4
+
+
+class Slot(IntEnum):
+    """Index in ``sizes``; strides and places in the workspace are in elements. From ``BATCH`` on
+    stand, for each batch axis, its extent and the strides of queries, keys and values."""
+
+    QUERIES = 0
+    KEYS = 1
+    DEPTH = 2
+    COLUMNS = 3
+    Q_ROW = 4
+    Q_DEPTH = 5
+    K_ROW = 6
+    K_DEPTH = 7
+    V_ROW = 8
+    V_COLUMN = 9
+    TILE = 10
+    TILES = 11
+    WIDTH = 12  # columns, rounded up to whole panels
+    WORK_Q = 13
+    WORK_K = 14
+    WORK_V = 15
+    WORK_RESULT = 16
+    WORK_MAX = 17
+    WORK_SUM = 18
+    BATCH = 19
+
+
+Q_POINTER, K_POINTER, V_POINTER, WORK_POINTER, POINTERS = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """All that changes the code: the kernel's expressions, and which strides are 1.
+
+    ``visible`` are the scores (a position) where a causal mask hides nothing, None without one.
+    """
+
+    dtype: str
+    kernel: Kernel
+    batch: tuple[int, ...]
+    q: Layout
+    k: Layout
+    v: Layout
+    visible: int | None
+
+    @property
+    def attend(self) -> Attend:
+        assert self.kernel.attend is not None
+        return self.kernel.attend
+
+    @property
+    def contract(self) -> Contract | None:
+        return self.kernel.contract
+
+    @property
+    def key(self) -> str:
+        return f"{self.dtype} {self.q} {self.k} {self.v} {self.visible}\n{self.kernel.key}"
+
+
+class AttentionCall(NamedTuple):
+    """How to call the kernel of ``spec``: queries, keys and values, ``sizes``, how many tiles,
+    bytes of workspace for each worker, and the flops of all."""
+
+    spec: AttentionSpec
+    operands: tuple[Access, Access, Access]
+    sizes: tuple[int, ...]
+    tiles: int
+    nbytes: int
+    flops: float
+
+
+def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCall:
+    """Return the call of an attention kernel; with ``visible`` scores it leaves hidden keys out."""
+    attend, contract = cast(Attend, kernel.attend), kernel.contract
+    values = values_access(kernel)
+    batch = head_axes(kernel)
+    if contract is None:  # the scores are in memory
+        q = k = values
+        depth, q_strides, k_strides = 0, (0, 0), (0, 0)
+    else:
+        q, k, over = left_access(kernel), right_access(kernel), contract.over
+        depth = kernel.extents[over]
+        q_strides = q.strides[attend.rows], q.strides[over]
+        k_strides = k.strides[attend.over], k.strides[over]
+    v_strides = values.strides[attend.over], values.strides[attend.columns]
+    rows, columns, keys = (kernel.extents[a] for a in (attend.rows, attend.columns, attend.over))
+    dtype = element_kind(attend.dtype)
+    spec = AttentionSpec(
+        dtype, kernel, tuple(batch), _layout(*q_strides), _layout(*k_strides),
+        _layout(*reversed(v_strides)), visible,
+    )  # fmt: skip
+    blocks = _blocking(target, dtype, rows, depth, columns)
+    sizes = [rows, keys, depth, columns, *q_strides, *k_strides, *v_strides, *blocks.slots]
+    for axis in batch:
+        sizes += (kernel.extents[axis], *(x.strides[axis] for x in (q, k, values)))
+    heads = prod(kernel.extents[a] for a in batch)
+    return AttentionCall(
+        spec,
+        (q, k, values),
+        (*sizes, *kernel.sizes()),
+        heads * blocks.tiles,
+        blocks.nbytes,
+        2.0 * heads * rows * keys * (depth + columns),
+    )
+
+
+class _Blocking(NamedTuple):
+    """The run-time numbers from ``TILE`` to ``WORK_SUM``, tiles in a head, bytes of workspace."""
+
+    slots: tuple[int, ...]
+    tiles: int
+    nbytes: int
+
+
+def _blocking(target: Target, dtype: str, queries: int, depth: int, columns: int) -> _Blocking:
+    """Return how a head of ``queries`` × ``depth`` with ``columns`` of values is cut."""
+    unit = register_block(target, dtype)
+    size = Type(dtype).bits // 8
+    slack = 64 // size
+    tile = round_up(balanced(queries, PANELS * unit.rows, unit.rows), unit.rows)
+    width = round_up(columns, unit.columns)
+    pieces = [
+        unit.rows * KEYS, tile * depth, KEYS * depth, KEYS * width, tile * width, tile, tile,
+    ]  # fmt: skip
+    places = [0]
+    for piece in pieces:
+        places.append(places[-1] + round_up(piece, slack) + slack)
+    tiles = max(1, -(-queries // tile))
+    return _Blocking((tile, tiles, width, *places[1:7]), tiles, places[7] * size)
+
+
+def emit_attention(module: Module, name: str, spec: AttentionSpec) -> None:
+    """Define kernel ``void name(ptr ptrs, ptr sizes, i64 begin, i64 end)`` over tiles."""
+    unit = register_block(module.target, spec.dtype)
+    type = Type(spec.dtype)
+    scores = MicroShape(type, unit.rows, unit.vectors, unit.lanes, 1, unit.rows)
+    result = MicroShape(type, unit.rows, unit.vectors, unit.lanes, KEYS, 1)
+    if spec.contract is not None:
+        emit_microkernel(module, f"{name}.scores", scores)
+        emit_pack(module, f"{name}.pack_q", type, unit.rows, spec.q)
+        emit_pack(module, f"{name}.pack_k", type, unit.columns, spec.k)
+    emit_microkernel(module, f"{name}.result", result)
+    emit_pack(module, f"{name}.pack_v", type, unit.columns, spec.v)
+    b = module.define(
+        name,
+        VOID,
+        [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)],
+        parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
+    )
+    _Attention(b, name, spec).emit()
+    b.ret()
+
+
+class _Keys(NamedTuple):
+    """A block of keys: its first, how many count, and how many are packed."""
+
+    first: Value
+    count: Value
+    packed: Value
+
+
+class _Attention:
+    """Writes the body of the kernel; every method writes one level of the loop nest."""
+
+    def __init__(self, b: Builder, name: str, spec: AttentionSpec):
+        self.b, self.name, self.spec = b, name, spec
+        self.unit = register_block(b.target, spec.dtype)
+        self.type = Type(spec.dtype)
+        self.vector = self.type.vector(self.unit.lanes)
+        self.ptrs, self.sizes, self.begin, self.end = b.parameters
+        self.get = {slot: self._size(slot) for slot in Slot if slot is not Slot.BATCH}
+        self.work = self._pointer(WORK_POINTER)
+        self.lowest = const(-math.inf, self.vector)
+
+    def _size(self, slot: int) -> Value:
+        return self.b.load(self.b.element(self.sizes, const(slot, I64), I64), I64)
+
+    def _pointer(self, index: int) -> Value:
+        return self.b.load(self.b.element(self.ptrs, const(index, I64), PTR), PTR)
+
+    def _work(self, slot: Slot, *offsets: Value) -> Value:
+        place = self.get[slot]
+        for offset in offsets:
+            place = self.b.add(place, offset)
+        return self.b.element(self.work, place, self.type)
+
+    def _call(self, function: str, *arguments: Value) -> None:
+        spelled = ", ".join(f"{a.type} {a.text}" for a in arguments)
+        self.b.effect(f"call void @{self.name}.{function}({spelled})")
+
+    def _least(self, x: Value, y: Value) -> Value:
+        return self.b.intrinsic("smin", I64, x, y)
+
+    def emit(self) -> None:
+        self.b.loop(self.begin, self.end, 1, [], self._tile)
+
+    def _tile(self, index: Value, _: list[Value]) -> list[Value]:
+        b, get, unit = self.b, self.get, self.unit
+        batch = b.div(index, get[Slot.TILES], signed=False)
+        first = b.mul(b.sub(index, b.mul(batch, get[Slot.TILES])), get[Slot.TILE])
+        rows = self._least(b.sub(get[Slot.QUERIES], first), get[Slot.TILE])
+        q, k, v = self._heads(batch)
+        if self.spec.contract is not None:
+            source = b.element(q, b.mul(first, get[Slot.Q_ROW]), self.type)
+            self._call(
+                "pack_q", self._work(Slot.WORK_Q), source, get[Slot.Q_ROW], get[Slot.Q_DEPTH],
+                rows, get[Slot.DEPTH],
+            )  # fmt: skip
+        self._clear(rows)
+        ptrs = b.element(self.ptrs, const(POINTERS, I64), PTR)
+        own = b.element(self.sizes, const(Slot.BATCH + 4 * len(self.spec.batch), I64), I64)
+        place = Place(first, const(0, I64), batch, ptrs, own)
+        scores = KernelTile(
+            b, self.spec.kernel, self.spec.batch, place, unit.lanes, [self.spec.attend.scores]
+        )
+        last = get[Slot.KEYS]
+        if self.spec.visible is not None:
+            last = self._least(last, b.add(first, rows))
+
+        def block(key: Value, _: list[Value]) -> list[Value]:
+            keys = self._least(b.sub(get[Slot.KEYS], key), const(KEYS, I64))
+            self._pack_block(k, v, key, keys)
+
+            def panel(i: Value, _: list[Value]) -> list[Value]:
+                block = _Keys(key, keys, keys)
+                if self.spec.visible is None:
+                    self._panel(scores, block, i, rows)
+                    return []
+                # The keys after the last row of the panel are left out.
+                after = b.add(first, b.add(i, const(unit.rows, I64)))
+                block = block._replace(count=self._least(keys, b.sub(after, key)))
+
+                def some() -> list[Value]:
+                    self._panel(scores, block, i, rows)
+                    return []
+
+                b.if_(b.compare("gt", block.count, const(0, I64)), some)
+                return []
+
+            b.loop(const(0, I64), rows, unit.rows, [], panel)
+            return []
+
+        b.loop(const(0, I64), last, KEYS, [], block)
+        self._finish(place, rows)
+        return []
+
+    def _heads(self, batch: Value) -> list[Value]:
+        """Return the addresses of queries, keys and values of one batch element."""
+        b = self.b
+        bases = [self._pointer(i) for i in (Q_POINTER, K_POINTER, V_POINTER)]
+        rest = batch
+        for axis in reversed(range(len(self.spec.batch))):
+            slot = Slot.BATCH + 4 * axis
+            index = rest
+            if axis:
+                extent = self._size(slot)
+                rest = b.div(rest, extent, signed=False)
+                index = b.sub(index, b.mul(rest, extent))
+            for i in range(3):
+                step = b.mul(index, self._size(slot + 1 + i))
+                bases[i] = b.element(bases[i], step, self.type)
+        return bases
+
+    def _clear(self, rows: Value) -> None:
+        """Start the maxima at -inf, the sums and the result at 0."""
+        b, unit = self.b, self.unit
+        height = const(unit.rows, I64)
+        whole = b.mul(b.div(b.add(rows, const(unit.rows - 1, I64)), height), height)
+        lanes = unit.lanes
+
+        def statistic(i: Value, _: list[Value]) -> list[Value]:
+            b.store(const(-math.inf, self.type), self._work(Slot.WORK_MAX, i))
+            b.store(const(0, self.type), self._work(Slot.WORK_SUM, i))
+            return []
+
+        def element(i: Value, _: list[Value]) -> list[Value]:
+            b.store(const(0, self.vector), self._work(Slot.WORK_RESULT, i))
+            return []
+
+        b.loop(const(0, I64), whole, 1, [], statistic)
+        b.loop(const(0, I64), b.mul(whole, self.get[Slot.WIDTH]), lanes, [], element)
+
+    def _pack_block(self, k: Value, v: Value, key: Value, keys: Value) -> None:
+        b, get = self.b, self.get
+        if self.spec.contract is not None:
+            source = b.element(k, b.mul(key, get[Slot.K_ROW]), self.type)
+            self._call(
+                "pack_k", self._work(Slot.WORK_K), source, get[Slot.K_ROW], get[Slot.K_DEPTH],
+                keys, get[Slot.DEPTH],
+            )  # fmt: skip
+        source = b.element(v, b.mul(key, get[Slot.V_ROW]), self.type)
+        self._call(
+            "pack_v", self._work(Slot.WORK_V), source, get[Slot.V_COLUMN], get[Slot.V_ROW],
+            get[Slot.COLUMNS], keys,
+        )  # fmt: skip
+
+    def _panel(self, scores: KernelTile, keys: _Keys, i: Value, rows: Value) -> None:
+        """Add a block of keys to the rows of a panel that starts at row ``i`` of the tile."""
+        b, get, unit = self.b, self.get, self.unit
+        columns, one = const(unit.columns, I64), const(1, I64)
+
+        def product(j: Value, _: list[Value]) -> list[Value]:
+            self._micro(
+                "scores",
+                MicroCall(
+                    self._work(Slot.WORK_Q, b.mul(i, get[Slot.DEPTH])), one,
+                    const(unit.rows, I64), self._work(Slot.WORK_K, b.mul(j, get[Slot.DEPTH])),
+                    columns, b.element(self.work, j, self.type), const(KEYS, I64),
+                    get[Slot.DEPTH], const(False, I1),
+                ),
+            )  # fmt: skip
+            return []
+
+        if self.spec.contract is not None:
+            b.loop(const(0, I64), keys.count, unit.columns, [], product)
+
+        def row(r: Value, _: list[Value]) -> list[Value]:
+            self._softmax(scores, keys, b.add(i, r), r)
+            return []
+
+        b.loop(const(0, I64), self._least(b.sub(rows, i), const(unit.rows, I64)), 1, [], row)
+
+        def weighted(j: Value, _: list[Value]) -> list[Value]:
+            self._micro(
+                "result",
+                MicroCall(
+                    self.work, const(KEYS, I64), one,
+                    self._work(Slot.WORK_V, b.mul(j, keys.packed)), columns,
+                    self._work(Slot.WORK_RESULT, b.mul(i, get[Slot.WIDTH]), j),
+                    get[Slot.WIDTH], keys.count, const(True, I1),
+                ),
+            )  # fmt: skip
+            return []
+
+        b.loop(const(0, I64), get[Slot.WIDTH], unit.columns, [], weighted)
+
+    def _micro(self, name: str, call: MicroCall) -> None:
+        self._call(name, *call)
+
+    def _softmax(self, scores: KernelTile, keys: _Keys, i: Value, r: Value) -> None:
+        """Turn row ``r`` of the panel's scores to weights, as of the largest score so far."""
+        b, lanes = self.b, self.unit.lanes
+        attend, contract = self.spec.attend, self.spec.contract
+        count, position = keys.count, attend.scores
+        if self.spec.visible is not None:
+            position = self.spec.visible
+            row = b.add(scores.place.row, b.add(i, const(1, I64)))
+            seen = b.intrinsic("smax", I64, b.sub(row, keys.first), const(0, I64))
+            count = self._least(count, seen)
+        start = b.mul(r, const(KEYS, I64))
+        opened = scores.row(attend.rows, i)
+
+        def at(j: Value) -> Value:
+            return b.element(self.work, b.add(start, j), self.type)
+
+        def score(j: Value, high: Value, mask: Value | None) -> Value:
+            here = scores.vector(opened, attend.over, b.add(keys.first, j), mask)
+            if contract is not None:
+                here.values[scores.position(contract)] = [b.load(at(j), self.vector)]
+            value = splat_to(b, scores.value(here, position), lanes)
+            if mask is not None:
+                value = b.select(mask, value, self.lowest)
+            b.store(value, at(j))
+            # A NaN fails the comparison; it reaches the row through its sum.
+            return self._larger(value, high)
+
+        high = self._strips(count, self.lowest, score)
+        best = b.fold(self._merge(high, self._larger), self._larger)
+        old_place = self._work(Slot.WORK_MAX, i)
+        old = b.load(old_place, self.type)
+        new = b.select(b.compare("gt", best, old), best, old)
+        b.store(new, old_place)
+        # Where all scores are -inf so far, any finite reference gives weights of 0.
+        none = b.compare("eq", new, const(-math.inf, self.type))
+        reference = b.splat(b.select(none, const(0, self.type), new), lanes)
+
+        def weight(j: Value, total: Value, _: Value | None) -> Value:
+            value = vector_math.call(b, "exp", b.sub(b.load(at(j), self.vector), reference))
+            b.store(value, at(j))
+            return b.add(total, value)
+
+        total = self._merge(self._strips(count, const(0, self.vector), weight), b.add)
+        self._hide(at, count, keys.count)
+        scale = vector_math.call(b, "exp", b.sub(b.splat(old, lanes), reference))
+        place = self._work(Slot.WORK_SUM, i)
+        sum_ = b.mul(b.load(place, self.type), b.extract(scale, 0))
+        b.store(b.add(sum_, b.fold(total, b.add)), place)
+        b.if_(b.compare("gt", new, old), lambda: self._rescale(i, scale))
+
+    def _hide(self, at: Callable[[Value], Value], seen: Value, count: Value) -> None:
+        """Give the keys of a row from ``seen`` on no weight."""
+        b, lanes = self.b, self.unit.lanes
+        if self.spec.visible is None:
+            return
+        first = b.and_(b.add(seen, const(lanes - 1, I64)), const(-lanes, I64))
+
+        def step(j: Value, _: list[Value]) -> list[Value]:
+            b.store(const(0, self.vector), at(j))
+            return []
+
+        b.loop(first, count, lanes, [], step)
+
+    def _larger(self, x: Value, y: Value) -> Value:
+        return self.b.select(self.b.compare("gt", x, y), x, y)
+
+    def _strips(
+        self, count: Value, start: Value, body: Callable[[Value, Value, Value | None], Value]
+    ) -> list[Value]:
+        """Write ``accumulator = body(j, accumulator, mask)`` for the vectors of a row, several
+        side by side; return the accumulators."""
+        b, lanes = self.b, self.unit.lanes
+        step = lanes * STRIPS
+        bulk, whole = (b.and_(count, const(-unit, I64)) for unit in (step, lanes))
+
+        def several(j: Value, state: list[Value]) -> list[Value]:
+            return [
+                body(b.add(j, const(i * lanes, I64)), value, None) for i, value in enumerate(state)
+            ]
+
+        def single(j: Value, state: list[Value]) -> list[Value]:
+            return [body(j, state[0], None), *state[1:]]
+
+        def edge(j: Value, state: list[Value]) -> list[Value]:
+            left = b.splat(b.sub(count, j), lanes)
+            mask = b.compare("lt", b.lane_index(I64.vector(lanes)), left)
+            return [body(j, state[0], mask), *state[1:]]
+
+        state = b.loop(const(0, I64), bulk, step, [start] * STRIPS, several)
+        state = b.loop(bulk, whole, lanes, state, single)
+        return b.loop(whole, count, lanes, state, edge)
+
+    def _merge(self, values: list[Value], combine: Callable[[Value, Value], Value]) -> Value:
+        while len(values) > 1:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [combine(x, y) for x, y in pairs]
+        return values[0]
+
+    def _rescale(self, i: Value, scale: Value) -> list[Value]:
+        b, width = self.b, self.get[Slot.WIDTH]
+        start = b.mul(i, width)
+
+        def step(j: Value, _: list[Value]) -> list[Value]:
+            place = self._work(Slot.WORK_RESULT, start, j)
+            b.store(b.mul(b.load(place, self.vector), scale), place)
+            return []
+
+        b.loop(const(0, I64), width, self.unit.lanes, [], step)
+        return []
+
+    def _finish(self, place: Place, rows: Value) -> None:
+        """Divide the rows by their sums, and store what the kernel makes of them."""
+        b, lanes = self.b, self.unit.lanes
+        kernel, attend = self.spec.kernel, self.spec.attend
+        tile = KernelTile(
+            b, kernel, self.spec.batch, place, lanes, [s.value for s in kernel.stores]
+        )
+        columns = self.get[Slot.COLUMNS]
+        whole = b.and_(columns, const(-lanes, I64))
+
+        def row(i: Value, _: list[Value]) -> list[Value]:
+            opened = tile.row(attend.rows, i)
+            total = b.splat(b.load(self._work(Slot.WORK_SUM, i), self.type), lanes)
+            start = b.mul(i, self.get[Slot.WIDTH])
+
+            def vector(j: Value, mask: Value | None) -> list[Value]:
+                value = b.load(self._work(Slot.WORK_RESULT, start, j), self.vector)
+                here = tile.vector(opened, attend.columns, j, mask)
+                here.values[tile.position(attend)] = [b.div(value, total)]
+                tile.store(here)
+                return []
+
+            def edge(j: Value, _: list[Value]) -> list[Value]:
+                left = b.splat(b.sub(columns, j), lanes)
+                return vector(j, b.compare("lt", b.lane_index(I64.vector(lanes)), left))
+
+            b.loop(const(0, I64), whole, lanes, [], lambda j, _: vector(j, None))
+            b.loop(whole, columns, lanes, [], edge)
+            return []
+
+        b.loop(const(0, I64), rows, 1, [], row)
+
+
+def _layout(across: int, along: int) -> Layout:
+    """Return which of the strides across and along a panel is 1."""
+    return "depth" if along == 1 else "width" if across == 1 else "any"
