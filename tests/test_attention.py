@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import tracejit as tj
+from tracejit import config
 from tracejit.errors import ShapeError
 from tracejit.ops.table import Array
 from tracejit.runtime import service
 from tracejit.schedule.schedule import ContractionStep
+from tracejit.viz.steps import step_name
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 attention = tj.nn.scaled_dot_product_attention
@@ -196,3 +198,33 @@ def test_same_bits_for_any_thread_count() -> None:
             run = tj.jit(lambda q, k, v: attention(q, k, v, is_causal=True))
             results.append(run(q, k, v).tobytes())
     assert results[0] == results[1]
+
+
+def test_transformer_block_is_seven_kernels(level: str) -> None:
+    rng = np.random.default_rng(12)
+    batch, length, width, count = 2, 40, 32, 4
+    shapes = {"qkv": 3 * width, "projection": width, "up": 4 * width}
+    weights = {n: heads(rng, width, columns) / 6 for n, columns in shapes.items()}
+    weights["down"] = heads(rng, 4 * width, width) / 12
+    biases = {n: heads(rng, w.shape[1]) for n, w in weights.items()}
+    scales = heads(rng, 2, width)
+    x = heads(rng, batch, length, width)
+
+    def block(x: Any, weights: dict[str, Any], biases: dict[str, Any], scales: Any) -> Any:
+        h = tj.nn.layer_norm(x, (width,), scales[0])
+        qkv = (h @ weights["qkv"] + biases["qkv"]).reshape(batch, length, 3, count, -1)
+        q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
+        mixed = attention(q, k, v, is_causal=True).swapaxes(1, 2).reshape(x.shape)
+        x = x + mixed @ weights["projection"] + biases["projection"]
+        h = tj.nn.layer_norm(x, (width,), scales[1])
+        h = tj.nn.gelu(h @ weights["up"] + biases["up"])
+        return x + h @ weights["down"] + biases["down"]
+
+    traced = tj.trace(block, x, weights, biases, scales)
+    names = [step_name(step) for step in traced.schedule.steps]
+    # norm; q, k, v; attention; projection; residual and norm; up and gelu; down and residual
+    assert len(names) == 7, names
+    got = tj.jit(block)(x, weights, biases, scales)
+    with config.override(disable_jit=True):
+        wanted = tj.jit(block)(x, weights, biases, scales)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)

@@ -2,7 +2,7 @@
 
 # ruff: noqa: I001  (the imports are in the order of the table)
 from .base import ROWS, WARM_UP, Row, arguments_of, check, leaves, reference
-from . import elementwise, reductions, pairs, stencils, products, convolution, kernels
+from . import elementwise, reductions, pairs, stencils, products, convolution, networks, kernels
 
 __all__ = [
     "ROWS",
@@ -14,6 +14,7 @@ __all__ = [
     "elementwise",
     "kernels",
     "leaves",
+    "networks",
     "pairs",
     "products",
     "reductions",

@@ -200,10 +200,10 @@ def emit_attention(module: Module, name: str, spec: AttentionSpec) -> None:
 
 
 class _Keys(NamedTuple):
-    """A block of keys: its first, how many count, and how many are packed."""
+    """A block of keys: its first, how many a panel sees, and how many are packed."""
 
     first: Value
-    count: Value
+    seen: Value
     packed: Value
 
 
@@ -276,13 +276,13 @@ class _Attention:
                     return []
                 # The keys after the last row of the panel are left out.
                 after = b.add(first, b.add(i, const(unit.rows, I64)))
-                block = block._replace(count=self._least(keys, b.sub(after, key)))
+                block = block._replace(seen=self._least(keys, b.sub(after, key)))
 
                 def some() -> list[Value]:
                     self._panel(scores, block, i, rows)
                     return []
 
-                b.if_(b.compare("gt", block.count, const(0, I64)), some)
+                b.if_(b.compare("gt", block.seen, const(0, I64)), some)
                 return []
 
             b.loop(const(0, I64), rows, unit.rows, [], panel)
@@ -360,7 +360,7 @@ class _Attention:
             return []
 
         if self.spec.contract is not None:
-            b.loop(const(0, I64), keys.count, unit.columns, [], product)
+            b.loop(const(0, I64), keys.seen, unit.columns, [], product)
 
         def row(r: Value, _: list[Value]) -> list[Value]:
             self._softmax(scores, keys, b.add(i, r), r)
@@ -375,7 +375,7 @@ class _Attention:
                     self.work, const(KEYS, I64), one,
                     self._work(Slot.WORK_V, b.mul(j, keys.packed)), columns,
                     self._work(Slot.WORK_RESULT, b.mul(i, get[Slot.WIDTH]), j),
-                    get[Slot.WIDTH], keys.count, const(True, I1),
+                    get[Slot.WIDTH], keys.seen, const(True, I1),
                 ),
             )  # fmt: skip
             return []
@@ -389,7 +389,7 @@ class _Attention:
         """Turn row ``r`` of the panel's scores to weights, as of the largest score so far."""
         b, lanes = self.b, self.unit.lanes
         attend, contract = self.spec.attend, self.spec.contract
-        count, position = keys.count, attend.scores
+        count, position = keys.seen, attend.scores
         if self.spec.visible is not None:
             position = self.spec.visible
             row = b.add(scores.place.row, b.add(i, const(1, I64)))
@@ -428,7 +428,7 @@ class _Attention:
             return b.add(total, value)
 
         total = self._merge(self._strips(count, const(0, self.vector), weight), b.add)
-        self._hide(at, count, keys.count)
+        self._hide(at, count, keys.seen)
         scale = vector_math.call(b, "exp", b.sub(b.splat(old, lanes), reference))
         place = self._work(Slot.WORK_SUM, i)
         sum_ = b.mul(b.load(place, self.type), b.extract(scale, 0))

@@ -422,15 +422,14 @@ def contraction_order(
 def _greedy_order(
     terms: Sequence[str], output: str, extent: Mapping[str, int]
 ) -> list[tuple[int, int]]:
-    left = [frozenset(t) for t in terms]
+    left: list[Labels] = [frozenset(t) for t in terms]
     pairs: list[tuple[int, int]] = []
     while len(left) > 1:
         candidates = [(i, j) for j in range(len(left)) for i in range(j)]
         costs = [math.prod(extent[c] for c in left[i] | left[j]) for i, j in candidates]
         i, j = candidates[costs.index(min(costs))]
-        others = frozenset(output).union(*(t for k, t in enumerate(left) if k not in (i, j)))
-        merged = (left[i] | left[j]) & others
-        left = [*(t for k, t in enumerate(left) if k not in (i, j)), merged]
+        rest = [t for k, t in enumerate(left) if k not in (i, j)]
+        left = [*rest, (left[i] | left[j]) & frozenset(output).union(*rest)]
         pairs.append((i, j))
     return pairs
 
