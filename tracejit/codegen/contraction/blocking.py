@@ -76,26 +76,33 @@ def balanced(extent: int, limit: int, unit: int) -> int:
     return max(1, min(limit, round_up(-(-extent // blocks), unit)))
 
 
+def offered_heights(unit: RegisterBlock) -> list[int]:
+    """Return the heights that have a microkernel, highest first: each takes 5 ms to compile."""
+    small = (8, 4, 2, 1) if unit.rows > 8 else (6, 4, 3, 2, 1)
+    return list(dict.fromkeys(h for h in (unit.rows, *small) if h <= unit.rows))
+
+
+def offered_vectors(unit: RegisterBlock, rows: int) -> tuple[int, ...]:
+    """Return the widths (vectors) of the microkernels of a height. At most four rows take as long
+    for one vector as for two (see ``panel_heights``), so there is one microkernel for both."""
+    return (1, unit.vectors) if rows > 4 or rows == unit.rows else (unit.vectors,)
+
+
 def panel_heights(unit: RegisterBlock, packed: bool) -> list[int]:
     """Return, for 0 … 2·rows - 1 rows that are left, the height of the next panel down.
 
-    A packed panel always has its full height. Unpacked, a microkernel of fewer rows computes the
-    rest, cut so that it costs least: a step takes half a cycle per multiply-add, but at least
-    the four cycles until a sum is there again, so 4 + 4 rows are faster than 6 + 2. Not every
-    height has a microkernel: each takes 10 ms to compile and few are missed.
+    The rest is cut so that it costs least: a step takes half a cycle per multiply-add, but at
+    least the four cycles until a sum is there again, so 4 + 4 rows are faster than 6 + 2. Panels
+    of a packed A start at multiples of the full height.
     """
-    if packed:
-        return [0] + [unit.rows] * (2 * unit.rows - 1)
-    small = (8, 4, 2, 1) if unit.rows > 8 else (6, 4, 3, 2, 1)
-    offered = [h for h in (unit.rows, *small) if h <= unit.rows]
     cost, choice = [0.0], [0]
     for left in range(1, 2 * unit.rows):
         options = [
             (cost[left - h] + max(4.0, h * unit.vectors / 2) + 0.1, -h)
-            for h in dict.fromkeys(offered)
+            for h in offered_heights(unit)
             if h <= left
         ]
         best, height = min(options)
         cost.append(best)
         choice.append(-height)
-    return choice
+    return choice[: unit.rows] + [unit.rows] * unit.rows if packed else choice

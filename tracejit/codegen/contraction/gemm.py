@@ -7,11 +7,11 @@
           pack A[row tile, k block]            → panels as high as the microkernel
           for column panel: for row panel: microkernel
 
-Where an operand is not packed the microkernel reads it in place; then only the columns beyond
-the last whole vector are copied. The first k block writes C, later ones add to it: C is never
-read before it is written, so what it held does not matter. Blocks that are not whole, that do
-not lie along the rows of C, or that the epilogue is to see (in the last k block) go through a
-small tile in the workspace (``finish``).
+Where an operand is not packed the microkernel reads it in place; without masks, the columns
+beyond the last whole panel are copied. The first k block writes C, later ones add to it: C is
+never read before it is written, so what it held does not matter. Blocks that do not lie along
+the rows of C, that the epilogue is to see (in the last k block), or that are not whole where
+there are no masks go through a small tile in the workspace (``finish``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Value, const
 from tracejit.codegen.contraction.blocking import (
     RegisterBlock,
+    offered_heights,
+    offered_vectors,
     panel_heights,
     register_block,
 )
@@ -60,15 +62,11 @@ def _micro_name(name: str, rows: int, vectors: int) -> str:
     return f"{name}.{rows}x{vectors}"
 
 
-def _offered(heights: list[int]) -> list[int]:
-    return sorted(set(heights) - {0})
-
-
 def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
     a_row: int | None = 1 if spec.pack_a or spec.a == "first" else None
     a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
-    for vectors in (unit.vectors, 1):
-        for rows in _offered(panel_heights(unit, spec.pack_a)):
+    for rows in offered_heights(unit):
+        for vectors in offered_vectors(unit, rows):
             shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth)
             emit_microkernel(module, _micro_name(name, rows, vectors), shape)
     emit_finish(module, f"{name}.finish", spec)
@@ -76,11 +74,10 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
     along_b: dict[str, Layout] = {"last": "width", "first": "depth", "any": "any"}
     if spec.pack_a:
         emit_pack(module, f"{name}.pack_a", spec.type, unit.rows, along_a[spec.a])
-    width = unit.columns if spec.pack_b else unit.lanes
     if spec.gather is not None:
-        emit_pack_windows(module, f"{name}.pack_b", spec.type, width, spec.gather)
-        return
-    emit_pack(module, f"{name}.pack_b", spec.type, width, along_b[spec.b])
+        emit_pack_windows(module, f"{name}.pack_b", spec.type, unit.columns, spec.gather)
+    elif spec.pack_b or not module.target.masks:
+        emit_pack(module, f"{name}.pack_b", spec.type, unit.columns, along_b[spec.b])
 
 
 def _advance(b: Builder, stop: Value, body: Callable[[Value], Value]) -> None:
@@ -168,15 +165,19 @@ class _Panels(Frame):
         b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], k_block)
 
     def _pack_b(self, source: Value, work: Value, columns: Value, depth: Value) -> Value:
-        """Pack the block of B, or only its columns beyond whole vectors; return where to read."""
+        """Pack the block of B, or only its last columns where they need it; return where to read.
+
+        Without masks the microkernel reads whole panels only.
+        """
         b, get = self.b, self.loaded
         strides = (get[Slot.B_COLUMN], get[Slot.B_DEPTH])
         if self.spec.pack_b:
             self.call("pack_b", work, source, *strides, columns, depth)
             return work
-        whole = b.and_(columns, const(-self.unit.lanes, I64))
-        edge = self.at(source, (whole, Slot.B_COLUMN))
-        self.call("pack_b", work, edge, *strides, b.sub(columns, whole), depth)
+        if not b.target.masks:
+            left = b.rem(columns, const(self.unit.columns, I64), signed=False)
+            edge = self.at(source, (b.sub(columns, left), Slot.B_COLUMN))
+            self.call("pack_b", work, edge, *strides, left, depth)
         return source
 
     def _pack_windows(
@@ -198,26 +199,20 @@ class _Panels(Frame):
         return work, ONE, const(self.unit.rows, I64)
 
     def _block(self, block: _Block) -> None:
-        if self.spec.pack_b:
-            self._packed_columns(block)
-        else:
-            self._direct_columns(block)
-
-    def _packed_columns(self, block: _Block) -> None:
-        """Panels all as wide as the microkernel; the last may need one vector only."""
+        """Go through the column panels, as wide as the microkernel; the last may be narrower."""
         b, unit = self.b, self.unit
         width, lanes = const(unit.columns, I64), const(unit.lanes, I64)
 
         def panel(j: Value, _: list[Value]) -> list[Value]:
             left = self.minimum(b.sub(block.columns, j), width)
-            source = b.element(block.b, b.mul(j, block.depth), self.type)
+            source, stride = self._panel_of_b(block, j, left)
 
             def wide() -> list[Value]:
-                self._row_panels(block, j, left, source, width, unit.vectors)
+                self._row_panels(block, j, left, source, stride, unit.vectors)
                 return []
 
             def narrow() -> list[Value]:
-                self._row_panels(block, j, left, source, width, 1)
+                self._row_panels(block, j, left, source, stride, 1)
                 return []
 
             b.if_(b.compare("gt", left, lanes), wide, narrow)
@@ -225,26 +220,16 @@ class _Panels(Frame):
 
         b.loop(ZERO, block.columns, unit.columns, [], panel)
 
-    def _direct_columns(self, block: _Block) -> None:
-        """Wide panels, then panels of one vector, then the copied rest."""
-        b, unit = self.b, self.unit
-        stride, lanes = self.loaded[Slot.B_DEPTH], const(unit.lanes, I64)
-        whole = b.sub(block.columns, b.rem(block.columns, const(unit.columns, I64), signed=False))
-
-        def wide(j: Value, _: list[Value]) -> list[Value]:
-            source = self.at(block.b, (j, Slot.B_COLUMN))
-            self._row_panels(block, j, const(unit.columns, I64), source, stride, unit.vectors)
-            return []
-
-        def narrow(j: Value, _: list[Value]) -> list[Value]:
-            left = self.minimum(b.sub(block.columns, j), lanes)
-            full = b.compare("eq", left, lanes)
-            source = b.select(full, self.at(block.b, (j, Slot.B_COLUMN)), block.edge)
-            self._row_panels(block, j, left, source, b.select(full, stride, lanes), 1)
-            return []
-
-        b.loop(ZERO, whole, unit.columns, [], wide)
-        b.loop(whole, block.columns, unit.lanes, [], narrow)
+    def _panel_of_b(self, block: _Block, j: Value, left: Value) -> tuple[Value, Value]:
+        """Return where the ``left`` columns from ``j`` on are read, and their depth stride."""
+        b, width = self.b, const(self.unit.columns, I64)
+        if self.spec.pack_b:
+            return b.element(block.b, b.mul(j, block.depth), self.type), width
+        source, stride = self.at(block.b, (j, Slot.B_COLUMN)), self.loaded[Slot.B_DEPTH]
+        if b.target.masks:
+            return source, stride
+        full = b.compare("eq", left, width)
+        return b.select(full, source, block.edge), b.select(full, stride, width)
 
     def _row_panels(
         self, block: _Block, j: Value, columns: Value, source: Value, b_depth: Value, vectors: int
@@ -255,13 +240,15 @@ class _Panels(Frame):
         def panel(i: Value) -> Value:
             rows = self._panel_rows(b.sub(block.rows, i))
             if self.spec.pack_a:
-                a = b.element(block.a, b.mul(i, block.depth), self.type)
+                within = b.rem(i, const(self.unit.rows, I64), signed=False)
+                place = b.add(b.mul(b.sub(i, within), block.depth), within)
             else:
-                a = b.element(block.a, b.mul(i, block.a_row), self.type)
+                place = b.mul(i, block.a_row)
+            a = b.element(block.a, place, self.type)
             c = self.at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
             call = MicroCall(
                 a, block.a_row, block.a_depth, source, b_depth,
-                c, self.loaded[Slot.C_ROW], block.depth, b.not_(block.first),
+                c, self.loaded[Slot.C_ROW], columns, block.depth, b.not_(block.first),
             )  # fmt: skip
             self._one_panel(block, call, i, j, rows, columns, vectors)
             return rows
@@ -271,8 +258,6 @@ class _Panels(Frame):
     def _panel_rows(self, left: Value) -> Value:
         """Return the height of the next panel, of ``left`` rows that remain."""
         b, height = self.b, const(self.unit.rows, I64)
-        if self.spec.pack_a:
-            return self.minimum(left, height)
         table = b.module.table(f"{self.name}.heights", self.heights, I64)
         near = b.intrinsic("umin", I64, left, const(len(self.heights) - 1, I64))
         listed = b.load(b.element(table, near, I64), I64)
@@ -315,19 +300,23 @@ class _Panels(Frame):
         if self.spec.c != "last":
             return const(False, I1)
         whole = const(True, I1)
-        if not columns.is_literal:
+        if not b.target.masks:
             whole = b.compare("eq", columns, const(vectors * unit.lanes, I64))
-        if self.spec.pack_a:
-            whole = b.and_(whole, b.compare("eq", rows, const(unit.rows, I64)))
+            narrow = [h for h in offered_heights(unit) if 1 in offered_vectors(unit, h)]
+            if vectors == 1:  # lower panels are computed by a wider microkernel
+                whole = b.and_(whole, b.compare("ge", rows, const(min(narrow), I64)))
         if self.spec.epilogue is not None:
             whole = b.and_(whole, b.not_(block.last))
         return whole
 
     def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
         """Call the microkernel for ``rows`` rows, which is known at run time only."""
-        b = self.b
-        functions = {h: f"@{_micro_name(self.name, h, vectors)}" for h in _offered(self.heights)}
-        chosen = Value(functions.pop(self.unit.rows), PTR)
+        b, unit = self.b, self.unit
+        functions = {
+            h: f"@{_micro_name(self.name, h, max(vectors, min(offered_vectors(unit, h))))}"
+            for h in offered_heights(unit)
+        }
+        chosen = Value(functions.pop(unit.rows), PTR)
         for height, function in sorted(functions.items()):
             same = b.compare("eq", rows, const(height, I64))
             chosen = b.select(same, Value(function, PTR), chosen)

@@ -7,6 +7,9 @@ multiply-adds. The loop is not unrolled, since its bookkeeping fits beside them 
 as long gains nothing, four times spills and halves the speed). C is touched only after it. Terms
 are added in the order of k whatever the block's shape, so an element of C has the same bits in
 every block that may compute it.
+
+Where the target has masks the columns beyond the block are neither read nor written; elsewhere
+the block must be whole.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ class MicroShape(NamedTuple):
 
 
 class MicroCall(NamedTuple):
-    """Arguments of a microkernel: addresses, strides in elements, the depth, and whether the
-    block is added to what C holds (else C is only written)."""
+    """Arguments of a microkernel: addresses, strides in elements, how many columns count (for
+    targets with masks), the depth, and whether the block is added to what C holds (else C is
+    only written)."""
 
     a: Value
     a_row: Value
@@ -38,8 +42,17 @@ class MicroCall(NamedTuple):
     b_depth: Value
     c: Value
     c_row: Value
+    columns: Value
     depth: Value
     accumulate: Value
+
+
+# Steps that the prefetch of a packed A runs ahead. Measured on a core with 48 KiB of first-level
+# cache, depth 256, from the second level: f64 89 % of the peak without, 95 % with 4, 98 % with 16.
+_AHEAD = 16
+# Steps between two prefetched rows of C, at least. All rows at once would take every fill buffer
+# that A needs (measured: 5 % of a product of 2048).
+_SEGMENT = 8
 
 
 def multiply_add(b: Builder, x: Value, y: Value, z: Value) -> Value:
@@ -51,7 +64,7 @@ def emit_microkernel(module: Module, name: str, shape: MicroShape) -> None:
     """Define ``void name(MicroCall…)``; C's columns are contiguous."""
     parameters = [
         ("a", PTR), ("ar", I64), ("ad", I64), ("b", PTR), ("bd", I64),
-        ("c", PTR), ("cr", I64), ("depth", I64), ("accumulate", I1),
+        ("c", PTR), ("cr", I64), ("columns", I64), ("depth", I64), ("accumulate", I1),
     ]  # fmt: skip
     b = module.define(
         name,
@@ -60,7 +73,7 @@ def emit_microkernel(module: Module, name: str, shape: MicroShape) -> None:
         linkage="internal",
         attributes="nounwind noinline",
         parameter_attributes=(
-            "noalias readonly", "", "", "noalias readonly", "", "noalias", "", "", "",
+            "noalias readonly", "", "", "noalias readonly", "", "noalias", "", "", "", "",
         ),
     )  # fmt: skip
     call = MicroCall(*b.parameters)
@@ -68,18 +81,25 @@ def emit_microkernel(module: Module, name: str, shape: MicroShape) -> None:
         call = call._replace(a_row=const(shape.a_row, I64))
     if shape.a_depth is not None:
         call = call._replace(a_depth=const(shape.a_depth, I64))
-    _prefetch(b, shape, call)
-    _store(b, shape, call, _accumulate(b, shape, call))
+    masks = _masks(b, shape, call)
+    _store(b, shape, call, masks, _accumulate(b, shape, call, masks))
     b.ret()
 
 
-def _prefetch(b: Builder, shape: MicroShape, call: MicroCall) -> None:
-    """Fetch the rows of C while the loop runs; it is only touched when all sums are there."""
-    last = const(shape.vectors * shape.lanes - 1, I64)
-    for row in _multiples(b, call.c_row, shape.rows):
-        start = b.element(call.c, row, shape.type)
-        b.prefetch(start)
-        b.prefetch(b.element(start, last, shape.type))
+def _masks(b: Builder, shape: MicroShape, call: MicroCall) -> list[Value | None]:
+    """Return for each vector of a row the mask of its columns; None where it is whole."""
+    if not b.target.masks:
+        return [None] * shape.vectors
+    index = I64.vector(shape.lanes)
+    left = b.splat(call.columns, shape.lanes)
+    return [
+        b.compare("lt", b.add(b.lane_index(index), const(v * shape.lanes, index)), left)
+        for v in range(shape.vectors)
+    ]
+
+
+def _load(b: Builder, address: Value, mask: Value | None, type: Type) -> Value:
+    return b.load(address, type) if mask is None else b.masked_load(address, mask, type)
 
 
 def _multiples(b: Builder, stride: Value, count: int) -> list[Value]:
@@ -89,15 +109,20 @@ def _multiples(b: Builder, stride: Value, count: int) -> list[Value]:
     return [const(0, I64), stride, *(b.mul(const(i, I64), stride) for i in range(2, count))][:count]
 
 
-def _accumulate(b: Builder, shape: MicroShape, call: MicroCall) -> list[Value]:
+def _accumulate(
+    b: Builder, shape: MicroShape, call: MicroCall, masks: list[Value | None]
+) -> list[Value]:
+    """Write the loop, in segments: before each a row of C is fetched, which is touched only when
+    all sums are there."""
     type, vector = shape.type, shape.type.vector(shape.lanes)
     offsets = _multiples(b, call.a_row, shape.rows)
 
-    def body(_: Value, carried: list[Value]) -> list[Value]:
+    def step(_: Value, carried: list[Value]) -> list[Value]:
         a, b_row, *sums = carried
+        _prefetch_a(b, shape, call, a)
         columns = [
-            b.load(b.element(b_row, const(v * shape.lanes, I64), type), vector)
-            for v in range(shape.vectors)
+            _load(b, b.element(b_row, const(v * shape.lanes, I64), type), mask, vector)
+            for v, mask in enumerate(masks)
         ]
         following: list[Value] = []
         for r in range(shape.rows):
@@ -106,27 +131,49 @@ def _accumulate(b: Builder, shape: MicroShape, call: MicroCall) -> list[Value]:
                 following.append(multiply_add(b, x, column, sums[r * shape.vectors + v]))
         return [b.element(a, call.a_depth, type), b.element(b_row, call.b_depth, type), *following]
 
+    last = const(shape.vectors * shape.lanes - 1, I64)
+    length = b.add(b.div(call.depth, const(shape.rows, I64), signed=False), const(_SEGMENT, I64))
+
+    def segment(start: Value, carried: list[Value]) -> list[Value]:
+        c, *rest = carried
+        b.prefetch(c)
+        b.prefetch(b.element(c, last, type))
+        stop = b.intrinsic("smin", I64, b.add(start, length), call.depth)
+        return [b.element(c, call.c_row, type), *b.loop(start, stop, 1, rest, step)]
+
     zeros = [const(0, vector)] * (shape.rows * shape.vectors)
-    return b.loop(const(0, I64), call.depth, 1, [call.a, call.b, *zeros], body)[2:]
+    carried = [call.c, call.a, call.b, *zeros]
+    return b.loop(const(0, I64), call.depth, length, carried, segment)[3:]
 
 
-def _store(b: Builder, shape: MicroShape, call: MicroCall, sums: list[Value]) -> None:
+def _prefetch_a(b: Builder, shape: MicroShape, call: MicroCall, a: Value) -> None:
+    """Fetch a packed A some steps ahead; it streams past from the second-level cache."""
+    if shape.a_row is None or shape.a_depth is None:
+        return
+    size = shape.type.bits // 8
+    for byte in range(0, shape.a_depth * size, 64):
+        b.prefetch(b.offset(a, const(_AHEAD * shape.a_depth * size + byte, I64)))
+
+
+def _store(
+    b: Builder, shape: MicroShape, call: MicroCall, masks: list[Value | None], sums: list[Value]
+) -> None:
     vector = shape.type.vector(shape.lanes)
     rows = _multiples(b, call.c_row, shape.rows)
     places = [
-        b.element(b.element(call.c, row, shape.type), const(v * shape.lanes, I64), shape.type)
+        (b.element(b.element(call.c, row, shape.type), const(v * shape.lanes, I64), shape.type), m)
         for row in rows
-        for v in range(shape.vectors)
+        for v, m in enumerate(masks)
     ]
 
     def add() -> list[Value]:
-        for value, place in zip(sums, places, strict=True):
-            b.store(b.add(b.load(place, vector), value), place)
-        return []
+        return [
+            b.add(_load(b, place, mask, vector), value)
+            for value, (place, mask) in zip(sums, places, strict=True)
+        ]
 
-    def write() -> list[Value]:
-        for value, place in zip(sums, places, strict=True):
+    for value, (place, mask) in zip(b.if_(call.accumulate, add, lambda: sums), places, strict=True):
+        if mask is None:
             b.store(value, place)
-        return []
-
-    b.if_(call.accumulate, add, write)
+        else:
+            b.masked_store(value, place, mask)
