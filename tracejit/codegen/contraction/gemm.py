@@ -65,9 +65,10 @@ def _micro_name(name: str, rows: int, vectors: int) -> str:
 def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
     a_row: int | None = 1 if spec.pack_a or spec.a == "first" else None
     a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
+    b_depth = unit.columns if spec.pack_b else None
     for rows in offered_heights(unit):
         for vectors in offered_vectors(unit, rows):
-            shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth)
+            shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth, b_depth)
             emit_microkernel(module, _micro_name(name, rows, vectors), shape)
     emit_finish(module, f"{name}.finish", spec)
     along_a: dict[str, Layout] = {"last": "depth", "first": "width", "any": "any"}
