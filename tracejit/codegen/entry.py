@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tracejit.codegen import imports
 from tracejit.codegen.answer import ANSWER
 from tracejit.codegen.forms import (
     APART_WORDS,
@@ -299,7 +300,7 @@ python:
 
 
 class Addresses(NamedTuple):
-    """What the entry's code refers to: addresses of objects, functions and cells."""
+    """What the entry's code imports: addresses of objects, functions and cells."""
 
     array_type: int
     pyarray_empty: int
@@ -311,14 +312,15 @@ class Addresses(NamedTuple):
     gate: int  # the cell that is not zero while every call must take the Python path
 
 
-def emit_entry(driver: str, addresses: Addresses) -> str:
-    """Return the module with ``entry``; ``driver`` is the driver's own text."""
-    words = {s.name: int(s) for e in (State, Form, Argument, Base, Output, Step) for s in e}
-    words |= {name.upper(): value for name, value in addresses._asdict().items()}
+def emit_entry(driver: str) -> str:
+    """Return the module with ``entry``, which imports ``Addresses``; ``driver`` is its text."""
+    enums = (State, Form, Argument, Base, Output, Step)
+    words: dict[str, object] = {s.name: int(s) for enum in enums for s in enum}
+    words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
     words |= {"RECORDS_BYTE": 8 * Form.RECORDS, "POOL_BYTE": 8 * Form.POOL}
     words |= {"OUTPUT": OUTPUT, "APART_WORDS": APART_WORDS, "WRITE": WRITE, "STEP": STEP}
     words |= {"MAX_ARGUMENTS": MAX_ARGUMENTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
-    text = _COMMON + _MATCH + ANSWER + _ENTRY
+    text = imports.declarations(Addresses._fields) + _COMMON + _MATCH + ANSWER + _ENTRY
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))
     return text.replace("{DRIVER_TEXT}", driver)

@@ -15,8 +15,9 @@ but ``make_array`` may run without the GIL, hence the lock.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
-from tracejit.errors import OutOfMemory
+from tracejit.codegen import imports
 
 MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM = "make_array", "new_array", "refuse", "trim"
 FUNCTIONS = ("pool_malloc", "pool_calloc", "pool_realloc", "pool_free")
@@ -392,21 +393,23 @@ _NUMPY_DOMAIN = 389047
 _MESSAGE = "cannot allocate %zd bytes"
 
 
-def emit_memory(state: int, handler: int, array_type: int, from_descr: int) -> str:
-    """Return the allocator's module.
+class Addresses(NamedTuple):
+    """What the allocator's code imports: addresses of its state, objects and a function."""
 
-    ``state`` is the address of its i64 state, ``handler`` of the capsule with its functions,
-    ``array_type`` of NumPy's array type, ``from_descr`` of its ``PyArray_NewFromDescr``.
-    """
-    words = {m.name: int(m) for m in Memory}
-    words |= {"STATE": state, "HANDLER": handler, "ARRAY_TYPE": array_type, "SMALL": SMALL}
-    words |= {
-        "OUT_OF_MEMORY": id(OutOfMemory),
-        "MESSAGE": _MESSAGE,
-        "MESSAGE_SIZE": len(_MESSAGE) + 1,
-    }
-    words |= {"FROM_DESCR": from_descr, "CARRAY": _CARRAY, "NUMPY_DOMAIN": _NUMPY_DOMAIN}
-    text = _TEXT
+    state: int  # ``Memory.SIZE`` i64
+    handler: int  # the capsule with its functions
+    array_type: int
+    from_descr: int  # ``PyArray_NewFromDescr``
+    out_of_memory: int  # the type of error to raise
+
+
+def emit_memory() -> str:
+    """Return the allocator's module; it imports ``Addresses``."""
+    words: dict[str, object] = {m.name: int(m) for m in Memory}
+    words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
+    words |= {"MESSAGE": _MESSAGE, "MESSAGE_SIZE": len(_MESSAGE) + 1, "SMALL": SMALL}
+    words |= {"CARRAY": _CARRAY, "NUMPY_DOMAIN": _NUMPY_DOMAIN}
+    text = imports.declarations(Addresses._fields) + _TEXT
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))
     return text

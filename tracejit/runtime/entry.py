@@ -8,7 +8,6 @@ for everything unusual, calls take the Python path.
 from __future__ import annotations
 
 import ctypes
-import platform
 import sys
 import sysconfig
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from tracejit import config, gate
-from tracejit.codegen.driver import emit_driver
 from tracejit.codegen.entry import ENTRY, Addresses, emit_entry
 from tracejit.codegen.forms import (
     MAX_ARGUMENTS,
@@ -34,11 +32,9 @@ from tracejit.codegen.forms import (
     State,
     Step,
 )
-from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
-from tracejit.codegen.target import LEVELS
 from tracejit.ops.table import Array
-from tracejit.runtime import memory, numpy_api, ticks
+from tracejit.runtime import memory, native, numpy_api, ticks
 from tracejit.runtime.executable import Executable, NativePlan
 from tracejit.runtime.loader import LoadedObject
 from tracejit.schedule.arena import aligned
@@ -81,7 +77,6 @@ def supported() -> bool:
 
 @lru_cache(maxsize=1)
 def _code() -> LoadedObject:
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
     allocator = (MAKE_ARRAY, FUNCTIONS[0], FUNCTIONS[-1], REFUSE)
     recycles = memory.available()
     make, take, give, refuse = (
@@ -97,8 +92,7 @@ def _code() -> LoadedObject:
         refuse=refuse,
         gate=gate.address(),
     )
-    text = emit_entry(emit_driver(x86), addresses)
-    return LoadedObject(compile_object(text, LEVELS["generic"], 2), (ENTRY,))
+    return native.load(emit_entry(native.driver_text()), (ENTRY,), addresses._asdict())
 
 
 class Result(NamedTuple):

@@ -12,6 +12,7 @@ import itertools
 import mmap
 import os
 import threading
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -34,15 +35,22 @@ class _Mapping(Protocol):
 class LoadedObject:
     """Machine code in memory. ``address(name)`` is valid while this object lives.
 
-    ``nbytes`` is the memory that it takes. Raises InternalError where it cannot be linked.
+    ``addresses`` are symbols that the code imports beside C functions. ``nbytes`` is the memory
+    that it takes. Raises InternalError where it cannot be linked.
     """
 
-    def __init__(self, image: bytes, symbols: tuple[str, ...]):
+    def __init__(
+        self,
+        image: bytes,
+        symbols: tuple[str, ...],
+        addresses: Mapping[str, int] | None = None,
+    ):
         self._mapping: _Mapping
+        known = addresses or {}
         try:
-            self._mapping = _Mapped(elf.parse(image), symbols)
+            self._mapping = _Mapped(elf.parse(image), symbols, known)
         except elf.Unlinkable:
-            self._mapping = _Orc(image, symbols)
+            self._mapping = _Orc(image, symbols, known)
         self.nbytes = self._mapping.nbytes
 
     def address(self, symbol: str) -> int:
@@ -53,12 +61,12 @@ class LoadedObject:
 class _Mapped:
     """Code that was linked here."""
 
-    def __init__(self, file: elf.ObjectFile, symbols: tuple[str, ...]):
+    def __init__(self, file: elf.ObjectFile, symbols: tuple[str, ...], known: Mapping[str, int]):
         self.nbytes = -(-max(file.size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._memory = mmap.mmap(-1, self.nbytes, flags=flags)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._memory[: file.size] = bytes(file.link(base, _external))
+        self._memory[: file.size] = bytes(file.link(base, lambda name: _address(name, known)))
         self._addresses = {s: base + file.offset(s) for s in symbols}
         protect = _process().mprotect
         protect.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
@@ -73,12 +81,14 @@ class _Mapped:
 class _Orc:
     """Code that LLVM has linked."""
 
-    def __init__(self, image: bytes, symbols: tuple[str, ...]):
+    def __init__(self, image: bytes, symbols: tuple[str, ...], known: Mapping[str, int]):
         from tracejit.codegen.llvm import binding
 
         self.nbytes = len(image)
         with _lock:
             builder = binding().JITLibraryBuilder().add_object_img(image).add_current_process()
+            for name, value in known.items():
+                builder.import_symbol(name, value)
             for symbol in symbols:
                 builder.export_symbol(symbol)
             try:
@@ -101,6 +111,10 @@ def _orc() -> Any:
 @lru_cache(maxsize=1)
 def _process() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+def _address(name: str, known: Mapping[str, int]) -> int:
+    return known[name] if name in known else _external(name)
 
 
 @lru_cache(maxsize=256)

@@ -16,20 +16,19 @@ from typing import Any
 import numpy as np
 
 from tracejit import config
-from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.memory import (
     FUNCTIONS,
     MAKE_ARRAY,
     NEW_ARRAY,
     REFUSE,
     TRIM,
+    Addresses,
     Memory,
     emit_memory,
 )
-from tracejit.codegen.target import LEVELS
+from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
-from tracejit.runtime import numpy_api
-from tracejit.runtime.loader import LoadedObject
+from tracejit.runtime import native, numpy_api
 from tracejit.schedule.arena import ALIGNMENT
 
 # What blocks of at most 64 KiB may hold together.
@@ -66,14 +65,15 @@ class _Pool:
         make.restype = ctypes.py_object
         make.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
         self.capsule = make(ctypes.addressof(self.handler), _CAPSULE_NAME, None)
-        text = emit_memory(
-            self.state.ctypes.data,
-            id(self.capsule),
-            id(np.ndarray),
-            numpy_api.address(numpy_api.FROM_DESCR),
+        addresses = Addresses(
+            state=self.state.ctypes.data,
+            handler=id(self.capsule),
+            array_type=id(np.ndarray),
+            from_descr=numpy_api.address(numpy_api.FROM_DESCR),
+            out_of_memory=id(OutOfMemory),
         )
-        image = compile_object(text, LEVELS["generic"], 2)
-        self.code = LoadedObject(image, (*FUNCTIONS, MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM))
+        symbols = (*FUNCTIONS, MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM)
+        self.code = native.load(emit_memory(), symbols, addresses._asdict())
         places = [self.code.address(name) for name in FUNCTIONS]
         self.handler.of = _Allocator(None, *places)
         # Arrays may die after this module at exit, and their memory goes through this code.

@@ -1,25 +1,55 @@
-"""The runtime's own machine code: the driver and the pool's worker."""
+"""The runtime's own machine code: the driver and the pool's worker, and how such code is loaded."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from tracejit.codegen import imports, llvm
 from tracejit.codegen.driver import DRIVER, SETUP, TICKS, WORKER, emit_driver
-from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import LEVELS
+from tracejit.errors import InternalError
+from tracejit.runtime import cache
 from tracejit.runtime.loader import LoadedObject
+
+_TARGET, _LEVEL = LEVELS["generic"], 2
+
+
+def load(
+    text: str, symbols: tuple[str, ...], addresses: Mapping[str, int] | None = None
+) -> LoadedObject:
+    """Return the code of a module of the runtime, from disk where it has been compiled before.
+
+    ``addresses`` are those that it imports (``codegen/imports.py``). Raises InternalError.
+    """
+    known = {imports.symbol(name): value for name, value in (addresses or {}).items()}
+    disk = cache.disk()
+    name = cache.name_of(f"runtime\n{text}", _TARGET, _LEVEL)
+    entry = disk.load(name) if name is not None else None
+    if name is not None and entry is not None:
+        try:
+            return LoadedObject(entry.image, symbols, known)
+        except InternalError:
+            disk.drop(name)
+    # LLVM's passes over the IR inline what the text keeps apart.
+    image = llvm.compile_object(text, _TARGET, _LEVEL)
+    loaded = LoadedObject(image, symbols, known)
+    if name is not None:
+        disk.store(name, cache.Entry(image, symbols[0], _TARGET.name, "the runtime's own", 0.0))
+    return loaded
+
+
+def driver_text() -> str:
+    """Return the driver's IR for this machine."""
+    return emit_driver(x86=platform.machine().lower() in ("x86_64", "amd64"))
 
 
 @lru_cache(maxsize=1)
 def _runtime() -> LoadedObject:
-    """Compile the driver and the pool's worker, once a process, for any x86-64 or host CPU."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    image = compile_object(emit_driver(x86), LEVELS["generic"], 2)
-    return LoadedObject(image, (DRIVER, WORKER, SETUP, TICKS))
+    return load(driver_text(), (DRIVER, WORKER, SETUP, TICKS))
 
 
 @lru_cache(maxsize=8)
