@@ -106,7 +106,7 @@ def compile_cost() -> Figure:
     tj.jit(lambda x: x + 1, compile="now")(x)
 
     def first_call() -> None:
-        code.clear()  # equal kernels compile once in a process
+        code.clear()  # equal kernels compile once in a process, and are kept on disk
         tj.jit(softmax, compile="now")(x)
 
     (least,) = alternate(7, first_call, clock=time.process_time)

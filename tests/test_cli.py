@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tracejit import cli
+from tracejit import cli, config
 from tracejit.ops.table import OPS
+from tracejit.runtime import cache
 
 PROGRAM = """
 const scale: f64 = 2.0
@@ -238,3 +239,31 @@ def test_the_installed_command_runs_in_a_process_of_its_own(program: Path) -> No
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: main needs a value for x")
+
+
+# -- cache -----------------------------------------------------------------------------------------
+
+
+def test_cache_lists_verifies_and_clears(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with config.override(cache_dir=folder, disk_cache=1 << 20):
+        assert run("cache", "path").out.strip() == str(folder)
+        assert "0 entries" in run("cache", "list").out
+        disk = cache.disk()
+        names = ["ab" * 20, "cd" * 20]
+        for name in names:
+            disk.store(name, cache.Entry(bytes(3000), "f", "avx2", "exp sum", 0.025))
+        listed = run("cache", "list").out
+        assert "exp sum" in listed
+        assert "25.0 ms" in listed
+        assert "2 entries, 6." in listed
+        assert run("cache", "verify") == (0, "2 entries, 0 damaged\n", "")
+        (folder / "code" / names[0]).write_bytes(b"")
+        assert "damaged" in run("cache", "list").out
+        outcome = run("cache", "verify")
+        assert (outcome.code, outcome.out) == (1, "2 entries, 1 damaged\n")
+        assert names[0] in outcome.err
+        assert run("cache", "verify", "--remove").code == 0
+        assert run("cache", "verify").out == "1 entries, 0 damaged\n"
+        assert run("cache", "clear").out == "removed 1 entries\n"
+        assert "0 entries" in run("cache", "list").out

@@ -215,6 +215,58 @@ def info(
         terminal.print_machine()
 
 
+cache_app = typer.Typer(help="Look at the compiled code on disk, or remove it.")
+app.add_typer(cache_app, name="cache", no_args_is_help=True)
+
+
+@cache_app.command("path")
+def cache_path() -> None:
+    """Print the folder."""
+    from tracejit.runtime import cache
+
+    print(cache.disk().folder)
+
+
+@cache_app.command("list")
+def cache_list(
+    limit: Annotated[int, typer.Option(help="Show at most so many, the last used first.")] = 40,
+) -> None:
+    """List the kernels: what they compute, for which instruction set, and what they cost."""
+    from tracejit.runtime import cache
+    from tracejit.viz import terminal
+
+    terminal.print_cache(list(cache.disk().entries()), cache.disk(), limit)
+
+
+@cache_app.command("verify")
+def cache_verify(
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what is damaged.")] = False,
+) -> None:
+    """Check every entry against its checksum; exit code 1 if one is damaged."""
+    from tracejit.runtime import cache
+
+    disk = cache.disk()
+    entries = list(disk.entries())
+    damaged = [e.name for e in entries if e.entry is None]
+    for name in damaged:
+        print(f"{disk.folder / 'code' / name}: damaged", file=sys.stderr)
+        if remove:
+            disk.drop(name)
+    print(
+        f"{len(entries)} entries, {len(damaged)} damaged" + ", removed" * (remove and any(damaged))
+    )
+    if damaged and not remove:
+        raise typer.Exit(1)
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove all compiled code from the disk. Running programs keep what they have."""
+    from tracejit.runtime import cache
+
+    print(f"removed {cache.disk().clear()} entries")
+
+
 def main() -> None:
     """Run the command; a TracejitError is a message and exit code 1, not a traceback."""
     try:

@@ -30,10 +30,15 @@ _R_64, _R_PC32, _R_PLT32, _R_SLOT = 1, 2, 4, (9, 41, 42)
 # jmp *0(%rip), then the address that it jumps to.
 _JUMP = b"\xff\x25\0\0\0\0"
 _STUB = 16
+_MAX_BYTES = 1 << 26
 
 
 class Unlinkable(Exception):
     """The object file holds what this linker does not know."""
+
+
+class Malformed(Unlinkable):
+    """The object file is damaged: no linker should see it."""
 
 
 class _Section(NamedTuple):
@@ -123,16 +128,16 @@ class ObjectFile:
 def _write(memory: bytearray, place: int, form: str, value: int) -> None:
     try:
         struct.pack_into(form, memory, place, value)
-    except struct.error:
-        raise Unlinkable("a reference does not fit its place") from None
+    except (struct.error, IndexError):
+        raise Malformed("a reference does not fit its place") from None
 
 
 def parse(image: bytes) -> ObjectFile:
-    """Read an object file. Raises ``Unlinkable``, also for one that is cut off or no such file."""
+    """Read an object file. Raises ``Unlinkable``, and ``Malformed`` for one that is damaged."""
     try:
         return _parse(image)
-    except (struct.error, IndexError, ValueError) as error:
-        raise Unlinkable(f"not a whole object file: {error}") from error
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
+        raise Malformed(f"not a whole object file: {error}") from error
 
 
 def _parse(image: bytes) -> ObjectFile:
@@ -169,9 +174,9 @@ def _lay_out(sections: list[_Section], length: int) -> tuple[dict[int, int], int
         if s.flags & _WRITE or s.kind not in (_PROGBITS, _NOBITS):
             raise Unlinkable(f"a section of type {s.kind}, flags {s.flags}")
         if s.kind == _PROGBITS and s.offset + s.size > length:
-            raise Unlinkable("a section that is cut off")
-        if s.size > 1 << 30 or s.alignment > 4096:
-            raise Unlinkable("a section out of all bounds")
+            raise Malformed("a section that is cut off")
+        if size + s.size > _MAX_BYTES or s.alignment > 4096:
+            raise Malformed("a section out of all bounds")
         alignment = max(s.alignment, 1)
         places[number] = size = -(-size // alignment) * alignment
         size += s.size

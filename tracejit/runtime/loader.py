@@ -49,6 +49,8 @@ class LoadedObject:
         known = addresses or {}
         try:
             self._mapping = _Mapped(elf.parse(image), symbols, known)
+        except elf.Malformed as error:
+            raise InternalError(f"object code cannot be linked: {error}") from error
         except elf.Unlinkable:
             self._mapping = _Orc(image, symbols, known)
         self.nbytes = self._mapping.nbytes

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from tracejit.runtime.cache import DiskCache, Stored
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
@@ -151,6 +154,30 @@ def print_machine() -> None:
         table.add_row(package, importlib.metadata.version(package))
     table.add_row("python", platform.python_version())
     console.print(table)
+
+
+def print_cache(entries: Sequence[Stored], disk: DiskCache, limit: int) -> None:
+    """Print what is compiled on disk: the last used ``limit`` entries, and the sums over all."""
+    console = Console()
+    table = Table(title=str(disk.folder / "code"), title_justify="left")
+    for column, justify in (
+        ("name", "left"), ("computes", "left"), ("level", "left"), ("bytes", "right"),
+        ("compiled in", "right"), ("last used", "left"),
+    ):  # fmt: skip
+        table.add_column(column, justify=cast("Any", justify), overflow="ellipsis", no_wrap=True)
+    for item in entries[:limit]:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.used))
+        about = ("[red]damaged[/red]", "", "") if item.entry is None else (
+            escape(item.entry.label), item.entry.target, time_text(item.entry.seconds)
+        )  # fmt: skip
+        table.add_row(item.name[:10], *about[:2], size_text(item.nbytes), about[2], used)
+    console.print(table)
+    total = sum(item.nbytes for item in entries)
+    saved = sum(item.entry.seconds for item in entries if item.entry is not None)
+    console.print(
+        f"{len(entries)} entries, {size_text(total)} of at most {size_text(disk.bound)}, "
+        f"compiled in {time_text(saved)}"
+    )
 
 
 def print_ops() -> None:
