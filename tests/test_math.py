@@ -25,8 +25,9 @@ from benchmarks.ulp import (
 )
 from tracejit.codegen.builder import F32, F64, I64, PTR, VOID, Module, Value, const
 from tracejit.codegen.llvm import assembly, compile_object
-from tracejit.codegen.math import FUNCTIONS, tables
+from tracejit.codegen.math import FUNCTIONS
 from tracejit.codegen.math.common import integer_type, ldexp
+from tracejit.codegen.math.piece_tables import ERF, ERFCX, TANH, Pieces
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
 from tracejit.runtime.loader import LoadedObject
@@ -283,15 +284,20 @@ def test_scalars_and_narrow_vectors_have_the_same_bits(
         assert same_bits(got, expected), lanes
 
 
+def _piece_ends(pieces: Pieces) -> np.ndarray:
+    number = np.arange(len(pieces.values))
+    octaves, steps = np.divmod(number, pieces.per_octave)
+    ends = 2.0**octaves * (1 + steps / pieces.per_octave)
+    return np.concatenate([(ends - 1) / pieces.scale, [pieces.limit]])
+
+
 def _seams(name: str, dtype: str) -> np.ndarray:
     """Arguments where one polynomial of a table ends and the next begins, and where ranges end."""
-    kind = "F32" if dtype == "f4" else "F64"
-    pieces = {"tanh": f"TANH_{kind}", "erf": f"ERF_{kind}", "erfc": f"ERFCX_{kind}"}.get(name)
-    if pieces is not None:
-        table: tables.Pieces = getattr(tables, pieces)
-        octaves = np.arange(16) // table.per_octave
-        edges = 2.0**octaves * (1 + np.arange(16) % table.per_octave / table.per_octave)
-        return np.concatenate([(edges - 1) / table.scale, [table.limit]])
+    kind = "f32" if dtype == "f4" else "f64"
+    choice = {"tanh": TANH, "erf": ERF, "erfc": ERFCX}.get(name)
+    if choice is not None:
+        seams = [_piece_ends(pieces) for (k, _), pieces in choice.items() if k == kind]
+        return np.concatenate(seams)
     if name.startswith("log"):
         mantissas = np.concatenate([[0.7071067811865476], np.arange(12, 24) / 16])
         found = np.concatenate([mantissas * 2.0**e for e in (-20, -1, 0, 1, 20)])

@@ -1,4 +1,4 @@
-"""What only AVX-512 has: scaling by powers of two, mantissas and exponents, tables in registers.
+"""What only AVX-512 has: scaling by powers of two, mantissas and exponents.
 
 These instructions take subnormals, infinities and NaN in their stride, which saves a function its
 range checks. They work on whole registers; scalars and other widths are padded or split, so that
@@ -7,12 +7,10 @@ a lane's result is the same in every width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tracejit.codegen.builder import I32, Builder, Type, Value, const
 
-# What a table in registers holds.
-ENTRIES = 16
 # getmant: mantissas in [3/4, 3/2), NaN for negative numbers. And "the current rounding mode".
 _MANTISSA_MODE, _CURRENT = 0b1011, 4
 
@@ -72,28 +70,3 @@ def mantissa(b: Builder, x: Value) -> Value:
     """Return x times a power of two in [3/4, 3/2); ±1 for ±0, 1 for inf, NaN for NaN and x < 0."""
     mode = const(_MANTISSA_MODE, I32)
     return on_registers(b, lambda part: _masked(b, "getmant", part, mode), x)
-
-
-def lookup(b: Builder, table: Sequence[float], index: Value) -> Value:
-    """Return table[index mod 16] per lane, as floats of the width of ``index``; 16 entries."""
-    return on_registers(b, lambda part: _permuted(b, table, part), index)
-
-
-def _permuted(b: Builder, table: Sequence[float], index: Value) -> Value:
-    type = index.type.like("f32" if index.type.bits == 32 else "f64")
-    if type.lanes == ENTRIES:
-        return b.call("llvm.x86.avx512.permvar.sf.512", type, _literal(table, type), index)
-    if type.lanes == ENTRIES // 2:
-        name = "ps.256" if type.kind == "f32" else "pd.512"
-        halves = [_literal(table[i : i + type.lanes], type) for i in (0, type.lanes)]
-        return b.call(f"llvm.x86.avx512.vpermi2var.{name}", type, halves[0], index, halves[1])
-    # Narrower registers: as the first lanes of one that is wide enough.
-    wide = [i % type.lanes for i in range(ENTRIES // 2)]
-    found = _permuted(b, table, b.shuffle(index, None, wide))
-    return b.shuffle(found, None, range(type.lanes))
-
-
-def _literal(values: Sequence[float], type: Type) -> Value:
-    """Return a literal vector of these elements."""
-    body = ", ".join(f"{type.element} {const(v, type.element).text}" for v in values)
-    return Value(f"<{body}>", type)

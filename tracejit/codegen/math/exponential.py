@@ -31,6 +31,7 @@ from tracejit.codegen.math.common import (
     to_bits,
     two_prod,
 )
+from tracejit.codegen.math.lookup import lookup
 from tracejit.codegen.math.registry import register
 from tracejit.codegen.math.tables import (
     EXP2_SERIES,
@@ -173,7 +174,7 @@ def _sixteenths(b: Builder, x: Value, scale: float) -> tuple[Value, Value]:
 
 def _times_root(b: Builder, less: Value, k: Value, index: Value) -> Value:
     """Return (1 + less) 2^k, k in sixteenths: scalef takes its floor, the table its fraction."""
-    root, tail = (avx512.lookup(b, t, index) for t in (ROOTS_OF_TWO, ROOTS_OF_TWO_TAILS))
+    root, tail = (lookup(b, t, index) for t in (ROOTS_OF_TWO, ROOTS_OF_TWO_TAILS))
     return avx512.scalef(b, b.add(root, b.fma(root, less, tail)), k)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracejit.codegen.builder import Builder, Value, const
-from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     INF,
     NAN,
@@ -37,9 +36,9 @@ from tracejit.codegen.math.exponential import (
     expm1_pair,
     reduce_log2,
 )
-from tracejit.codegen.math.piecewise import odd_on_pieces
+from tracejit.codegen.math.piece_tables import TANH
+from tracejit.codegen.math.piecewise import choose, odd_on_pieces
 from tracejit.codegen.math.registry import register
-from tracejit.codegen.math.tables import TANH_F32, TANH_F64
 
 # (tanh x - x) / x³ in x², |x| <= 0.625: error 2^-27.8 of tanh x.
 _TANH_LIMIT = 0.625
@@ -81,8 +80,9 @@ _RATIO_LOW = 0.85
 @register("tanh", inline=True)
 def tanh(b: Builder, x: Value) -> Value:
     """Hyperbolic tangent; ±1 from 9.02 (f32) and 19.07 (f64) on."""
-    if avx512.available(b):
-        return odd_on_pieces(b, x, pick(x, f32=TANH_F32, f64=TANH_F64))
+    pieces = choose(b, x, TANH)
+    if pieces is not None:
+        return odd_on_pieces(b, x, pieces)
     positive = b.abs(x)
     if x.type.kind == "f32":
         return _tanh_f32(b, x, positive)

@@ -32,6 +32,7 @@ from tracejit.codegen.math.common import (
     two_sum,
 )
 from tracejit.codegen.math.exponential import LN2_F32, LN2_F64, exp, exp2
+from tracejit.codegen.math.lookup import lookup
 from tracejit.codegen.math.registry import register
 from tracejit.codegen.math.tables import (
     LOG2_F32,
@@ -149,8 +150,8 @@ def _table_core(b: Builder, m: Value, e: Value, rest: Value | None, table: Logar
     """Return log((m + rest) 2^e), m in [3/4, 3/2); next to 1 the first terms are exact."""
     bits = to_bits(b, m)
     index = b.lshr(bits, const(format_of(m).mantissa - 4, bits.type))
-    inverse = avx512.lookup(b, table.inverses, index)
-    head = b.fma(e, like(table.of_two[0], m), avx512.lookup(b, table.logs, index))
+    inverse = lookup(b, table.inverses, index)
+    head = b.fma(e, like(table.of_two[0], m), lookup(b, table.logs, index))
     r = b.fma(m, inverse, like(-1.0, m))
     r = r if rest is None else b.fma(rest, inverse, r)
     low = polynomial(b, r, table.series)

@@ -1,7 +1,7 @@
-"""Functions as sixteen polynomials, one per interval, their coefficients looked up in registers.
+"""Functions as polynomials on 8 or 16 intervals, their coefficients looked up in registers.
 
 A function that is smooth and saturates (erf, tanh, the scaled erfc) then is one short polynomial,
-without exponential and without division. AVX-512 only: ``avx512.lookup``.
+without exponential and without division. For targets that have such look-ups: ``lookup.py``.
 
 Accurate tables (Gal and Bachelis, "An accurate elementary mathematical library for the IEEE
 floating point standard", 1991): the centre c of an interval is moved to where f(c) is within 2^-7
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracejit.codegen.builder import Builder, Value, const
-from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     at_most,
     flip_sign,
@@ -22,7 +21,13 @@ from tracejit.codegen.math.common import (
     sign_bit,
     to_bits,
 )
-from tracejit.codegen.math.tables import Pieces
+from tracejit.codegen.math.lookup import entries, lookup
+from tracejit.codegen.math.piece_tables import Choice, Pieces
+
+
+def choose(b: Builder, x: Value, choice: Choice) -> Pieces | None:
+    """Return the pieces for the type of ``x`` whose tables the target can look up."""
+    return choice.get((x.type.kind, entries(b, x.type.kind)))
 
 
 def on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
@@ -36,8 +41,8 @@ def on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
 
     def of_piece(values: Sequence[float]) -> Value:
         # The indices count from ``first``, the table from 0.
-        turned = [values[(i - first) % avx512.ENTRIES] for i in range(avx512.ENTRIES)]
-        return avx512.lookup(b, turned, index)
+        turned = [values[(i - first) % len(values)] for i in range(len(values))]
+        return lookup(b, turned, index)
 
     t = b.sub(x, of_piece(pieces.centres))
     p = of_piece(pieces.coefficients[-1])

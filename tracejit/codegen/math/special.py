@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracejit.codegen.builder import Builder, Value
-from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     SCALE_DOWN,
     Pair,
@@ -36,9 +35,9 @@ from tracejit.codegen.math.exponential import (
     exp_reduced_pair,
     reduce_log2,
 )
-from tracejit.codegen.math.piecewise import odd_on_pieces, on_pieces
+from tracejit.codegen.math.piece_tables import ERF, ERFCX, Pieces
+from tracejit.codegen.math.piecewise import choose, odd_on_pieces, on_pieces
 from tracejit.codegen.math.registry import register
-from tracejit.codegen.math.tables import ERF_F32, ERF_F64, ERFCX_F32, ERFCX_F64
 
 # erf(x)/x - 1 in x² - 1/2 on |x| <= 1: relative errors 2^-29 and 2^-56.5.
 _ERF_SMALL_F32 = (
@@ -122,8 +121,9 @@ def erf(b: Builder, x: Value) -> Value:
     -log2 erfc is written as 3 + q where errors matter most, because q is small there and the 3
     goes into the exponent exactly.
     """
-    if avx512.available(b):
-        return odd_on_pieces(b, x, pick(x, f32=ERF_F32, f64=ERF_F64))
+    pieces = choose(b, x, ERF)
+    if pieces is not None:
+        return odd_on_pieces(b, x, pieces)
     magnitude = at_most(b, b.abs(x), pick(x, f32=4.0, f64=6.0))
     one = like(1.0, x)
     z = b.fma(magnitude, magnitude, like(-0.5, x))
@@ -200,11 +200,10 @@ def _erfc_f32(b: Builder, x: Value) -> Value:
     return b.convert(value, x.type)
 
 
-def _erfc_on_pieces(b: Builder, x: Value) -> Value:
+def _erfc_on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
     """The same by a table of e^(y²) erfc y; e^(-y²) enters as its difference from a power of 2."""
-    table = pick(x, f32=ERFCX_F32, f64=ERFCX_F64)
-    y = at_most(b, b.abs(x), table.limit)
-    g = on_pieces(b, y, table)
+    y = at_most(b, b.abs(x), pieces.limit)
+    g = on_pieces(b, y, pieces)
     square = two_prod(b, y, y)
     reduced = reduce_log2(b, b.neg(square.hi), bias=format_of(x).bias + SCALE_DOWN[x.type.kind])
     less = exp_minus_one_series(b, b.sub(reduced.r, square.lo))
@@ -219,6 +218,7 @@ def erfc(b: Builder, x: Value) -> Value:
     erfc y = e^(-y²) G, with the rounding of y² and those of both factors carried along; floats
     compute in doubles.
     """
-    if avx512.available(b):
-        return _erfc_on_pieces(b, x)
+    pieces = choose(b, x, ERFCX)
+    if pieces is not None:
+        return _erfc_on_pieces(b, x, pieces)
     return pick(x, f32=_erfc_f32, f64=_erfc_f64)(b, x)
