@@ -7,7 +7,7 @@ a lane's result is the same in every width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tracejit.codegen.builder import I32, Builder, Type, Value, const
 
@@ -25,17 +25,17 @@ def is_register(type: Type) -> bool:
     return type.lanes > 1 and type.lanes * type.bits in (128, 256, 512)
 
 
-def on_registers(b: Builder, op: Callable[..., Value], *values: Value) -> Value:
-    """Return ``op(*values)`` by registers: narrower values are repeated, wider ones are split."""
+def on_registers(b: Builder, op: Callable[[Sequence[Value]], Value], *values: Value) -> Value:
+    """Return ``op(values)`` by registers: narrower values are repeated, wider ones are split."""
     type = values[0].type
     lanes, bits = type.lanes, type.lanes * type.bits
     if is_register(type):
-        return op(*values)
+        return op(values)
     if lanes == 1:
-        return b.extract(op(*(b.splat(v, 128 // bits) for v in values)), 0)
+        return b.extract(op([b.splat(v, 128 // bits) for v in values]), 0)
     if bits < 128:
         places = [i % lanes for i in range(lanes * 128 // bits)]
-        widened = op(*(b.shuffle(v, None, places) for v in values))
+        widened = op([b.shuffle(v, None, places) for v in values])
         return b.shuffle(widened, None, range(lanes))
     half = lanes // 2
     low, high = (
@@ -58,15 +58,15 @@ def _masked(b: Builder, name: str, x: Value, *others: Value) -> Value:
 
 def scalef(b: Builder, x: Value, n: Value) -> Value:
     """Return x * 2^floor(n), rounded once."""
-    return on_registers(b, lambda *parts: _masked(b, "scalef", *parts), x, n)
+    return on_registers(b, lambda parts: _masked(b, "scalef", *parts), x, n)
 
 
 def exponent(b: Builder, x: Value) -> Value:
     """Return floor(log2 |x|): -inf for 0, inf for ±inf, NaN for NaN."""
-    return on_registers(b, lambda part: _masked(b, "getexp", part), x)
+    return on_registers(b, lambda parts: _masked(b, "getexp", *parts), x)
 
 
 def mantissa(b: Builder, x: Value) -> Value:
     """Return x times a power of two in [3/4, 3/2); ±1 for ±0, 1 for inf, NaN for NaN and x < 0."""
     mode = const(_MANTISSA_MODE, I32)
-    return on_registers(b, lambda part: _masked(b, "getmant", part, mode), x)
+    return on_registers(b, lambda parts: _masked(b, "getmant", *parts, mode), x)

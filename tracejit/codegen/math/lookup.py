@@ -29,7 +29,7 @@ def lookup(b: Builder, table: Sequence[float], index: Value) -> Value:
     """
     if len(table) == SHORT:
         return _of_eight(b, table, index)
-    return avx512.on_registers(b, lambda part: _of_sixteen(b, table, part), index)
+    return avx512.on_registers(b, lambda parts: _of_sixteen(b, table, parts[0]), index)
 
 
 def _of_eight(b: Builder, table: Sequence[float], index: Value) -> Value:
