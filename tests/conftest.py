@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Tests of kernels want them at the first call; those of the runtime say what they want.
+os.environ.setdefault("TRACEJIT_COMPILE", "now")
+
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
 

@@ -230,10 +230,10 @@ def test_copies():
 
 def test_values_are_kept_along_a_loop(monkeypatch: pytest.MonkeyPatch):
     # A loop that prints a figure of its state must not compute the state from the start each time.
-    from tracejit.runtime import engine
+    from tracejit.runtime import demand
 
     sizes: list[int] = []
-    evaluate = engine.evaluate
+    evaluate = demand.evaluate
 
     def counting(nodes: Any) -> Any:
         from tracejit.graph.graph import reachable
@@ -241,7 +241,7 @@ def test_values_are_kept_along_a_loop(monkeypatch: pytest.MonkeyPatch):
         sizes.append(len(reachable(nodes)))
         return evaluate(nodes)
 
-    monkeypatch.setattr(engine, "evaluate", counting)
+    monkeypatch.setattr(demand, "evaluate", counting)
     x = tj.asarray(np.ones(8))
     for _ in range(6):
         x = x * 1.5 + 1
@@ -250,11 +250,11 @@ def test_values_are_kept_along_a_loop(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_elements_of_a_pending_tensor_compute_it_once(monkeypatch: pytest.MonkeyPatch):
-    from tracejit.runtime import engine
+    from tracejit.runtime import demand
 
     calls: list[int] = []
-    evaluate = engine.evaluate
-    monkeypatch.setattr(engine, "evaluate", lambda nodes: calls.append(1) or evaluate(nodes))
+    evaluate = demand.evaluate
+    monkeypatch.setattr(demand, "evaluate", lambda nodes: calls.append(1) or evaluate(nodes))
     x = tj.asarray(np.arange(5.0)) * 2
     assert [v.item() for v in x] == [0, 2, 4, 6, 8]
     assert len(calls) == 1

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tracejit.frontend.python import spec as spec
     from tracejit.frontend.python import trace as trace
     from tracejit.runtime.cpu import isa as isa
+    from tracejit.runtime.stance import set_stance as set_stance
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -49,6 +50,7 @@ _LAZY = {
     "jit": "tracejit.frontend.python",
     "kernels": "tracejit.frontend.neuralscript",
     "load": "tracejit.frontend.neuralscript",
+    "set_stance": "tracejit.runtime.stance",
     "spec": "tracejit.frontend.python",
     "trace": "tracejit.frontend.python",
 }

@@ -5,6 +5,7 @@ variable                  value                                                d
 ========================  ===================================================  ===============
 TRACEJIT_ISA              a level of ``codegen/target.py`` (``avx2``, …)       the machine's
 TRACEJIT_DISABLE_JIT      0 or 1: run everything in the NumPy interpreter      0
+TRACEJIT_COMPILE          auto, now, background or never: see ``jit``          auto
 TRACEJIT_CACHE_DIR        a folder                                             see cache_dir
 TRACEJIT_NUM_THREADS      a positive whole number                              OMP_NUM_THREADS
 OMP_NUM_THREADS           as OpenMP has it; the first number of a list counts  the machine's
@@ -43,6 +44,9 @@ IMPORTED = time.time()
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
+# When to compile what asks for nothing else (``frontend/python.jit``).
+COMPILE_MODES = ("auto", "now", "background", "never")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -58,12 +62,18 @@ class Settings:
     compile_workers: int | None = None
     stress_deopt: int = 0
     stress_poison: bool = False
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueArgumentError(
                 f"num_threads is {self.num_threads}",
                 hint="give a positive whole number, or leave it out for one a core",
+            )
+        if self.compile not in COMPILE_MODES:
+            raise ValueArgumentError(
+                f"TRACEJIT_COMPILE={self.compile!r} is not one of {', '.join(COMPILE_MODES)}",
+                hint="leave it out for auto",
             )
 
 
@@ -72,6 +82,7 @@ class Changes(TypedDict, total=False):
 
     isa: str | None
     disable_jit: bool
+    compile: str
     cache_dir: Path | None
     num_threads: int | None
     memory_cache: int | None
@@ -143,6 +154,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     return Settings(
         isa=_text(environ, "TRACEJIT_ISA").lower() or None,
         disable_jit=_flag(environ, "TRACEJIT_DISABLE_JIT"),
+        compile=_text(environ, "TRACEJIT_COMPILE").lower() or "auto",
         cache_dir=_folder(environ, "TRACEJIT_CACHE_DIR"),
         num_threads=_threads(environ),
         memory_cache=_count(
@@ -207,6 +219,11 @@ def isa() -> str | None:
 def disable_jit() -> bool:
     """Return whether everything is to run in the NumPy interpreter."""
     return settings().disable_jit
+
+
+def compile_mode() -> str:
+    """Return when functions compile that do not say: one of ``COMPILE_MODES``."""
+    return settings().compile
 
 
 def num_threads() -> int | None:

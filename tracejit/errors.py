@@ -119,5 +119,9 @@ class ShapeTooLarge(OutOfMemory, ShapeError):
     """The requested shape fits in no memory: its bytes cannot be counted (NumPy: ValueError)."""
 
 
+class RecompileError(TracejitError, RuntimeError):
+    """A function met arguments it has no kernels for, under ``set_stance("fail_on_recompile")``."""
+
+
 class InternalError(TracejitError):
     """A bug in tracejit: a pass broke an invariant, or generated code failed to verify."""

@@ -573,7 +573,7 @@ def _evaluate(root: Tensor) -> None:
     figure of its state on each turn does not compute the state from the beginning each time.
     Intermediates larger than everything else at hand are left out: they may never be needed.
     """
-    from tracejit.runtime import engine
+    from tracejit.runtime import demand
 
     target = root._node
     nodes = reachable((target,))
@@ -586,7 +586,7 @@ def _evaluate(root: Tensor) -> None:
             if handle is not None and handle._node is node:
                 handles.append(handle)
     try:
-        arrays = engine.evaluate([h._node for h in handles])
+        arrays = demand.evaluate([h._node for h in handles])
     except MemoryError as error:
         gib = target.nbytes / 2**30
         raise OutOfMemory(

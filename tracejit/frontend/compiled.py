@@ -1,4 +1,4 @@
-"""One signature of a jitted function: traced, compiled, and called.
+"""One signature of a jitted function: traced, and called.
 
 ``compile_signature`` runs the Python function once on placeholders and turns what it returned
 and what it changed into a graph plus a plan: for each returned leaf, and each argument written
@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tracejit.errors import TraceError, UserError, ValueArgumentError
+from tracejit.errors import TraceError, ValueArgumentError
 from tracejit.frontend.effects import check_effects, outer_bindings
 from tracejit.frontend.names import definition, name_of, parameter
 from tracejit.frontend.scalars import ScalarTensor, WeakScalar
@@ -23,11 +23,13 @@ from tracejit.frontend.trees import LEAF, Spec, Tree, flatten, paths, unflatten
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, data, placeholder
 from tracejit.ops.table import Array, DType
-from tracejit.runtime.interpreter import run_graph
+from tracejit.runtime import stance
+from tracejit.runtime.tiers import Program, Wanted
 from tracejit.tensor import Tensor, value_of, wrap, write
 from tracejit.tracing import Trace, user_location
 
-Run = Callable[[Sequence[Array]], list[Array]]
+if TYPE_CHECKING:
+    from tracejit.runtime.executable import Executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,41 +58,31 @@ class Recorded(NamedTuple):
 
 
 class Compiled:
-    """The compiled form of one signature.
+    """One signature: its program, and how arguments and results go in and out of it.
 
-    ``executable`` is the engine's, None where NumPy interprets the graph. ``simple`` says that
-    the function returns one fresh array and changes nothing, so that a call is a run.
+    ``simple`` says that the function returns one fresh array and changes nothing, so that a call
+    is a run of the program. ``tracing`` is what recording it took, in seconds.
     """
 
-    __slots__ = (
-        "executable",
-        "failed",
-        "graph",
-        "kernels",
-        "keys",
-        "run",
-        "seconds",
-        "simple",
-        "sources",
-        "tree",
-        "writes",
-    )
+    __slots__ = ("graph", "keys", "program", "simple", "sources", "tracing", "tree", "writes")
 
-    def __init__(self, traced: Recorded, keys: Sequence[Any], *, interpret: bool, fast_math: bool):
+    def __init__(
+        self,
+        traced: Recorded,
+        keys: Sequence[Any],
+        tracing: float,
+        mode: Wanted,
+        *,
+        fast_math: bool,
+    ):
         self.graph = traced.graph
         self.sources = traced.sources
         self.tree = traced.tree
         self.writes = traced.writes
         self.keys = tuple(keys)
-        self.failed = 0
-        self.executable: Any = None
-        self.kernels = 0
-        self.seconds = 0.0
-        self.run: Run = _interpreter(self.graph)
-        if not self.graph.outputs:
-            self.run = _nothing
-        elif not interpret:
-            self._compile(fast_math)
+        self.tracing = tracing
+        layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
+        self.program = Program(self.graph, layouts, mode, fast_math=fast_math)
         first = self.sources[0] if self.sources else Source("none")
         self.simple = (
             traced.tree == LEAF
@@ -99,23 +91,10 @@ class Compiled:
             and self.graph.outputs[first.index].shape != ()
         )
 
-    def _compile(self, fast_math: bool) -> None:
-        """Compile the graph; a failure is reported once and leaves the interpreter in place."""
-        from tracejit.runtime import engine
-
-        layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
-        start = time.perf_counter()
-        try:
-            self.executable = engine.compile_graph(self.graph, layouts, fast_math=fast_math)
-        except UserError:
-            raise
-        except Exception as error:  # any failure of ours must not cost the user the answer
-            self.failed = 1
-            engine.warn_interpreted(error)
-            return
-        self.seconds = time.perf_counter() - start
-        self.kernels = self.executable.kernels
-        self.run = self.executable.run
+    @property
+    def executable(self) -> Executable | None:
+        """The engine's compiled form; None while NumPy interprets the graph."""
+        return self.program.executable
 
     def call(
         self,
@@ -132,7 +111,8 @@ class Compiled:
         arrays = [as_array(leaf, key) for leaf, key in zip(leaves, self.keys, strict=True)]
         if self.writes and self._overlap(leaves, arrays):
             return plain(args, kwargs)
-        results = self.run(arrays)
+        program = self.program
+        results = (program.interpret if stance.interpreting else program.run)(arrays)
         # Every value is read before any argument is overwritten: a swap reads both.
         written = [self._value(source, results, arrays) for _, source in self.writes]
         tensors = any(isinstance(leaf, Tensor) for leaf in leaves)
@@ -202,22 +182,6 @@ def _write_back(leaf: Any, value: Array, index: int) -> None:
     np.copyto(leaf, value)
 
 
-def _interpreter(graph: Graph) -> Run:
-    """Return a run through NumPy whose results are the caller's own, writable arrays."""
-    leaves = {id(node.value) for node in graph.nodes if node.value is not None}
-
-    def run(arrays: Sequence[Array]) -> list[Array]:
-        taken = leaves.union(map(id, arrays))
-        results = run_graph(graph, arrays)
-        return [r if r.flags.owndata and id(r) not in taken else r.copy() for r in results]
-
-    return run
-
-
-def _nothing(arrays: Sequence[Array]) -> list[Array]:
-    return []
-
-
 # -- tracing ---------------------------------------------------------------------------------------
 
 
@@ -226,21 +190,20 @@ def compile_signature(
     leaves: Sequence[Any],
     tree: Tree,
     *,
+    mode: Wanted,
     fast_math: bool = False,
-    interpret: bool = False,
 ) -> Compiled:
-    """Trace ``function`` on arguments like ``leaves`` in ``tree`` (of ``(args, kwargs)``), compile.
+    """Trace ``function`` on arguments like ``leaves`` in ``tree`` (of ``(args, kwargs)``).
 
-    Raises the function's own errors, and TraceError for what a trace cannot do.
+    ``mode`` says when it is compiled. Raises the function's own errors, and TraceError for what a
+    trace cannot do.
     """
     name = name_of(function)
     keys = [leaf_key(leaf, name) for leaf in leaves]
     start = time.perf_counter()
     traced = trace_function(function, leaves, keys, tree)
     tracing = time.perf_counter() - start
-    compiled = Compiled(traced, keys, interpret=interpret, fast_math=fast_math)
-    compiled.seconds += tracing
-    return compiled
+    return Compiled(traced, keys, tracing, mode, fast_math=fast_math)
 
 
 def trace_function(

@@ -91,13 +91,14 @@ class Traced:
     @property
     def executable(self) -> Executable:
         """The compiled form. Raises UnsupportedError where there is none."""
-        if self.compiled.executable is None:
+        executable = self.compiled.executable
+        if executable is None:
             why = "it returns no computed array" if not self.source.outputs else "it is interpreted"
             raise UnsupportedError(
                 f"{name_of(self.function)} has no compiled form: {why}",
                 hint="unset TRACEJIT_DISABLE_JIT, and return an array that depends on an argument",
             )
-        return self.compiled.executable
+        return executable
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = name_of(self.function)

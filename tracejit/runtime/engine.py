@@ -1,39 +1,30 @@
 """The engine: from a graph to values.
 
-``compile_graph`` is the pipeline; read it top to bottom. A graph that fails to compile still has
-an answer: the caller warns once and interprets it.
+``compile_graph`` is the pipeline; read it top to bottom. Whoever needs an answer while it runs, or
+where it fails, asks ``runtime/tiers.py``.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-import warnings
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, cast
+from typing import cast
 
-from tracejit import config
 from tracejit.codegen import attention, contraction, elementwise
 from tracejit.codegen.builder import Module
 from tracejit.codegen.loops import ENTRY, emit_kernel
 from tracejit.codegen.target import Target
-from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
-from tracejit.graph.node import Node, placeholder
 from tracejit.graph.passes import canonicalise
-from tracejit.ops.table import Array
-from tracejit.runtime import cpu, monitor
+from tracejit.runtime import cpu, service
+from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable, NativeCall
-from tracejit.runtime.interpreter import run_graph
-from tracejit.runtime.service import obtain
 from tracejit.runtime.threads import available
 from tracejit.schedule.attention import visible_scores
 from tracejit.schedule.grain import NEVER, SERIAL_NS, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
 from tracejit.schedule.merged import offsets
-from tracejit.schedule.native import cost as native_cost
 from tracejit.schedule.product import batch_axes, is_plain, left_access, right_access
 from tracejit.schedule.schedule import (
     ContractionStep,
@@ -66,8 +57,60 @@ def compile_graph(
     level: int = 2,
 ) -> Executable:
     """Compile ``graph`` for inputs of the given layouts (None: C-contiguous; else strides)."""
+    return compile_schedule(plan_graph(graph, layouts, fast_math=fast_math), target, level=level)
+
+
+def compile_schedule(
+    schedule: Schedule, target: Target | None = None, *, level: int = 2
+) -> Executable:
+    """Return the machine code of a schedule, ready to run."""
     target = target or cpu.target()
-    schedule = plan_graph(graph, layouts, fast_math=fast_math)
+    ready = cached_schedule(schedule, target, level=level)
+    if ready is not None:
+        return ready
+    started = time.perf_counter()
+    tickets: dict[str, service.Ticket] = {}
+
+    def ask(key: str, emit: Callable[[], str]) -> Code:
+        if key not in tickets:
+            tickets[key] = service.submit(key, emit, ENTRY, target, level, service.Priority.NOW)
+        return cast(Code, None)
+
+    # All are asked for before the first is waited for, so that several compile at a time.
+    _stages(schedule, target, ask)
+    awaited = [key for key, ticket in tickets.items() if not ticket.done()]
+    stages = _stages(schedule, target, lambda key, emit: tickets[key].result())
+    fresh = sum(tickets[key].result().origin == "compiled" for key in awaited)
+    seconds = time.perf_counter() - started if fresh else 0.0
+    return Executable(schedule, stages, target, fresh=fresh, fresh_seconds=seconds)
+
+
+def cached_schedule(schedule: Schedule, target: Target, *, level: int = 2) -> Executable | None:
+    """Return ``compile_schedule(…)`` where nothing has to be compiled for it, else None."""
+
+    def find(key: str, emit: Callable[[], str]) -> Code:
+        code = service.find(key, emit, ENTRY, target, level)
+        if code is None:
+            raise _NotAtHand
+        return code
+
+    try:
+        return Executable(schedule, _stages(schedule, target, find), target)
+    except _NotAtHand:
+        return None
+
+
+class _NotAtHand(Exception):
+    """A kernel would have to be compiled."""
+
+
+# Returns the code of a structure, which the second argument emits.
+Obtain = Callable[[str, Callable[[], str]], Code]
+
+
+def _stages(
+    schedule: Schedule, target: Target, obtain: Obtain
+) -> list[list[NativeCall] | OpaqueStep]:
     stages: list[list[NativeCall] | OpaqueStep] = []
     for step in schedule.steps:
         if isinstance(step, OpaqueStep):
@@ -76,22 +119,22 @@ def compile_graph(
         if not stages or isinstance(stages[-1], OpaqueStep):
             stages.append([])
         calls = cast(list[NativeCall], stages[-1])
-        calls += _native_calls(step, schedule, target, level)
-    return Executable(schedule, stages, target)
+        calls += _native_calls(step, schedule, target, obtain)
+    return stages
 
 
 def _native_calls(
-    step: KernelStep | ContractionStep, schedule: Schedule, target: Target, level: int
+    step: KernelStep | ContractionStep, schedule: Schedule, target: Target, obtain: Obtain
 ) -> list[NativeCall]:
     if isinstance(step, KernelStep):
-        return _kernel_calls(step.kernel, target, level)
+        return _kernel_calls(step.kernel, target, obtain)
     call = _contraction_call if step.kernel.attend is None else _attention_call
-    return [call(step.kernel, len(schedule.buffers), target, level)]
+    return [call(step.kernel, len(schedule.buffers), target, obtain)]
 
 
-def _kernel_calls(kernel: Kernel, target: Target, level: int) -> list[NativeCall]:
+def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[NativeCall]:
     """Return the call of ``kernel``; two where a first pass takes the totals of a scan."""
-    code = obtain(kernel.key, lambda: emit_kernel(kernel, target), ENTRY, target, level)
+    code = obtain(kernel.key, lambda: emit_kernel(kernel, target))
     pointers = [
         (a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses if a.buffer != SCRATCH
     ]
@@ -106,7 +149,7 @@ def _kernel_calls(kernel: Kernel, target: Target, level: int) -> list[NativeCall
     ]
 
 
-def _contraction_call(kernel: Kernel, workspace: int, target: Target, level: int) -> NativeCall:
+def _contraction_call(kernel: Kernel, workspace: int, target: Target, obtain: Obtain) -> NativeCall:
     """Return the call of a product; ``workspace`` is the number of the buffer after the last."""
     contract = cast(Contract, kernel.contract)
     problem, accesses = _gemm_problem(kernel)
@@ -119,7 +162,7 @@ def _contraction_call(kernel: Kernel, workspace: int, target: Target, level: int
         contraction.emit_gemm(module, ENTRY, spec)
         return module.text()
 
-    code = obtain(f"gemm {spec.key}", emit, ENTRY, target, level)
+    code = obtain(f"gemm {spec.key}", emit)
     if arguments.swapped:
         accesses[0], accesses[1] = accesses[1], accesses[0]
     sizes = arguments.sizes
@@ -140,7 +183,7 @@ def _contraction_call(kernel: Kernel, workspace: int, target: Target, level: int
     )
 
 
-def _attention_call(kernel: Kernel, workspace: int, target: Target, level: int) -> NativeCall:
+def _attention_call(kernel: Kernel, workspace: int, target: Target, obtain: Obtain) -> NativeCall:
     """Return the call of an attention kernel; ``workspace`` as above."""
     call = attention.bind(kernel, target, visible=visible_scores(kernel))
     spec = call.spec
@@ -150,7 +193,7 @@ def _attention_call(kernel: Kernel, workspace: int, target: Target, level: int) 
         attention.emit_attention(module, ENTRY, spec)
         return module.text()
 
-    code = obtain(f"attention {spec.key}", emit, ENTRY, target, level)
+    code = obtain(f"attention {spec.key}", emit)
     accesses = [*call.operands, *kernel.accesses]
     pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
     pointers.insert(attention.WORK_POINTER, (workspace, 0))
@@ -203,123 +246,3 @@ def _gather(contract: Contract) -> contraction.Gather | None:
     depths, columns = contract.gather
     *rows, last = columns
     return contraction.Gather(tuple(offsets(depths)), tuple(offsets(rows)), *last)
-
-
-# Graphs that were evaluated on demand, by structure: a loop at program level records the same
-# operations on other data each time round, and should plan and compile them once.
-# A structure is interpreted until that has cost about what compiling it would (a number in place
-# of the executable counts it), so that a line typed once answers at once.
-_MAX_PLANS = 256
-COMPILE_NS = 2e6
-_plans: OrderedDict[Any, Executable | float] = OrderedDict()
-_plans_lock = threading.Lock()
-
-
-def evaluate(nodes: Sequence[Node]) -> list[Array]:
-    """Return the values of ``nodes``, whose leaves are all data."""
-    graph = Graph((), nodes)
-    if config.disable_jit():
-        return _interpret(graph)
-    key, leaves = _structure(graph)
-    try:
-        executable = _planned(key, graph, leaves)
-        if executable is None:
-            return _interpret(graph)
-    except UserError:
-        raise
-    except Exception as error:  # any failure of ours must not cost the user the answer
-        warn_interpreted(error)
-        return run_graph(graph, ())
-    return executable.run([cast(Array, leaf.value) for leaf in leaves])
-
-
-def _interpret(graph: Graph) -> list[Array]:
-    started = time.perf_counter()
-    values = run_graph(graph, ())
-    if monitor.active is not None:
-        monitor.active.interpreted += time.perf_counter() - started
-    return values
-
-
-def _planned(key: Any, graph: Graph, leaves: Sequence[Node]) -> Executable | None:
-    """Return the compiled form, or None while interpreting is cheaper than compiling."""
-    with _plans_lock:
-        found = _plans.get(key)
-        if found is not None:
-            _plans.move_to_end(key)
-            if isinstance(found, Executable):
-                return found
-        spent = (found or 0.0) + interpreter_ns(graph)
-        wanted = monitor.active is not None and monitor.active.everything
-        if spent < COMPILE_NS and not wanted:
-            _remember_plan(key, spent)
-            return None
-    executable = compile_graph(_lifted(graph, leaves), [layout_of(_value(n)) for n in leaves])
-    with _plans_lock:
-        _remember_plan(key, executable)
-    return executable
-
-
-def _remember_plan(key: Any, plan: Executable | float) -> None:
-    _plans[key] = plan
-    if len(_plans) > _MAX_PLANS:
-        _plans.popitem(last=False)
-
-
-def interpreter_ns(graph: Graph) -> float:
-    """Return a rough time of one interpreted run: about 1 µs an op and 1 ns an element."""
-    compute = [n for n in graph.nodes if n.inputs]
-    return 1e3 * len(compute) + 1.0 * sum(n.size * (1 + native_cost(n) // 4) for n in compute)
-
-
-def _value(leaf: Node) -> Array:
-    return cast(Array, leaf.value)
-
-
-def layout_of(array: Array) -> Layout:
-    """Return None for a C-contiguous array, else its strides in elements."""
-    if array.flags.c_contiguous:
-        return None
-    return tuple(s // array.itemsize for s in array.strides)
-
-
-def _structure(graph: Graph) -> tuple[Any, list[Node]]:
-    """Return a key that graphs with equal structure share, and the data leaves in order."""
-    position: dict[Node, int] = {}
-    leaves: list[Node] = []
-    parts: list[Any] = [cpu.target().name]
-    for number, node in enumerate(graph.nodes):
-        position[node] = number
-        if node.value is not None:
-            leaves.append(node)
-            parts.append((node.dtype, node.shape, layout_of(node.value)))
-        else:
-            attrs = tuple(sorted(node.attrs.items())) if node.attrs else ()
-            # repr tells −0.0 from 0.0 and 1 from True, which compare equal.
-            exact = repr(attrs) if node.op.name == "constant" else attrs
-            parts.append((node.op.name, exact, tuple([position[i] for i in node.inputs])))
-    parts.append(tuple(position[o] for o in graph.outputs))
-    return tuple(parts), leaves
-
-
-def _lifted(graph: Graph, leaves: Sequence[Node]) -> Graph:
-    """Return ``graph`` with its data leaves as inputs."""
-    inputs = [placeholder(i, n.dtype, n.shape) for i, n in enumerate(leaves)]
-    image = dict(zip(leaves, inputs, strict=True))
-    lifted = graph.rewrite(lambda node, operands: image.get(node))
-    return Graph(inputs, lifted.outputs)
-
-
-_warned: set[str] = set()
-
-
-def warn_interpreted(error: Exception) -> None:
-    """Say once for each kind of failure that a graph is interpreted instead of compiled."""
-    what = f"{type(error).__name__}: {error}"
-    if what not in _warned:
-        _warned.add(what)
-        warnings.warn(
-            f"tracejit could not compile a graph and interprets it instead: {what}",
-            RuntimeWarning,
-            stacklevel=3,
-        )

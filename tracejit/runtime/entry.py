@@ -95,6 +95,17 @@ def _code() -> LoadedObject:
     return native.load(emit_entry(native.driver_text()), (ENTRY,), addresses._asdict())
 
 
+def ready() -> bool:
+    """Whether the C function's code has been made; the first entry makes it otherwise."""
+    return _code.cache_info().currsize > 0
+
+
+def prepare() -> None:
+    """Make the C function's code, so that the first entry costs little."""
+    if supported():
+        _code()
+
+
 class Result(NamedTuple):
     """How a call's result is put together.
 

@@ -111,16 +111,24 @@ class NativePlan(NamedTuple):
 
 
 class Executable:
-    """A compiled graph. ``run(arrays)`` returns fresh arrays; safe from many threads."""
+    """A compiled graph. ``run(arrays)`` returns fresh arrays; safe from many threads.
+
+    ``fresh`` counts the kernels that had to be compiled for it, in ``fresh_seconds``.
+    """
 
     def __init__(
         self,
         schedule: Schedule,
         stages: Sequence[Sequence[NativeCall] | OpaqueStep],
         target: Target,
+        *,
+        fresh: int = 0,
+        fresh_seconds: float = 0.0,
     ):
         self.schedule = schedule
         self.target = target
+        self.fresh = fresh
+        self.fresh_seconds = fresh_seconds
         self._driver = driver()
         self._stages = [s if isinstance(s, OpaqueStep) else _Segment(s) for s in stages]
         buffers = schedule.buffers

@@ -240,7 +240,7 @@ class ControlTracer(ABC):
 
         Each turn then is the same graph, compiled once, and the graph does not grow.
         """
-        from tracejit.runtime import engine
+        from tracejit.runtime import demand
 
         found: dict[str, Tensor] = {}
         for name in sorted(assigned_names(body)):
@@ -254,7 +254,7 @@ class ControlTracer(ABC):
             next(iter(found.values())).numpy()
         elif found:
             # All in one run: what two of them share is computed once.
-            arrays = engine.evaluate([value.node for value in found.values()])
+            arrays = demand.evaluate([value.node for value in found.values()])
             for name, array in zip(found, arrays, strict=True):
                 frame = self.frame.holder(name)
                 assert frame is not None

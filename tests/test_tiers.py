@@ -1,0 +1,327 @@
+"""Tiers: every form gives the interpreter's answers; when kernels are made, and what is counted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracejit as tj
+from tracejit.errors import RecompileError, ValueArgumentError
+from tracejit.runtime import background, demand, engine, service, stance, tiers
+from tracejit.runtime.tiers import State
+
+F32 = np.float32
+X = np.linspace(-2, 2, 12, dtype=F32).reshape(3, 4)
+
+
+@pytest.fixture(autouse=True)
+def default_stance() -> Iterator[None]:
+    yield
+    tj.set_stance("default")
+
+
+def softmax(x: Any) -> Any:
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def programs(function: Any) -> list[tiers.Program]:
+    return [compiled.program for compiled in function._compiled.values()]
+
+
+@pytest.fixture
+def held() -> Iterator[threading.Event]:
+    """Hold the background thread until the event is set."""
+    event = threading.Event()
+
+    def wait() -> None:
+        event.wait(30)
+
+    background.submit(background.Job(wait, float("inf")))
+    yield event
+    event.set()
+
+
+# -- no stall --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["auto", "background"])
+def test_numpy_answers_until_the_kernels_are_ready(mode: Any, held: threading.Event) -> None:
+    f = tj.jit(lambda x: softmax(x) * 1.25 + 3, compile=mode)
+    want = softmax(X) * 1.25 + 3
+    for _ in range(3):
+        np.testing.assert_allclose(f(X), want, rtol=1e-6)
+    assert (f.stats()["tier"], f.stats()["pending"], f.stats()["kernels"]) == (0, 1, 0)
+    assert not f.wait(0.01)
+    held.set()
+    assert f.wait(60)
+    np.testing.assert_allclose(f(X), want, rtol=1e-6)
+    assert (f.stats()["tier"], f.stats()["pending"], f.stats()["kernels"]) == (1, 0, 1)
+    assert f.stats()["calls"] == 4
+
+
+def test_now_compiles_at_the_first_call() -> None:
+    f = tj.jit(softmax, compile="now")
+    f(X)
+    assert f.stats()["tier"] == 1
+
+
+def test_never_compiles_nothing_and_asks_for_nothing() -> None:
+    before = service.compiles()
+    f = tj.jit(lambda x: softmax(x) - 0.75, compile="never")
+    for _ in range(3):
+        np.testing.assert_allclose(f(X), softmax(X) - 0.75, rtol=1e-6)
+    assert f.wait(0)
+    assert f.stats()["tier"] == 0
+    assert service.compiles() == before
+
+
+def test_what_is_in_memory_serves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "PLAN_AT_ONCE_S", 1.0)
+    tj.jit(softmax, compile="now")(X)
+    f = tj.jit(lambda x: softmax(x), compile="auto")
+    f(np.ones((7, 9), F32))
+    assert (f.stats()["tier"], f.stats()["recompiles"]) == (1, 0)
+
+
+def test_waiting_is_chosen_where_interpreting_takes_longer(
+    monkeypatch: pytest.MonkeyPatch, held: threading.Event
+) -> None:
+    monkeypatch.setattr(tiers.model, "interpreter_ns", lambda graph: 1e12)
+    f = tj.jit(lambda x: softmax(x) * 1.625, compile="auto")
+    np.testing.assert_allclose(f(X), softmax(X) * 1.625, rtol=1e-6)
+    assert f.stats()["tier"] == 1
+
+
+def test_results_belong_to_the_caller_in_every_tier(held: threading.Event) -> None:
+    constant = np.arange(3.0)
+    f = tj.jit(lambda x: (x.T, x + 0, np.asarray(constant) * 1), compile="background")
+    for _ in range(2):
+        x = np.arange(6.0).reshape(2, 3)
+        for result in f(x):
+            assert (result.flags.writeable and result.flags.c_contiguous) or result.base is None
+            result[...] = -1
+        np.testing.assert_array_equal(x, np.arange(6.0).reshape(2, 3))
+        np.testing.assert_array_equal(constant, np.arange(3.0))
+        held.set()
+        f.wait()
+
+
+# -- stances ---------------------------------------------------------------------------------------
+
+
+def test_a_stance_decides_for_functions_that_exist() -> None:
+    f = tj.jit(lambda x: softmax(x) * 0.3, compile="now")
+    f(X)
+    f(X)
+    with tj.set_stance("never"):
+        (program,) = programs(f)
+        runs = program.interpreted_runs
+        np.testing.assert_allclose(f(X), softmax(X) * F32(0.3), rtol=1e-6)
+        assert program.interpreted_runs == runs + 1
+    f(X)
+    assert program.interpreted_runs == runs + 1
+
+
+def test_force_eager_is_never_and_blocks_nest() -> None:
+    with tj.set_stance("force_eager"):
+        assert stance.current() == "never"
+        with tj.set_stance("now"):
+            f = tj.jit(lambda x: x * 7 - 3, compile="background")
+            f(X)
+            assert f.stats()["tier"] == 1
+        assert stance.interpreting
+    assert stance.current() == "default"
+    assert not stance.interpreting
+
+
+def test_now_catches_up_with_what_is_pending(held: threading.Event) -> None:
+    f = tj.jit(lambda x: softmax(x) * 0.7 - 2, compile="background")
+    f(X)
+    assert f.stats()["pending"] == 1
+    with tj.set_stance("now"):
+        f(X)
+    assert (f.stats()["tier"], f.stats()["pending"]) == (1, 0)
+
+
+def test_fail_on_recompile_raises_for_new_kernels_only() -> None:
+    f = tj.jit(lambda x: np.tanh(x) * 0.11 - np.sqrt(x), compile="now")
+    f(X)
+    with tj.set_stance("fail_on_recompile"):
+        f(X)
+        f(np.ones((30, 50), F32))
+        assert f.stats()["recompiles"] == 0
+        with pytest.raises(RecompileError, match="new dtype"):
+            f(X.astype(np.float64))
+    f(X.astype(np.float64))
+    assert f.stats()["recompiles"] >= 1
+
+
+def test_eager_on_recompile_leaves_new_signatures_to_numpy() -> None:
+    f = tj.jit(lambda x: np.tanh(x) * 0.12 - np.exp(x), compile="now")
+    f(X)
+    with tj.set_stance("eager_on_recompile"):
+        y = X.astype(np.float64)
+        np.testing.assert_array_equal(f(y), np.tanh(y) * 0.12 - np.exp(y))
+    assert (f.stats()["fallbacks"], f.stats()["compiles"]) == (1, 1)
+
+
+def test_an_unknown_stance_is_refused() -> None:
+    with pytest.raises(ValueArgumentError, match="set_stance"):
+        tj.set_stance("soon")
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def test_fifty_batch_sizes_compile_once() -> None:
+    f = tj.jit(lambda x, w: np.tanh(x @ w + 0.5).sum(axis=1), compile="now")
+    w = np.random.default_rng(0).normal(size=(24, 16)).astype(F32)
+    sizes = [*range(2, 50), 0, 1]
+    for size in sizes:
+        x = np.random.default_rng(size).normal(size=(size, 24)).astype(F32)
+        np.testing.assert_allclose(
+            f(x, w), np.tanh(x @ w + F32(0.5)).sum(axis=1), rtol=1e-4, atol=1e-5
+        )
+    stats = f.stats()
+    assert (stats["compiles"], stats["retraces"]) == (50, 49)
+    assert stats["recompiles"] <= 6
+    assert stats["guard_failures"] == {"new shape": 49}
+
+
+def test_a_second_size_compiles_no_kernel() -> None:
+    f = tj.jit(lambda x: softmax(x) * 0.9, compile="now")
+    f(np.ones((6, 10), F32))
+    before = service.compiles()
+    for shape in [(7, 10), (6, 11), (13, 17), (2, 2), (31, 1024)]:
+        x = np.random.default_rng(1).normal(size=shape).astype(F32)
+        np.testing.assert_allclose(f(x), softmax(x) * F32(0.9), rtol=1e-5)
+    assert service.compiles() == before
+    assert f.stats()["recompiles"] == 0
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["now", "background"])
+def test_a_compiler_that_fails_leaves_the_interpreter(
+    mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"no code today ({mode})")
+
+    monkeypatch.setattr(engine, "compile_schedule", broken)
+    f = tj.jit(lambda x: softmax(x) * 0.6, compile=mode)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            np.testing.assert_allclose(f(X), softmax(X) * F32(0.6), rtol=1e-6)
+            f.wait()
+    stats = f.stats()
+    assert (stats["tier"], stats["pending"], stats["fallbacks"]) == (0, 0, 1)
+    assert stats["failed"] == [f"no code today ({mode})"]
+    assert len([w for w in caught if "no code today" in str(w.message)]) == 1
+
+
+# -- evaluation on demand --------------------------------------------------------------------------
+
+
+def test_a_loop_at_program_level_compiles_in_the_background(held: threading.Event) -> None:
+    demand.clear()
+    with tj.set_stance("background"):
+        x = tj.asarray(np.ones(100_000))
+        for turn in range(40):
+            x = tj.tanh(x) * 1.01 + 0.37
+            value = float(x[0])
+            if turn == 20:
+                assert not any(
+                    isinstance(p, tiers.Program) and p.state is State.COMPILED
+                    for p in demand._programs.values()
+                )
+                held.set()
+                for program in list(demand._programs.values()):
+                    if isinstance(program, tiers.Program):
+                        assert program.wait(60)
+        assert any(
+            isinstance(p, tiers.Program) and p.state is State.COMPILED
+            for p in demand._programs.values()
+        )
+    y = 1.0
+    for _ in range(40):
+        y = np.tanh(y) * 1.01 + 0.37
+    assert value == pytest.approx(y, rel=1e-12)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def run_python(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_process_may_end_while_kernels_are_made() -> None:
+    done = run_python(
+        "import numpy as np, tracejit as tj\n"
+        "fs = [tj.jit(lambda x, k=k: np.tanh(x) * k - x, compile='background') for k in range(9)]\n"
+        "for f in fs: f(np.ones(8))\n"
+        "print('end')\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+def test_a_forked_child_makes_its_own_kernels() -> None:
+    done = run_python(
+        "import os, numpy as np, tracejit as tj\n"
+        "fs = [tj.jit(lambda x, k=k: np.tanh(x) * (k + .5) - x, compile='background')"
+        " for k in range(6)]\n"
+        "x = np.linspace(0, 1, 9)\n"
+        "for f in fs: f(x)\n"
+        "child = os.fork()\n"
+        "for k, f in enumerate(fs):\n"
+        "    f(x); f.wait(); np.testing.assert_allclose(f(x), np.tanh(x) * (k + .5) - x)\n"
+        "    assert f.stats()['tier'] == 1, f.stats()\n"
+        "if child: assert os.waitpid(child, 0)[1] == 0\n"
+        "os._exit(0)\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_sixteen_threads_call_while_kernels_are_made() -> None:
+    functions = [
+        tj.jit(lambda x, k=k: np.sqrt(x * x + k) - 0.21 * k, compile="background")
+        for k in range(24)
+    ]
+    x = np.linspace(0, 1, 50)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(functions))
+        try:
+            for _ in range(4):
+                for k in order:
+                    np.testing.assert_allclose(
+                        functions[k](x), np.sqrt(x * x + k) - 0.21 * k, rtol=1e-12, atol=1e-12
+                    )
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    for f in functions:
+        assert f.wait(60)
+    work(99)
+    assert not failures
+    assert all(f.stats()["tier"] == 1 and f.stats()["compiles"] == 1 for f in functions)

@@ -1,0 +1,444 @@
+"""``Jitted``: a function that traces itself per signature, and hands its graphs to the runtime.
+
+A call looks up the arguments' signature, first as the fast path sees it (types, dtypes, shapes,
+strides), then in full. A new one is traced; ``runtime/tiers.py`` decides when it is compiled and
+answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from tracejit import config
+from tracejit.errors import RecompileError, TraceError
+from tracejit.frontend.compiled import Compiled, as_array, compile_signature
+from tracejit.frontend.names import name_of, parameter
+from tracejit.frontend.native import native_result
+from tracejit.frontend.signature import NUMPY_SCALARS, has_floats, is_array, leaf_key, why_new
+from tracejit.frontend.traced import Traced
+from tracejit.frontend.trees import Tree, check_statics, flatten, statics
+from tracejit.runtime import background, entry, stance
+from tracejit.runtime.tiers import Program, State, Wanted
+from tracejit.tensor import Tensor
+from tracejit.tracing import state
+
+# Signatures kept for one function; the oldest goes first.
+SIGNATURES_KEPT = 1024
+# Values of one static integer after which a recompile is probably not what the user wants.
+STATIC_VALUES = 8
+
+_STATIC = frozenset({int, bool, str, type(None)})
+_FLOATS = frozenset({float, complex})
+Key = tuple[Any, ...]
+# Compiled form; positions of the leaves (None: all); where a call is just a run, which leaves
+# kernels read as they are (``everything``: all arguments), else None.
+_Fast = tuple[Compiled, list[int] | None, tuple[bool, ...] | None]
+everything: tuple[bool, ...] = (True,)
+
+
+class Jitted:
+    """A function that traces and compiles itself per signature. Made by ``jit``.
+
+    ``__wrapped__`` is the Python function. Inside another trace a call is simply inlined.
+    Thread-safe: concurrent first calls of one signature compile once.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "_calls",
+        "_compiled",
+        "_entry",
+        "_fast",
+        "_hinted",
+        "_last",
+        "_lock",
+        "_locks",
+        "_mode",
+        "_native_before",
+        "_static_floats",
+        "_stats",
+        "_values",
+        "fast_math",
+    )
+
+    def __new__(
+        cls, function: Callable[..., Any], mode: stance.Mode | None, fast_math: bool
+    ) -> Self:
+        # Each function is the one instance of a type of its own: calling an object asks its type,
+        # and so a native entry can stand there for this function alone.
+        own: Any = type(cls.__name__, (cls,), {"__slots__": (), "__doc__": cls.__doc__})
+        return object.__new__(own)
+
+    def __init__(self, function: Callable[..., Any], mode: stance.Mode | None, fast_math: bool):
+        self.__name__ = name_of(function)  # callable objects have none
+        functools.update_wrapper(self, function)
+        self._mode: stance.Mode | None = mode
+        self._entry: entry.NativeEntry | None = None
+        self._native_before = 0
+        self.fast_math = fast_math
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every signature and all statistics."""
+        with self._lock:
+            if self._entry is not None:
+                self._entry.clear()
+                self._native_before = self._entry.calls
+            self._calls = 0
+            # Signature → compiled form, and what the fast path looks up → the same; the latter
+            # with the settings it is for, as one object, so that threads see both or neither.
+            self._compiled: dict[Key, Compiled] = {}
+            self._fast: tuple[Any, dict[Key, _Fast]] = (None, {})
+            self._locks: dict[Key, threading.Lock] = {}
+            self._stats = _Counts()
+            self._values: dict[str, set[Any]] = {}
+            self._hinted = False
+            # Set when the function asks for the value of a float (``if rate > 0``).
+            self._static_floats = False
+            self._last: Key | None = None
+
+    # -- calling -----------------------------------------------------------------------------------
+
+    def _call_python(self, *args: Any, **kwargs: Any) -> Any:
+        if state.trace is not None:
+            return self.__wrapped__(*args, **kwargs)
+        self._calls += 1
+        key: Key | None = None
+        settings = config.settings()
+        if not kwargs:
+            parts: list[Any] = []
+            for a in args:
+                kind = a.__class__
+                if kind is np.ndarray:
+                    # ``num`` has the contiguity and alignment bits, which strides do not tell.
+                    parts += (a.dtype, a.shape, a.strides, a.flags.num)
+                elif kind in NUMPY_SCALARS or (kind in _FLOATS and not self._static_floats):
+                    parts.append(kind)
+                elif kind in _STATIC:
+                    parts += (kind, a)
+                else:
+                    break
+            else:
+                key = tuple(parts)
+                current, table = self._fast
+                if current is settings and not stance.interpreting:
+                    found = table.get(key)
+                    if found is not None:
+                        compiled, positions, ready = found
+                        if ready is everything:
+                            return compiled.program.run(args)[0]
+                        leaves = args if positions is None else [args[i] for i in positions]
+                        if ready is None:
+                            return compiled.call(leaves, self.plain, args, kwargs)
+                        return compiled.program.run(
+                            [
+                                leaf if as_is else as_array(leaf, part)
+                                for leaf, as_is, part in zip(
+                                    leaves, ready, compiled.keys, strict=True
+                                )
+                            ]
+                        )[0]
+        return self._call_general(key, settings, args, kwargs)
+
+    # A native entry takes this place in the type of a function that has one.
+    __call__ = _call_python
+
+    def _call_general(
+        self, fast_key: Key | None, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Flatten any arguments, find or make the compiled form, run it."""
+        name, static_floats = self.__name__, self._static_floats
+        leaves, tree = flatten((args, kwargs), static_floats=static_floats)
+        key = (tree, tuple(leaf_key(leaf, name) for leaf in leaves), settings)
+        try:
+            compiled = self._compiled.get(key)
+        except TypeError:
+            check_statics(tree, self.__wrapped__)
+            raise
+        if compiled is None:
+            check_statics(tree, self.__wrapped__)
+            try:
+                compiled = self._set_up(key, leaves, tree)
+            except TraceError:
+                if static_floats or not has_floats(leaves):
+                    raise
+                # The function may have asked for the value of a float: then floats are static.
+                return self._retry_static(settings, args, kwargs)
+            if compiled is None:
+                return self.plain(args, kwargs)
+        if fast_key is not None and compiled.program.settled and self._entry_ready(compiled):
+            self._remember_fast(fast_key, compiled, args, leaves, settings)
+        return compiled.call(leaves, self.plain, args, kwargs)
+
+    def _entry_ready(self, compiled: Compiled) -> bool:
+        """Whether a native entry can be made without a stall; else it is made ready meanwhile."""
+        if compiled.executable is None or entry.ready() or not entry.supported():
+            return True
+        if stance.mode_of(self._mode) == "now":
+            return True
+        background.prepare(entry.prepare)
+        return False
+
+    def _remember_fast(
+        self,
+        fast_key: Key,
+        compiled: Compiled,
+        args: tuple[Any, ...],
+        leaves: Sequence[Any],
+        settings: Any,
+    ) -> None:
+        """Let the fast path find ``compiled``, which stays what it is."""
+        current, table = self._fast
+        if current is not settings or len(table) >= SIGNATURES_KEPT:
+            self._fast = (settings, table := {})
+        fast = table[fast_key] = _fast_entry(compiled, args, leaves)
+        self._enter_natively(fast, args, leaves, settings)
+
+    def _enter_natively(
+        self, fast: _Fast, args: Sequence[Any], leaves: Sequence[Any], settings: Any
+    ) -> None:
+        """Let the next calls with such arguments run without Python, where that is possible."""
+        compiled, positions, _ = fast
+        if compiled.executable is None or not config.is_default(settings):
+            return
+        # Kernels read numbers in the objects that hold them; static floats are compared by value.
+        direct = all(
+            as_array(leaf, key) is leaf if is_array(leaf) else not isinstance(leaf, Tensor)
+            for leaf, key in zip(leaves, compiled.keys, strict=True)
+        )
+        floats = any(type(a) in _FLOATS for a in args)
+        if not direct or (floats and self._static_floats) or not entry.supported():
+            return
+        inputs = list(range(len(args))) if positions is None else positions
+        result = native_result(compiled, inputs)
+        if result is None:
+            return
+        with self._lock:
+            if self._entry is None:
+                self._entry = entry.NativeEntry(self.__name__, self._call_python)
+            if self._entry.add(compiled.executable, args, inputs, result):
+                # The type's slot finds the C function; it is of this function alone.
+                type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _retry_static(self, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call with static floats; keep them static where that is what was missing."""
+        self._static_floats = True
+        try:
+            return self._call_general(None, settings, args, kwargs)
+        except TraceError:
+            self._static_floats = False
+            raise
+
+    def _set_up(self, key: Key, leaves: Sequence[Any], tree: Tree) -> Compiled | None:
+        """Trace for a new signature; None where the stance leaves it to the Python function."""
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        try:
+            with lock:
+                compiled = self._compiled.get(key)
+                if compiled is not None:
+                    return compiled
+                wanted = stance.current()
+                guarded = bool(self._compiled) and wanted.endswith("_on_recompile")
+                mode: Wanted = "cached" if guarded else self._mode
+                compiled = compile_signature(
+                    self.__wrapped__, leaves, tree, mode=mode, fast_math=self.fast_math
+                )
+                if guarded and compiled.program.state is not State.COMPILED:
+                    return self._refuse(wanted, key, compiled)
+                with self._lock:
+                    self._remember(key, tree, compiled)
+                return compiled
+        finally:
+            with self._lock:
+                self._locks.pop(key, None)
+
+    def _refuse(self, wanted: str, key: Key, compiled: Compiled) -> None:
+        """Leave a signature that needs new kernels to NumPy, or raise, as the stance has it."""
+        if wanted == "fail_on_recompile" and compiled.graph.outputs:
+            assert self._last is not None
+            raise RecompileError(
+                f"{self.__name__} would have to be compiled again: {why_new(key, self._last)}",
+                hint="call it with such arguments once before set_stance('fail_on_recompile')",
+            )
+
+    def _remember(self, key: Key, tree: Tree, compiled: Compiled) -> None:
+        stats = self._stats
+        stats.traces += 1
+        stats.tracing += compiled.tracing
+        if self._last is not None:
+            stats.reasons[why_new(key, self._last)] += 1
+        self._last = key
+        while len(self._compiled) >= SIGNATURES_KEPT:
+            stats.evict(self._compiled.pop(next(iter(self._compiled))))
+        self._compiled[key] = compiled
+        self._hint(tree)
+
+    def _hint(self, tree: Tree) -> None:
+        """Warn once when a number as argument makes one compilation a value."""
+        for path, value in statics(tree):
+            if type(value) not in (int, float, complex):
+                continue
+            seen = self._values.setdefault(path, set())
+            seen.add(value)
+            if len(seen) > STATIC_VALUES and not self._hinted:
+                self._hinted = True
+                warnings.warn(
+                    f"{self.__name__} has been compiled for {len(seen)} values of the "
+                    f"{type(value).__name__} argument {parameter(self.__wrapped__, path)}, whose "
+                    "value decides what it does. Where it is only a number in the arithmetic, "
+                    "pass an array or a NumPy scalar, such as np.int64(n).",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the Python function itself, counted as a fallback."""
+        self._stats.fallbacks += 1
+        return self.__wrapped__(*args, **kwargs)
+
+    # -- what users ask --------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no kernels of this function are being made; False if ``timeout`` ends first.
+
+        ``timeout`` is in seconds. Afterwards the signatures called so far run compiled, but for
+        those that failed (``stats()["failed"]``).
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        for compiled in list(self._compiled.values()):
+            left = None if end is None else max(0.0, end - time.monotonic())
+            if not compiled.program.wait(left):
+                return False
+        return True
+
+    def stats(self) -> Mapping[str, Any]:
+        """Return counts since the function was made or cleared.
+
+        ``calls``; ``compiles`` (signatures traced), ``retraces`` (all but the first) and
+        ``recompiles`` (kernels compiled for them that the first one had not);
+        ``tier`` of the newest (0 interpreted, 1 compiled); ``kernels``; ``pending`` (signatures
+        whose kernels are being made); ``failed`` (why signatures stay interpreted);
+        ``fallbacks`` (calls and compilations that NumPy did instead); ``guard_failures`` (calls
+        that no signature matched, by reason); ``compile_seconds``.
+        """
+        stats = self._stats
+        native = 0 if self._entry is None else self._entry.calls - self._native_before
+        with self._lock:
+            programs = [compiled.program for compiled in self._compiled.values()]
+        failures = [str(p.failure) for p in programs if p.failure is not None]
+        return {
+            "calls": self._calls + native,
+            "compiles": stats.traces,
+            "retraces": max(0, stats.traces - 1),
+            "recompiles": stats.recompiles(programs),
+            "tier": programs[-1].tier if programs else 0,
+            "kernels": stats.kernels + sum(p.kernels for p in programs),
+            "pending": sum(p.state is State.WAITING for p in programs),
+            "failed": failures,
+            "fallbacks": stats.fallbacks + len(failures),
+            "guard_failures": dict(stats.reasons),
+            "compile_seconds": stats.tracing + stats.seconds + sum(p.seconds for p in programs),
+        }
+
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        """Return the traced and compiled form for these example arguments, to look at."""
+        from tracejit.frontend.python import trace
+
+        return trace(self, *args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else _Bound(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<jit {self.__name__}: {len(self._compiled)} signatures>"
+
+    __wrapped__: Callable[..., Any]
+    __name__: str
+
+
+def _fast_entry(compiled: Compiled, args: Sequence[Any], leaves: Sequence[Any]) -> _Fast:
+    """Return what the fast path needs for arguments like these."""
+    positions = [i for i, a in enumerate(args) if a.__class__ not in _STATIC]
+    all_leaves = len(positions) == len(args)
+    if not compiled.simple:
+        return compiled, None if all_leaves else positions, None
+    ready = tuple(
+        is_array(leaf) and as_array(leaf, key) is leaf
+        for leaf, key in zip(leaves, compiled.keys, strict=True)
+    )
+    return (
+        compiled,
+        None if all_leaves else positions,
+        (everything if all_leaves and all(ready) else ready),
+    )
+
+
+class _Bound:
+    """A jitted method of one instance."""
+
+    __slots__ = ("__func__", "__self__")
+
+    def __init__(self, function: Jitted, instance: Any):
+        self.__func__ = function
+        self.__self__ = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        return self.__func__.trace(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+    def __repr__(self) -> str:
+        return f"<bound {self.__func__!r} of {self.__self__!r}>"
+
+
+class _Counts:
+    """What ``stats`` reports beside the calls, and what signatures had that are gone."""
+
+    __slots__ = (
+        "compiled_kernels",
+        "evicted",
+        "fallbacks",
+        "kernels",
+        "reasons",
+        "seconds",
+        "traces",
+        "tracing",
+    )
+
+    def __init__(self) -> None:
+        self.traces = 0
+        self.tracing = 0.0
+        self.fallbacks = 0
+        self.reasons: Counter[str] = Counter()
+        self.evicted = 0
+        self.kernels = 0
+        self.compiled_kernels = 0
+        self.seconds = 0.0
+
+    def evict(self, compiled: Compiled) -> None:
+        """Keep the counts of a signature that is dropped."""
+        program = compiled.program
+        self.kernels += program.kernels
+        self.seconds += program.seconds
+        if self.evicted:  # the first signature's kernels are not recompiled ones
+            self.compiled_kernels += program.compiled_kernels
+        self.evicted += 1
+
+    def recompiles(self, programs: Sequence[Program]) -> int:
+        """Return the kernels compiled for all signatures but the first."""
+        first = 0 if self.evicted else 1
+        return self.compiled_kernels + sum(p.compiled_kernels for p in programs[first:])

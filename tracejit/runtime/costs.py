@@ -1,0 +1,154 @@
+"""What things cost: estimates that start from priors and follow what is measured.
+
+One model for the process. It answers what interpreting a graph takes, what compiling it would
+take, and what its kernels would take; the runtime tells it what each of these took. An estimate
+decides how to run, never what the result is, so concurrent updates may lose one another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node
+from tracejit.ops.table import Family
+from tracejit.schedule.index import VIEWS
+from tracejit.schedule.native import cost as flops
+
+# Weight of a new measurement.
+_NEWEST = 0.3
+# An op on fewer elements than this tells what a call costs, on more what an element costs.
+_SMALL, _LARGE = 1_000, 10_000
+
+# Priors, measured on one core of a server of 2023.
+_CALL_NS = 3_000.0
+_ELEMENT_NS = 0.6
+_MULTIPLY_ADD_NS = 0.05
+_BYTE_NS = 0.1
+_KERNEL_CALL_NS = 1_000.0
+_FLOP_NS = 0.05
+
+
+def compute_nodes(graph: Graph) -> list[Node]:
+    """Return the nodes that cost something: all but leaves."""
+    return [node for node in graph.nodes if node.inputs]
+
+
+def work(node: Node) -> int:
+    """Return the elements that an op touches, multiply-adds for a product; 0 for views."""
+    if node.op.name in VIEWS:
+        return 0
+    if node.op.family is Family.CONTRACTION:
+        left = node.inputs[0]
+        return node.size * (left.shape[-1] if left.shape else 1)
+    return max(node.size, *(i.size for i in node.inputs)) if node.inputs else node.size
+
+
+def _prior(node: Node) -> float:
+    """Return a guess of the nanoseconds per unit of work."""
+    if node.op.family is Family.CONTRACTION:
+        return _MULTIPLY_ADD_NS
+    heavy = 4.0 if node.op.family in (Family.COMPOSITE, Family.SORTING, Family.LIBRARY) else 1.0
+    return heavy * _ELEMENT_NS * (1 + flops(node) // 4)
+
+
+@dataclass(slots=True)
+class _Line:
+    """Nanoseconds of one op: ``fixed + rate · work``."""
+
+    fixed: float
+    rate: float
+
+    def at(self, amount: int) -> float:
+        return self.fixed + self.rate * amount
+
+    def follow(self, amount: int, ns: float) -> None:
+        if amount <= _SMALL:
+            self.fixed = _towards(self.fixed, ns)
+        elif amount >= _LARGE:
+            self.rate = _towards(self.rate, max(ns - self.fixed, 0.0) / amount)
+
+
+def _towards(old: float, new: float) -> float:
+    """Return ``old`` moved towards ``new``, which may be an outlier: first runs page memory in."""
+    new = min(max(new, old / 8), old * 8)
+    return old + _NEWEST * (new - old)
+
+
+class CostModel:
+    """Estimates of interpreter, compiler and kernel time, corrected by measurements."""
+
+    def __init__(self) -> None:
+        self._ops: dict[tuple[str, int], _Line] = {}
+        self.plan_node_s = 1.5e-4
+        self.kernel_s = 0.02
+        self.kernels_per_node = 0.3
+        # Imports and the native runtime, before the first kernel of a process.
+        self.start_s = 0.3
+        self.kernel_scale = 1.0
+
+    # -- the interpreter ---------------------------------------------------------------------------
+
+    def interpreter_ns(self, graph: Graph) -> float:
+        """Return what interpreting ``graph`` once would take, in nanoseconds."""
+        return sum(self._line(node).at(work(node)) for node in compute_nodes(graph))
+
+    def observe_op(self, node: Node, ns: int) -> None:
+        """Take what the interpreter needed for one op."""
+        if node.inputs:
+            self._line(node).follow(work(node), ns)
+
+    def _line(self, node: Node) -> _Line:
+        key = (node.op.name, node.dtype.itemsize)
+        line = self._ops.get(key)
+        if line is None:
+            line = self._ops.setdefault(key, _Line(_CALL_NS, _prior(node)))
+        return line
+
+    # -- the compiler ------------------------------------------------------------------------------
+
+    def plan_s(self, graph: Graph) -> float:
+        """Return what everything before code generation would take, in seconds."""
+        return self.plan_node_s * len(compute_nodes(graph))
+
+    def compile_s(self, graph: Graph) -> float:
+        """Return what planning and compiling would take if no kernel is in the cache."""
+        nodes = len(compute_nodes(graph))
+        kernels = max(1.0, self.kernels_per_node * nodes)
+        return self.start_s + self.plan_node_s * nodes + self.kernel_s * kernels
+
+    def observe_plan(self, graph: Graph, seconds: float, kernels: int) -> None:
+        """Take what planning ``graph`` needed, and how many kernels it gave."""
+        nodes = max(1, len(compute_nodes(graph)))
+        self.plan_node_s = _towards(self.plan_node_s, seconds / nodes)
+        self.kernels_per_node = _towards(self.kernels_per_node, max(kernels, 1) / nodes)
+
+    def observe_kernels(self, count: int, seconds: float) -> None:
+        """Take what compiling ``count`` kernels needed; the first of a process starts the rest."""
+        if count:
+            self.start_s = 0.0
+            self.kernel_s = _towards(self.kernel_s, seconds / count)
+
+    # -- kernels -----------------------------------------------------------------------------------
+
+    def kernel_ns(self, graph: Graph) -> float:
+        """Return what the kernels of ``graph`` would take: arithmetic, or each leaf's bytes."""
+        arithmetic = 0.0
+        for node in compute_nodes(graph):
+            product = node.op.family is Family.CONTRACTION
+            arithmetic += work(node) * (_MULTIPLY_ADD_NS if product else _FLOP_NS * flops(node))
+        ends = [n for n in graph.nodes if not n.inputs] + list(graph.outputs)
+        traffic = sum(n.nbytes for n in ends) * _BYTE_NS
+        return self.kernel_scale * (_KERNEL_CALL_NS + max(arithmetic, traffic))
+
+    def observe_run(self, graph: Graph, ns: float) -> None:
+        """Take what one run of the kernels of ``graph`` needed."""
+        estimate = self.kernel_ns(graph) / self.kernel_scale
+        ratio = min(max(ns / estimate, 1 / 64), 64.0)
+        self.kernel_scale = math.exp(
+            (1 - _NEWEST) * math.log(self.kernel_scale) + _NEWEST * math.log(ratio)
+        )
+
+
+model = CostModel()

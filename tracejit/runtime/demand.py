@@ -1,0 +1,127 @@
+"""Evaluation on demand: the values of recorded nodes, through programs that are kept by structure.
+
+A loop at program level records the same operations on other data each time round, and should plan
+and compile them once. A structure is interpreted until that has cost about what compiling it would,
+so that a line typed once answers at once; then its kernels are made, in the background unless
+waiting for them is quicker than interpreting once more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+from tracejit import config
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import Node, placeholder
+from tracejit.ops.table import Array
+from tracejit.runtime import monitor, stance
+from tracejit.runtime.costs import model
+from tracejit.runtime.interpreter import run_graph
+from tracejit.runtime.tiers import Program
+
+# Structures kept; the one used longest ago goes first.
+_MAX_PROGRAMS = 256
+# Interpreting costs nothing else, compiling in the background a core's time as well.
+COMPILE_NS = 2e6
+# A program, or the nanoseconds spent interpreting so far.
+_programs: OrderedDict[Any, Program | float] = OrderedDict()
+_lock = threading.Lock()
+
+
+def evaluate(nodes: Sequence[Node]) -> list[Array]:
+    """Return the values of ``nodes``, whose leaves are all data. Do not write to them."""
+    graph = Graph((), nodes)
+    mode = stance.mode_of(None)
+    if mode == "never":
+        return _interpret(graph)
+    key, leaves = _structure(graph)
+    program = _program(key, graph, leaves, mode)
+    if program is None or program.executable is None:
+        # The program's graph has inputs in place of data; interpreting this one is the same.
+        values = _interpret(graph)
+        if program is not None:
+            program.request()
+        return values
+    return program.run([_value(leaf) for leaf in leaves])
+
+
+def _interpret(graph: Graph) -> list[Array]:
+    started = time.perf_counter()
+    values = run_graph(graph, ())
+    if monitor.active is not None:
+        monitor.active.interpreted += time.perf_counter() - started
+    return values
+
+
+def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) -> Program | None:
+    """Return the program of a structure, or None while interpreting is cheaper than making it."""
+    with _lock:
+        found = _programs.get(key)
+        if found is not None:
+            _programs.move_to_end(key)
+            if isinstance(found, Program):
+                return found
+        spent = (found or 0.0) + model.interpreter_ns(graph)
+        if monitor.active is not None and monitor.active.everything:
+            mode = "now"
+        elif spent < COMPILE_NS:
+            _remember(key, spent)
+            return None
+    program = Program(_lifted(graph, leaves), [layout_of(_value(n)) for n in leaves], mode)
+    with _lock:
+        _remember(key, program)
+    return program
+
+
+def _remember(key: Any, entry: Program | float) -> None:
+    _programs[key] = entry
+    if len(_programs) > _MAX_PROGRAMS:
+        _programs.popitem(last=False)
+
+
+def clear() -> None:
+    """Forget all programs."""
+    with _lock:
+        _programs.clear()
+
+
+def _value(leaf: Node) -> Array:
+    return cast(Array, leaf.value)
+
+
+def layout_of(array: Array) -> tuple[int, ...] | None:
+    """Return None for a C-contiguous array, else its strides in elements."""
+    if array.flags.c_contiguous:
+        return None
+    return tuple(s // array.itemsize for s in array.strides)
+
+
+def _structure(graph: Graph) -> tuple[Any, list[Node]]:
+    """Return a key that graphs with equal structure share, and the data leaves in order."""
+    position: dict[Node, int] = {}
+    leaves: list[Node] = []
+    parts: list[Any] = [config.settings()]
+    for number, node in enumerate(graph.nodes):
+        position[node] = number
+        if node.value is not None:
+            leaves.append(node)
+            parts.append((node.dtype, node.shape, layout_of(node.value)))
+        else:
+            attrs = tuple(sorted(node.attrs.items())) if node.attrs else ()
+            # repr tells −0.0 from 0.0 and 1 from True, which compare equal.
+            exact = repr(attrs) if node.op.name == "constant" else attrs
+            parts.append((node.op.name, exact, tuple([position[i] for i in node.inputs])))
+    parts.append(tuple(position[o] for o in graph.outputs))
+    return tuple(parts), leaves
+
+
+def _lifted(graph: Graph, leaves: Sequence[Node]) -> Graph:
+    """Return ``graph`` with its data leaves as inputs."""
+    inputs = [placeholder(i, n.dtype, n.shape) for i, n in enumerate(leaves)]
+    image = dict(zip(leaves, inputs, strict=True))
+    lifted = graph.rewrite(lambda node, operands: image.get(node))
+    return Graph(inputs, lifted.outputs)

@@ -1,0 +1,275 @@
+"""Tiers: one graph, and the forms it runs in while better ones are made.
+
+A ``Program`` is a graph for inputs of given layouts. ``run(arrays)`` always answers: by NumPy, op
+by op, until kernels are ready, then by the kernels. The forms differ in rounding as the levels do
+(``docs/numerics.md``), never in dtype, shape or meaning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+from tracejit.errors import UserError
+from tracejit.graph.graph import Graph
+from tracejit.ops.table import Array
+from tracejit.runtime import background, cpu, monitor, stance
+from tracejit.runtime.costs import model
+from tracejit.runtime.interpreter import Interpreter
+from tracejit.runtime.stance import Mode
+
+if TYPE_CHECKING:
+    from tracejit.runtime.executable import Executable
+    from tracejit.schedule.schedule import Layout, Schedule
+
+Wanted = Mode | Literal["cached"] | None
+Run = Callable[[Sequence[Array]], list[Array]]
+
+# Planning that takes less is done before the first answer, so that cached kernels serve at once.
+PLAN_AT_ONCE_S = 1.5e-3
+# Waiting must promise to take half of interpreting: estimates are rough.
+WAIT_FACTOR = 0.5
+# Interpreted runs whose ops are timed one by one, for the cost model.
+OBSERVED_RUNS = 2
+
+
+class State(Enum):
+    """What has become of a program's kernels."""
+
+    INTERPRETED = "interpreted"
+    WAITING = "waiting for the compiler"
+    COMPILED = "compiled"
+    FAILED = "failed"
+
+
+class Program:
+    """A graph for inputs of the given layouts, and the forms it runs in.
+
+    ``mode`` says when kernels are made, as ``jit`` has it, under the stance in force; with "cached"
+    they must be in memory already. ``run`` takes the arrays and returns results that nobody else
+    holds; it may change at any time.
+    ``executable`` is None while NumPy answers. ``failure`` says why it stays so.
+    """
+
+    __slots__ = (
+        "_interpreter",
+        "_job",
+        "_leaves",
+        "_lock",
+        "_making",
+        "_schedule",
+        "compiled_kernels",
+        "executable",
+        "failure",
+        "fast_math",
+        "graph",
+        "interpreted_ns",
+        "interpreted_runs",
+        "layouts",
+        "level",
+        "mode",
+        "run",
+        "seconds",
+        "state",
+    )
+
+    def __init__(
+        self,
+        graph: Graph,
+        layouts: Sequence[Layout],
+        mode: Wanted,
+        *,
+        fast_math: bool = False,
+        level: int = 2,
+    ):
+        self.graph = graph
+        self.layouts = tuple(layouts)
+        self.mode: Mode | None = mode if mode != "cached" else None
+        self.fast_math = fast_math
+        self.level = level
+        self.state = State.INTERPRETED
+        self.executable: Executable | None = None
+        self.failure: Exception | None = None
+        self.seconds = 0.0  # planning and compiling
+        self.compiled_kernels = 0  # that were in no cache
+        self.interpreted_runs = 0
+        self.interpreted_ns = 0
+        self.run: Run = self.interpret if graph.outputs else _nothing
+        self._interpreter: Interpreter | None = None
+        self._leaves = {id(node.value) for node in graph.nodes if node.value is not None}
+        self._job: background.Job | None = None
+        self._schedule: Schedule | None = None
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        if not graph.outputs:
+            self.mode = "never"
+        elif mode == "cached":
+            self.compile(cached_only=True)
+        else:
+            self._start(stance.mode_of(mode))
+
+    def _start(self, mode: Mode) -> None:
+        """Make the kernels at once where ``mode`` says so, or where they are at hand."""
+        if mode == "now" or (mode == "auto" and self._waiting_pays()):
+            self.compile()
+        elif mode == "auto" and _started and model.plan_s(self.graph) < PLAN_AT_ONCE_S:
+            self.compile(cached_only=True)
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def interpret(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return the results by NumPy; ask for kernels where that has not been done."""
+        if not self.settled and stance.mode_of(self.mode) == "now":
+            self.compile()
+            return self.run(arrays)
+        interpreter = self._interpreter
+        if interpreter is None:
+            interpreter = self._interpreter = Interpreter(self.graph)
+        observe = model.observe_op if self.interpreted_runs < OBSERVED_RUNS else None
+        started = time.perf_counter_ns()
+        results = interpreter.run(arrays, observe)
+        elapsed = time.perf_counter_ns() - started
+        self.interpreted_runs += 1
+        self.interpreted_ns += elapsed
+        if monitor.active is not None:
+            monitor.active.interpreted += elapsed * 1e-9
+        if not self.settled and not stance.interpreting:
+            self.request()
+        taken = self._leaves.union(map(id, arrays))
+        return [r if r.flags.owndata and id(r) not in taken else r.copy() for r in results]
+
+    @property
+    def tier(self) -> int:
+        """0 where NumPy interprets, 1 where kernels run."""
+        return 0 if self.executable is None else 1
+
+    @property
+    def kernels(self) -> int:
+        """The number of distinct kernels that run."""
+        return 0 if self.executable is None else self.executable.kernels
+
+    @property
+    def settled(self) -> bool:
+        """Whether ``run`` stays what it is."""
+        return self.mode == "never" or self.state in (State.COMPILED, State.FAILED)
+
+    # -- compiling ---------------------------------------------------------------------------------
+
+    def request(self) -> None:
+        """Have the kernels made in the background; the more it is called, the sooner."""
+        if self.settled:
+            return
+        with self._lock:
+            job = self._job
+            if job is not None and not background.lost(job):
+                job.priority += self._saving_ns()
+                return
+            self._job = job = background.Job(self._compile_quietly, self._saving_ns())
+            self.state = State.WAITING
+        background.submit(job)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for kernels that were asked for; return whether none is outstanding any more."""
+        job = self._job
+        if job is None or self.settled or background.lost(job):
+            return True
+        return job.done.wait(timeout)
+
+    def compile(self, *, cached_only: bool = False) -> None:
+        """Make the kernels and run them from now on; with ``cached_only``, only if all are at hand.
+
+        Raises UserError; any other failure is warned of once and leaves the interpreter in place.
+        """
+        with self._making:
+            if self.settled:
+                return
+            started = time.perf_counter()
+            try:
+                self._make(cached_only)
+            except UserError as error:
+                self._fail(error)
+                raise
+            except Exception as error:  # any failure of ours must not cost the user the answer
+                self._fail(error)
+                warn_interpreted(error)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+    def _make(self, cached_only: bool) -> None:
+        from tracejit.runtime import engine
+
+        # Asked for here and not earlier: in the first process of all, finding out takes a second.
+        target = cpu.target()
+        schedule = self._schedule
+        if schedule is None:
+            started = time.perf_counter()
+            schedule = engine.plan_graph(self.graph, self.layouts, fast_math=self.fast_math)
+            if _started:  # the first plan of a process loads the passes
+                model.observe_plan(self.graph, time.perf_counter() - started, len(schedule.steps))
+            self._schedule = schedule
+        make = engine.cached_schedule if cached_only else engine.compile_schedule
+        executable = make(schedule, target, level=self.level)
+        if executable is not None:
+            self._adopt(executable)
+
+    def _adopt(self, executable: Executable) -> None:
+        global _started
+        _started = True
+        self.compiled_kernels += executable.fresh
+        model.observe_kernels(executable.fresh, executable.fresh_seconds)
+        self.executable = executable
+        # Last, and one assignment: a call sees either form whole.
+        self.run = executable.run
+        self.state = State.COMPILED
+        self._interpreter = self._schedule = None
+
+    def _compile_quietly(self) -> None:
+        # The interpreter raises the same, at a call, where the user sees it.
+        with contextlib.suppress(UserError):
+            self.compile()
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self.state = State.FAILED
+
+    # -- deciding ----------------------------------------------------------------------------------
+
+    def _waiting_pays(self) -> bool:
+        """Whether compiling promises to be done well before the interpreter would be."""
+        return model.compile_s(self.graph) < WAIT_FACTOR * 1e-9 * model.interpreter_ns(self.graph)
+
+    def _saving_ns(self) -> float:
+        """Return what kernels would save at each call."""
+        if self.interpreted_runs:
+            interpreted = self.interpreted_ns / self.interpreted_runs
+        else:
+            interpreted = model.interpreter_ns(self.graph)
+        return max(0.0, interpreted - model.kernel_ns(self.graph))
+
+
+def _nothing(arrays: Sequence[Array]) -> list[Array]:
+    return []
+
+
+# Whether this process has run a kernel: then the compiler is loaded, and planning is quick.
+_started = False
+
+
+_warned: set[str] = set()
+
+
+def warn_interpreted(error: Exception) -> None:
+    """Say once for each kind of failure that a graph is interpreted instead of compiled."""
+    what = f"{type(error).__name__}: {error}"
+    if what not in _warned:
+        _warned.add(what)
+        warnings.warn(
+            f"tracejit could not compile a graph and interprets it instead: {what}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
