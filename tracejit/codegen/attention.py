@@ -354,7 +354,7 @@ class _Attention:
                     self._work(Slot.WORK_Q, b.mul(i, get[Slot.DEPTH])), one,
                     const(unit.rows, I64), self._work(Slot.WORK_K, b.mul(j, get[Slot.DEPTH])),
                     columns, b.element(self.work, j, self.type), const(KEYS, I64),
-                    get[Slot.DEPTH], const(False, I1),
+                    columns, get[Slot.DEPTH], const(False, I1),
                 ),
             )  # fmt: skip
             return []
@@ -375,7 +375,7 @@ class _Attention:
                     self.work, const(KEYS, I64), one,
                     self._work(Slot.WORK_V, b.mul(j, keys.packed)), columns,
                     self._work(Slot.WORK_RESULT, b.mul(i, get[Slot.WIDTH]), j),
-                    get[Slot.WIDTH], keys.seen, const(True, I1),
+                    get[Slot.WIDTH], columns, keys.seen, const(True, I1),
                 ),
             )  # fmt: skip
             return []
