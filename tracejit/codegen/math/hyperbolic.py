@@ -2,7 +2,8 @@
 
 sinh and cosh take sinh r and cosh r for |r| <= ln2 / 2 and combine them with 2^n and 2^-n; there
 is no division. The inverses are logarithms of the form 2 atanh(s), whose s comes from one
-division without cancellation; their series takes z = (2 s)².
+division without cancellation; their series takes z = (2 s)². tanh is one polynomial per interval
+where a target looks tables up in registers.
 """
 
 from __future__ import annotations

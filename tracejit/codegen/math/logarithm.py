@@ -4,6 +4,9 @@ x = 2^e (1 + f) with 1 + f in [√½, √2). Floats take a polynomial in f. Doub
 2 atanh(s) with s = f / (2 + f), in the form f - (f²/2 - s (f²/2 + R(s²))) whose rounding errors
 are small against f (the argument goes back to K. C. Ng's log in 4.3BSD). Zero, negative,
 subnormal, infinite and NaN arguments go through a cold function.
+
+AVX-512 has instructions for mantissa and exponent that take every argument, and a table of 1/c and
+log c instead of the division (Tang, "Table-driven implementation of the logarithm function", 1990).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """erf and erfc, for f32 and f64.
 
 erf has two minimax polynomials (Remez), for erf(x)/x near zero and for -log2 erfc(x) beyond one;
-the exponential form needs neither division nor table.
+the exponential form needs neither division nor table. Where a target looks tables up in registers,
+erf is one polynomial per interval, and erfc y = e^(-y²) G(y) with G likewise.
 """
 
 from __future__ import annotations
