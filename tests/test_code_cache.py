@@ -413,7 +413,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     disk = DiskCache(tmp_path / "c", 20_000)
     for i, name in enumerate(names):
         assert disk.store(name, entry(900))
-        os.utime(tmp_path / "c" / "code" / name, (1e9 + i * 10_000,) * 2)
+        os.utime(tmp_path / "c" / "code" / name, (1e9 + i * 10_000, 1e9 + i * 10_000))
     assert disk.load(names[0]) is not None  # used now
     for i in range(100, 110):
         disk.store(f"{i:02x}" * 20, entry(900))

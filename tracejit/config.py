@@ -25,6 +25,7 @@ level exists, and whether this machine has it, is for ``runtime/cpu.py`` to say 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Generator, Mapping
@@ -295,6 +296,9 @@ def kernels_dir() -> Path:
 
 @lru_cache(maxsize=1)
 def _default_cache_dir() -> Path:
+    if sys.platform == "linux":  # as platformdirs has it, which takes 10 ms to import
+        shared = os.environ.get("XDG_CACHE_HOME", "").strip()
+        return Path(os.path.abspath(os.path.expanduser(shared or "~/.cache"))) / "tracejit"
     from platformdirs import user_cache_path
 
     return user_cache_path("tracejit", appauthor=False)

@@ -3,7 +3,7 @@
 The features are py-cpuinfo's. Its answer takes more than a second (it starts processes), so it
 is asked for at first need, never at import, and kept as ``cpu-<key>.json`` in the cache folder.
 The key covers what can change the answer: the processor's identity and the features that the
-operating system reports, and py-cpuinfo's version. Machines of different kinds can therefore
+operating system reports, and py-cpuinfo's source. Machines of different kinds can therefore
 share one home folder.
 
 On Linux the features are cut down to those that ``/proc/cpuinfo`` lists. CPUID alone, which
@@ -122,15 +122,25 @@ def _identity() -> dict[str, str]:
 
 def _key(identity: Mapping[str, str]) -> str:
     import hashlib
-    from importlib.metadata import version
 
-    parts = [f"py-cpuinfo {version('py-cpuinfo')}", platform.system(), platform.machine()]
+    parts = [_cpuinfo_text(), platform.system(), platform.machine()]
     if identity:
         parts += [f"{name}: {value}" for name, value in sorted(identity.items())]
     else:
         # The release too: an update of the system may start or stop to save wide registers.
         parts += [platform.processor(), platform.release()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _cpuinfo_text() -> str:
+    """Return py-cpuinfo's source: its version, without importlib.metadata (20 ms to import)."""
+    import importlib.util
+
+    found = importlib.util.find_spec("cpuinfo")
+    places = (found.submodule_search_locations if found else None) or []
+    with contextlib.suppress(OSError):
+        return (Path(places[0]) / "cpuinfo.py").read_text() if places else ""
+    return ""
 
 
 def _cached_answer(identity: Mapping[str, str]) -> dict[str, object]:
