@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -35,10 +36,13 @@ def load(
         except InternalError:
             disk.drop(name)
     # LLVM's passes over the IR inline what the text keeps apart.
+    started = time.perf_counter()
     image = llvm.compile_object(text, _TARGET, _LEVEL)
     loaded = LoadedObject(image, symbols, known)
+    seconds = time.perf_counter() - started
     if name is not None:
-        disk.store(name, cache.Entry(image, symbols[0], _TARGET.name, "the runtime's own", 0.0))
+        label = f"the runtime's {symbols[0]}"
+        disk.store(name, cache.Entry(image, symbols[0], _TARGET.name, label, seconds))
     return loaded
 
 

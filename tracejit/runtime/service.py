@@ -340,6 +340,10 @@ class Service:
                 # if LLVM is loaded. With more of them in the queue a worker pays.
                 hurry = alone and llvm.loaded() and workers.counts["in_process"] < IN_PROCESS
                 self._run(job, partial(compiler.compile, hurry=hurry))
+        except BaseException:  # an emitter that raises SystemExit
+            with self.lock:
+                self._threads -= 1
+            raise
         finally:
             compiler.close()
 
@@ -416,7 +420,7 @@ class Service:
             self._work.notify_all()
             for job in self._jobs.values():
                 job.changed.notify_all()
-            workers.kill_all()
+            workers.end()
             for job in list(self._jobs.values()):
                 if job.state is _State.RUNNING:
                     job.changed.wait_for(

@@ -43,6 +43,7 @@ class WorkerCrashed(InternalError):
 
 counts = dict.fromkeys(("in_workers", "in_process", "workers_started", "workers_died"), 0)
 _forbidden = ""
+_ending = False
 _alive: set[Worker] = set()
 _lock = threading.Lock()
 
@@ -163,6 +164,10 @@ class Worker:
         """End the process at once; a thread that waits for its answer finds that it died."""
         self._process.kill()
 
+    def reap(self) -> None:
+        """Wait for the end of a process that was killed: it leaves no zombie."""
+        self._process.wait()
+
     def _ended_reading(self) -> bool:
         try:
             self._input.close()
@@ -212,12 +217,16 @@ def pids() -> list[int]:
         return [worker.pid for worker in _alive]
 
 
-def kill_all() -> None:
-    """End all workers at once, and leave no zombie."""
+def end() -> None:
+    """At exit: end all workers at once, and start no more."""
+    global _ending
+    _ending = True
     with _lock:
         workers = list(_alive)
     for worker in workers:
         worker.kill()
+    for worker in workers:
+        worker.reap()
 
 
 class Compiler:
@@ -239,7 +248,9 @@ class Compiler:
                     break
                 try:
                     return self._ask(text, target, level)
-                except WorkerDied:
+                except WorkerDied as error:
+                    if _ending:
+                        raise InternalError("the process ends") from error
                     counts["workers_died"] += 1
         return compile_here(text, target, level)
 
