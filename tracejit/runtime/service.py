@@ -335,11 +335,12 @@ class Service:
                     if job is None:
                         self._threads -= 1
                         return
-                    alone = not any(j.state is _State.QUEUED for *_, j in self._queue)
-                # The first kernels are sooner done here than by a worker that has to be started,
-                # if LLVM is loaded. With more of them in the queue a worker pays.
-                hurry = alone and llvm.loaded() and workers.counts["in_process"] < IN_PROCESS
-                self._run(job, partial(compiler.compile, hurry=hurry))
+                    more = any(j.state is _State.QUEUED for *_, j in self._queue)
+                # What somebody waits for, and a single kernel once LLVM is loaded, is sooner done
+                # here than by a worker that has to be started.
+                hurry = job.priority == Priority.NOW or (not more and llvm.loaded())
+                hurry = hurry and workers.counts["in_process"] < IN_PROCESS
+                self._run(job, partial(compiler.compile, hurry=hurry, more=more))
         except BaseException:  # an emitter that raises SystemExit
             with self.lock:
                 self._threads -= 1

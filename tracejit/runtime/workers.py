@@ -109,6 +109,10 @@ class Worker:
         """The process's number."""
         return self._process.pid
 
+    def ready(self) -> bool:
+        """Whether it has said hello, or died: ``wait_ready`` then returns at once, or raises."""
+        return self._ready or bool(select.select([self._output], [], [], 0)[0])
+
     def wait_ready(self) -> None:
         """Return once it has said hello. Raises WorkerDied if it does not."""
         if self._ready:
@@ -236,27 +240,44 @@ class Compiler:
         self._worker: Worker | None = None
         self._unready = 0  # workers that died before they were ready, one after another
 
-    def compile(self, text: str, target: Target, level: int, *, hurry: bool) -> bytes:
+    def compile(self, text: str, target: Target, level: int, *, hurry: bool, more: bool) -> bytes:
         """Return the object code of ``text``; raises InternalError.
 
-        In a ``hurry`` it is compiled here rather than by a worker that would have to be started.
-        Where a worker dies, another one is asked, and then it is compiled here.
+        In a ``hurry`` it is compiled here rather than by a worker that is not ready yet; where
+        ``more`` is to come, one is started meanwhile. Where a worker dies, another one is asked,
+        and then it is compiled here.
         """
-        if self._worker is not None or not hurry:
-            for _ in range(2):
-                if not allowed():
+        for _ in range(2):
+            if not allowed():
+                break
+            try:
+                if hurry and not self._ready(start=more):
                     break
-                try:
-                    return self._ask(text, target, level)
-                except WorkerDied as error:
-                    if _ending:
-                        raise InternalError("the process ends") from error
-                    counts["workers_died"] += 1
+                return self._ask(text, target, level)
+            except WorkerDied as error:
+                if _ending:
+                    raise InternalError("the process ends") from error
+                counts["workers_died"] += 1
         return compile_here(text, target, level)
 
+    def _ready(self, start: bool) -> bool:
+        """Whether there is a worker that can begin at once."""
+        if self._worker is None and start:
+            self._worker = self._start()
+        return self._worker is not None and self._worker.ready()
+
     def _ask(self, text: str, target: Target, level: int) -> bytes:
-        worker = self._worker or self._start()
-        self._worker = worker
+        worker = self._worker = self._worker or self._start()
+        try:
+            worker.wait_ready()
+        except WorkerDied:
+            code = worker.close()
+            self._worker = None
+            self._unready += 1
+            if self._unready > 1:
+                forbid(f"workers do not start (exit status {code})")
+            raise
+        self._unready = 0
         try:
             image = worker.compile(text, target, level)
         except (WorkerDied, WorkerCrashed):
@@ -270,20 +291,10 @@ class Compiler:
     def _start(self) -> Worker:
         counts["workers_started"] += 1
         try:
-            worker = Worker()
+            return Worker()
         except OSError as error:
             forbid(f"no process can be started ({error.strerror or error})")
             raise WorkerDied("no compile worker") from error
-        try:
-            worker.wait_ready()
-        except WorkerDied:
-            code = worker.close()
-            self._unready += 1
-            if self._unready > 1:
-                forbid(f"workers do not start (exit status {code})")
-            raise
-        self._unready = 0
-        return worker
 
     def close(self) -> None:
         """End the worker."""
