@@ -6,7 +6,8 @@ panels that the microkernel reads are filled from it block by block; the matrix 
 the image for 3×3 windows, is never there.
 
 Places in one row of the image are neighbours in memory. A vector that lies within one is loaded
-as it is (every second element for step 2); where rows end, and for other steps, it is gathered.
+as it is (every second element for step 2), one that ends in the next row by two masked loads;
+otherwise, and for other steps, it is gathered.
 """
 
 from __future__ import annotations
@@ -115,10 +116,42 @@ class _Packer:
             return []
 
         def across() -> list[Value]:
-            self._gathered(v)
+            if self.known_step == 1 and b.target.masks:
+                self._two_rows(v)
+            else:
+                self._gathered(v)
             return []
 
         b.if_(whole, within, across)
+
+    def _two_rows(self, v: _Vector) -> None:
+        """Write a vector that ends in the next row, gathered where that row ends in it too."""
+        b, lanes = self.b, const(self.lanes, I64)
+        vector = self.type.vector(self.lanes)
+        ahead = b.sub(self.row_width, v.inside)
+        inside = b.compare("le", b.add(v.column, lanes), self.total)
+        fits = b.and_(inside, b.compare("le", b.sub(lanes, ahead), self.row_width))
+
+        def both() -> list[Value]:
+            index = b.lane_index(I64.vector(self.lanes))
+            mine = b.compare("lt", index, b.splat(ahead, self.lanes))
+            first = b.element(self.source, self._offset(v.row, v.inside), self.type)
+            following = self._offset(b.add(v.row, const(1, I64)), const(0, I64))
+            second = b.element(self.source, b.sub(following, ahead), self.type)
+
+            def read(depth: Value) -> Value:
+                before = b.masked_load(b.element(first, depth, self.type), mine, vector)
+                after = b.masked_load(b.element(second, depth, self.type), b.not_(mine), vector)
+                return b.select(mine, before, after)
+
+            self._each_depth(v.target, read)
+            return []
+
+        def many() -> list[Value]:
+            self._gathered(v)
+            return []
+
+        b.if_(fits, both, many)
 
     def _offset(self, row: Value, inside: Value) -> Value:
         b = self.b
