@@ -158,3 +158,22 @@ def test_work_after_a_convolution_keeps_the_shape_of_its_product(level: str) -> 
         wanted = [y.numpy() for y in program(*map(tj.asarray, (x, w, bias, other, field)))]
     for got, want in zip(tj.jit(program)(x, w, bias, other, field), wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)
+
+
+def test_batch_norm_residual_and_relu_are_the_epilogue_of_a_convolution(level: str) -> None:
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((2, 5, 9, 20)), rng.standard_normal((7, 5, 3, 3))
+    mean, gain, shift = rng.standard_normal((3, 7))
+    variance, other = rng.uniform(1, 2, 7), rng.standard_normal((2, 7, 7, 18))
+
+    def program(x: Any, w: Any, m: Any, v: Any, g: Any, s: Any, other: Any) -> Any:
+        y = tj.nn.conv2d(x, w)
+        return tj.nn.relu(tj.nn.batch_norm(y, m, v, g, s) + other)
+
+    arrays = (x, w, mean, variance, gain, shift, other)
+    schedule = tj.trace(program, *arrays).schedule
+    assert len(schedule.steps) == 1
+    assert schedule.arena.nbytes == 0
+    with config.override(disable_jit=True):
+        wanted = program(*map(tj.asarray, arrays)).numpy()
+    np.testing.assert_allclose(tj.jit(program)(*arrays), wanted, rtol=1e-11, atol=1e-11)
