@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -128,18 +129,26 @@ def test_files_are_private(folder: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_the_key_follows_the_code_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_follows_the_code_generator(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     name = cache.name_of("f", TARGET, 2)
     assert name == cache.name_of("f", TARGET, 2)
+    # The same sources elsewhere: the same key, until one of them is edited.
+    package = Path(cache.__file__).parent.parent
+    for part in ("codegen", "ops", "schedule"):
+        shutil.copytree(package / part, tmp_path / part)
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "runtime" / "cache.py"))
+    monkeypatch.setattr(config, "IMPORTED", time.time() + 60)
     cache.fingerprint.cache_clear()
-    original = Path.read_bytes
-
-    def edited(path: Path) -> bytes:
-        data = original(path)
-        return data + b"\n# a change" if path.name == "reducers.py" else data
-
-    monkeypatch.setattr(Path, "read_bytes", edited)
+    assert cache.name_of("f", TARGET, 2) == name
+    with (tmp_path / "codegen" / "reducers.py").open("a") as source:
+        source.write("# a change\n")
+    cache.fingerprint.cache_clear()
     assert cache.name_of("f", TARGET, 2) != name
+    shutil.rmtree(tmp_path / "ops")  # without sources nothing can be told
+    cache.fingerprint.cache_clear()
+    assert cache.name_of("f", TARGET, 2) is None
     monkeypatch.undo()
     cache.fingerprint.cache_clear()
     assert cache.name_of("f", TARGET, 2) == name
@@ -260,6 +269,7 @@ def test_damaged_object_files_do_not_crash_the_linker() -> None:
     assert 0 < parsed < 500  # a flipped bit inside an instruction is for the checksum
 
 
+@pytest.mark.filterwarnings("ignore:.*Is a directory:RuntimeWarning")
 def test_strange_files_in_the_folder_are_left_alone(folder: Path, tmp_path: Path) -> None:
     ask(4)
     (file,) = files(folder)
@@ -384,8 +394,6 @@ def test_a_full_disk(folder: Path) -> None:
 
 
 def test_a_folder_that_vanishes_is_made_again(folder: Path) -> None:
-    import shutil
-
     service = Service()
     assert ask(1, service=service) == 1
     shutil.rmtree(folder)

@@ -83,23 +83,37 @@ def fingerprint() -> bytes | None:
     somebody works on the generator. None also where a source was changed after this process had
     started, which then runs something else than it would read here.
     """
-    package = Path(__file__).parent.parent
+    package = os.path.dirname(os.path.dirname(__file__))
     found = importlib.util.find_spec("llvmlite")
     places = (found.submodule_search_locations if found else None) or [""]
-    files = [Path(places[0]) / "_version.py"]
-    for part in ("codegen", "ops", "schedule"):
-        files += sorted((package / part).rglob("*.py"))
     digest = blake2b(digest_size=20)
     try:
-        for file in files:
-            if file.stat().st_mtime > config.IMPORTED:
-                return None
-            text = file.read_bytes()
-            digest.update(b"%d %s\n" % (len(text), file.name.encode()))
+        files = [os.path.join(places[0], "_version.py")]
+        for part in ("codegen", "ops", "schedule"):
+            files += _sources(os.path.join(package, part))
+        for path in files:
+            with open(path, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_mtime > config.IMPORTED:
+                    return None
+                text = file.read()
+            digest.update(b"%d %s\n" % (len(text), os.path.basename(path).encode()))
             digest.update(text)
     except OSError:
         return None
-    return digest.digest() if len(files) > 3 else None
+    return digest.digest()
+
+
+def _sources(folder: str) -> list[str]:
+    """Return the Python files below a folder, sorted. Raises OSError where there are none."""
+    found: list[str] = []
+    for item in sorted(os.scandir(folder), key=lambda item: item.name):
+        if item.name.endswith(".py"):
+            found.append(item.path)
+        elif item.is_dir() and item.name != "__pycache__":
+            found += _sources(item.path)
+    if not found:
+        raise FileNotFoundError(folder)
+    return found
 
 
 @lru_cache(maxsize=64)

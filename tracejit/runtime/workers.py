@@ -13,7 +13,6 @@ import importlib.util
 import os
 import re
 import select
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -85,6 +84,8 @@ class Worker:
 
     def __init__(self) -> None:
         """Start it. Raises OSError where processes cannot be started."""
+        import subprocess  # here: a process that compiles nothing needs none of it (8 ms)
+
         found = importlib.util.find_spec("llvmlite")
         places = (found.submodule_search_locations if found else None) or []
         if not places:
@@ -180,6 +181,8 @@ class Worker:
         return True
 
     def _wait(self, seconds: float) -> None:
+        import subprocess
+
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
