@@ -14,6 +14,7 @@ import tracejit as tj
 from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
 from tracejit.frontend.neuralscript import ProgramError
 from tracejit.graph.text import to_text
+from tracejit.runtime import cpu
 
 SOFTMAX = """
 fn softmax<const M: usize, const N: usize>(x: Matrix<f32, M, N>) -> Matrix<f32, M, N> {
@@ -68,7 +69,7 @@ def test_every_form_runs_compiled_and_is_measured(form: str, compiler: Any) -> N
     assert metrics.compiles == 0  # the profile's arguments were compiled before
     assert metrics.result_bytes == x.nbytes
     assert metrics.intermediate_bytes > metrics.arena_bytes == 0
-    assert metrics.simd_level == tj.runtime.cpu.target().name if hasattr(tj, "runtime") else True
+    assert metrics.simd_level == cpu.target().name
     assert 0 < metrics.seconds < 60
     assert metrics.calls == 1 == jitted.stats()["calls"]
     assert json.loads(json.dumps(metrics.as_dict()))["calls"] == 1

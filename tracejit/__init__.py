@@ -34,6 +34,10 @@ from tracejit.functions.reductions import *
 from tracejit.tensor import Tensor as Tensor
 
 if TYPE_CHECKING:
+    from tracejit.frontend.integrated import FunctionProfile as FunctionProfile
+    from tracejit.frontend.integrated import (
+        get_integrated_jit_compiler as get_integrated_jit_compiler,
+    )
     from tracejit.frontend.neuralscript import kernels as kernels
     from tracejit.frontend.neuralscript import load as load
     from tracejit.frontend.python import jit as jit
@@ -46,6 +50,8 @@ __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
 
 _LAZY = {
+    "FunctionProfile": "tracejit.frontend.integrated",
+    "get_integrated_jit_compiler": "tracejit.frontend.integrated",
     "isa": "tracejit.runtime.cpu",
     "jit": "tracejit.frontend.python",
     "kernels": "tracejit.frontend.neuralscript",

@@ -27,6 +27,7 @@ from tracejit.frontend.neuralscript import loads
 from tracejit.frontend.neuralscript.diagnostics import closest
 from tracejit.frontend.python import jit
 from tracejit.frontend.traced import Traced
+from tracejit.frontend.trees import flatten
 from tracejit.graph.graph import Graph
 from tracejit.graph.text import parse, type_text
 from tracejit.runtime import cpu, memory, service
@@ -162,8 +163,8 @@ class IntegratedJITCompiler:
             compile_seconds=max(0.0, after["compile_seconds"] - before["compile_seconds"]),
             tier=0 if program is None else program.tier,
             kernels=0 if executable is None else executable.kernels,
-            cache_hits=sum(serves[k] - served[k] for k in ("memory_hits", "disk_hits")),
-            compiles=serves["compiled"] - served["compiled"],
+            cache_hits=sum(int(serves[k] - served[k]) for k in ("memory_hits", "disk_hits")),
+            compiles=int(serves["compiled"] - served["compiled"]),
             arena_bytes=0 if schedule is None else schedule.arena.nbytes,
             intermediate_bytes=0 if schedule is None else schedule.intermediates,
             result_bytes=_nbytes(result),
@@ -246,19 +247,19 @@ def _profile(profile: FunctionProfile | Mapping[str, Any] | None) -> FunctionPro
     return FunctionProfile(**profile)
 
 
-def _function(name: str, ir_code: IrCode) -> Callable[..., Any]:
+def _function(name: str, ir_code: Any) -> Callable[..., Any]:
     """Return the Python function behind any of the forms."""
     match ir_code:
-        case Traced():
-            return ir_code.function
-        case Jitted():
-            return ir_code.__wrapped__
+        case Traced(function=function) | Jitted(__wrapped__=function):
+            return function
         case Graph():
             return _of_graph(name, ir_code)
         case str():
             return _of_text(name, ir_code)
         case _ if callable(ir_code):
             return ir_code
+        case _:
+            pass
     raise ArgumentError(
         f"ir_code is a {type(ir_code).__name__}",
         hint="give NeuralScript source, a graph's text, a Graph, what tj.trace returned, "
@@ -306,10 +307,5 @@ def _of_graph(name: str, graph: Graph) -> Callable[..., Any]:
 
 
 def _nbytes(result: Any) -> int:
-    if isinstance(result, Tensor | np.ndarray | np.generic):
-        return int(result.nbytes)
-    if isinstance(result, Mapping):
-        return sum(_nbytes(part) for part in result.values())
-    if isinstance(result, tuple | list):
-        return sum(_nbytes(part) for part in result)
-    return 0
+    leaves, _ = flatten(result)
+    return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor | np.ndarray | np.generic))

@@ -308,6 +308,33 @@ class Jitted:
 
     # -- what users ask --------------------------------------------------------------------------
 
+    def form(self, *args: Any, **kwargs: Any) -> Compiled | None:
+        """Return what answers calls with such arguments; None for a signature not seen yet."""
+        leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
+        keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
+        return self._compiled.get((tree, keys, config.settings()))
+
+    def compile_for(self, *args: Any, **kwargs: Any) -> None:
+        """Trace and compile for arguments like these, without calling the function on them.
+
+        Raises what tracing raises. Where the kernels cannot be compiled one warning says so, and
+        NumPy answers (``stats()["failed"]``).
+        """
+        for static_floats in (self._static_floats, True):
+            leaves, tree = flatten((args, kwargs), static_floats=static_floats)
+            check_statics(tree, self.__wrapped__)
+            keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
+            try:
+                compiled = self._set_up((tree, keys, config.settings()), leaves, tree)
+            except TraceError:
+                if static_floats or not has_floats(leaves):
+                    raise
+                continue
+            self._static_floats = static_floats
+            if compiled is not None:
+                compiled.program.compile()
+            return
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no kernels of this function are being made; False if ``timeout`` ends first.
 
