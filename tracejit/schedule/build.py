@@ -292,7 +292,7 @@ class KernelBuilder:
 
     def _attend(self, index: Map, scores: int) -> int:
         attention = cast(Attention, self.cluster.attention)
-        for node in (*attention.softmax, attention.node):
+        for node in (*reversed(attention.softmax), attention.node):
             self._note(node)
         values = attention.node.inputs[1]
         where = axis_index(attention.keys), axis_index(attention.columns)
