@@ -15,6 +15,7 @@ from tracejit.errors import ShapeError
 from tracejit.ops.table import Array
 from tracejit.runtime import service
 from tracejit.schedule.schedule import ContractionStep
+from tracejit.viz import model
 from tracejit.viz.steps import step_name
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -187,6 +188,14 @@ def test_memory_is_linear_and_code_is_shared() -> None:
         used.append(service.compiles() - before)
         assert sum(b.nbytes for b in traced.schedule.buffers) == 4 * q.nbytes
     assert used[1] == 0
+
+
+def test_the_drawn_graph_has_attention_as_one_step() -> None:
+    q, k, v = (np.ones((2, 30, 16), np.float32) for _ in range(3))
+    traced = tj.trace(lambda q, k, v: attention(q, k, v), q, k, v)
+    (step,) = model.view(model.Figure("heads", traced.executable)).graph["steps"]
+    assert step["detail"] == "2 × [30 queries, 30 keys, 16 columns]"
+    assert f"{2 * 2 * 2 * 30 * 30 * 16:,} flops" in step["text"]
 
 
 def test_same_bits_for_any_thread_count() -> None:

@@ -27,11 +27,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def _block(x: Any, w: Any, names: Any) -> Any:
-    """A softmax between two matrix products, a concat, and a step that runs through NumPy."""
+    """A matrix product, a softmax, a concat, and a step that runs through NumPy."""
     scores = x @ w
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights = weights / weights.sum(-1, keepdims=True)
-    both = np.concatenate([weights @ x, x[::2]], axis=0)
+    both = np.concatenate([weights, x[::2]], axis=0)
     return both, np.sort(names, axis=0)
 
 

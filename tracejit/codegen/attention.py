@@ -181,8 +181,9 @@ def emit_attention(module: Module, name: str, spec: AttentionSpec) -> None:
     """Define kernel ``void name(ptr ptrs, ptr sizes, i64 begin, i64 end)`` over tiles."""
     unit = register_block(module.target, spec.dtype)
     type = Type(spec.dtype)
-    scores = MicroShape(type, unit.rows, unit.vectors, unit.lanes, 1, unit.rows)
-    result = MicroShape(type, unit.rows, unit.vectors, unit.lanes, KEYS, 1)
+    block = type, unit.rows, unit.vectors, unit.lanes
+    scores = MicroShape(*block, 1, unit.rows, unit.columns)
+    result = MicroShape(*block, KEYS, 1, unit.columns)
     if spec.contract is not None:
         emit_microkernel(module, f"{name}.scores", scores)
         emit_pack(module, f"{name}.pack_q", type, unit.rows, spec.q)

@@ -28,8 +28,8 @@ from tracejit.graph.text import name_nodes, value_text
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.schedule.index import VIEWS
-from tracejit.schedule.kernel import SCRATCH, Contract, Load
-from tracejit.schedule.product import batch_axes
+from tracejit.schedule.kernel import SCRATCH, Attend, Contract, Kernel, Load
+from tracejit.schedule.product import batch_axes, head_axes
 from tracejit.schedule.schedule import (
     ContractionStep,
     KernelStep,
@@ -346,8 +346,7 @@ def step_text(step: Step, number: int) -> str:
             _, _, body = kernel_text(kernel, number).partition("\n")
             text = f"kernel {number}: {step_name(step)}\n{body}"
             if isinstance(step, ContractionStep):
-                flops = 2 * prod(kernel.extents)
-                text += f"\n  {flops:,} flops of {_product(step)}"
+                text += f"\n  {_product(step)}: {_flops(kernel):,} flops"
             return text
         case OpaqueStep(node, views, buffer):
             operands = ", ".join(map(_place, views))
@@ -357,12 +356,29 @@ def step_text(step: Step, number: int) -> str:
 
 
 def _product(step: ContractionStep) -> str:
-    """Return the sizes of a matrix product: ``8 × [64×64 ⊙ 64×16]``."""
-    kernel, contract = step.kernel, cast(Contract, step.kernel.contract)
+    """Return the sizes of a matrix product, ``8 × [64×64 ⊙ 64×16]``, or of attention."""
+    kernel, attend = step.kernel, step.kernel.attend
+    if attend is not None:
+        queries, keys, columns = (
+            kernel.extents[a] for a in (attend.rows, attend.over, attend.columns)
+        )
+        heads = prod(kernel.extents[a] for a in head_axes(kernel))
+        return f"{heads} × [{queries} queries, {keys} keys, {columns} columns]"
+    contract = cast(Contract, kernel.contract)
     m, n, k = (kernel.extents[a] for a in (contract.rows, contract.columns, contract.over))
     batch = [kernel.extents[a] for a in batch_axes(kernel)]
     product = f"{m}×{k} ⊙ {k}×{n}"
     return f"{'×'.join(map(str, batch))} × [{product}]" if batch else product
+
+
+def _flops(kernel: Kernel) -> int:
+    """Return the flops of the products of a kernel."""
+    total = 0
+    for expr in kernel.exprs:
+        if isinstance(expr, Contract | Attend):
+            axes = expr.axes | {expr.over}
+            total += 2 * prod(kernel.extents[a] for a in axes)
+    return total
 
 
 def _place(place: View) -> str:
