@@ -170,6 +170,8 @@ class _Printer:
                 return f"{expr.op}({', '.join(arguments + extra)})"
             case Contract():
                 left, right = self.known[expr.left], self.known[expr.right]
+                if expr.gather is not None:
+                    right = f"walk({right}, {_AXES[expr.over]}, {_AXES[expr.columns]})"
                 over = f"{_AXES[expr.over]} < {self.kernel.extents[expr.over]}"
                 return f"sum({left} * {right} for {over})"
             case Attend():
