@@ -14,6 +14,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.ops.table import Array
 from tracejit.runtime import cpu, engine, service
+from tracejit.runtime.demand import layout_of
 from tracejit.runtime.interpreter import run_graph
 from tracejit.schedule.schedule import ContractionStep, KernelStep, Schedule
 from tracejit.schedule.text import schedule_text
@@ -45,7 +46,7 @@ def check(build: Callable[..., Node | Sequence[Node]], *values: Array) -> Schedu
     nodes = inputs(*values)
     outputs = build(*nodes)
     graph = Graph(nodes, [outputs] if isinstance(outputs, Node) else list(outputs))
-    layouts = [engine.layout_of(v) for v in values]
+    layouts = [layout_of(v) for v in values]
     with np.errstate(all="ignore"):
         wanted = run_graph(graph, values)
     for target in (cpu.target(), cpu.target().with_caches(*TINY_CACHES)):

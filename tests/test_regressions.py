@@ -191,3 +191,17 @@ def test_zero_steps_and_parts_raise_as_numpy_does() -> None:
         tj.split(tj.arange(6), 0)
     with pytest.raises(IndexError):
         tj.tensordot(tj.ones((2, 2)), tj.ones((2, 2)), axes=5)
+
+
+def test_rows_of_other_lengths_keep_two_values_apart(level: str) -> None:
+    """The second value kept in the row scratch stood where the first compiled row had ended."""
+
+    def program(x: Any) -> Any:
+        t = np.tanh(x)
+        e = np.exp(t - t.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+    rng = np.random.default_rng(0)
+    for length in (3, 40, 17, 300, 5):
+        x = rng.standard_normal((20, length))
+        np.testing.assert_allclose(tj.jit(program)(x), program(x), rtol=1e-12)

@@ -144,20 +144,21 @@ class KernelEmitter:
                 address = b.element(self.sizes, const(slot, I64), I64)
                 self.constants[position] = b.load(address, register_type(expr.dtype))
                 slot += 1
+        starts = [size() for a in kernel.accesses if a.buffer == SCRATCH]
         scratch = size()
-        if any(a.buffer == SCRATCH for a in kernel.accesses):
-            self._allocate_scratch(scratch)
+        if starts:
+            self._allocate_scratch(scratch, starts)
         if kernel.totals is not None:
             self.first_pass = b.compare("ne", size(), const(0, I64))
 
-    def _allocate_scratch(self, nbytes: Value) -> None:
-        """Take the row scratch from the stack: private to the thread, and bounded (spill.py)."""
+    def _allocate_scratch(self, nbytes: Value, starts: Sequence[Value]) -> None:
+        """Take the row scratch from the stack: private to the thread, and bounded (spill.py).
+
+        ``starts`` are the bytes at which the values that are kept start; they depend on sizes.
+        """
         b = self.b
         block = b.emit(PTR, f"alloca i8, i64 {nbytes.text}, align 64")
-        for access in self.kernel.accesses:
-            if access.buffer == SCRATCH:
-                start = const(access.offset * access.dtype.itemsize, I64)
-                self.roots.append(b.offset(block, start))
+        self.roots += [b.offset(block, start) for start in starts]
 
     def parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
         """Write the parallel loops, then the block inside."""

@@ -308,7 +308,7 @@ class Kernel:
         return len(self.labels)
 
     def sizes(self, *, totals: bool = False) -> list[int]:
-        """Return the run-time arguments: extents, strides, index terms, constants, scratch size.
+        """Return the run-time arguments: extents, strides, index terms, constants, scratch memory.
 
         ``totals`` asks for the first pass of a kernel that has two; it is the last argument.
         """
@@ -320,7 +320,8 @@ class Kernel:
                 values += (expr.offset, *expr.coefficients)
             elif isinstance(expr, Const) and not expr.literal:
                 values.append(expr.bits())
-        return [*values, self.scratch, int(totals)]
+        kept = [a.offset * a.dtype.itemsize for a in self.accesses if a.buffer == SCRATCH]
+        return [*values, *kept, self.scratch, int(totals)]
 
 
 def _describe(block: Block) -> str:
