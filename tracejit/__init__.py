@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tracejit.frontend.python import jit as jit
     from tracejit.frontend.python import spec as spec
     from tracejit.frontend.python import trace as trace
+    from tracejit.runtime import profiler as profiler
     from tracejit.runtime.cpu import isa as isa
     from tracejit.runtime.stance import set_stance as set_stance
 
@@ -56,6 +57,7 @@ _LAZY = {
     "jit": "tracejit.frontend.python",
     "kernels": "tracejit.frontend.neuralscript",
     "load": "tracejit.frontend.neuralscript",
+    "profiler": "tracejit.runtime.profiler",
     "set_stance": "tracejit.runtime.stance",
     "spec": "tracejit.frontend.python",
     "trace": "tracejit.frontend.python",
@@ -66,7 +68,8 @@ def __getattr__(name: str) -> Any:
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    module = importlib.import_module(home)
+    value = module if home.endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value
 

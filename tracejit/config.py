@@ -6,6 +6,7 @@ variable                  value                                                d
 TRACEJIT_ISA              a level of ``codegen/target.py`` (``avx2``, …)       the machine's
 TRACEJIT_DISABLE_JIT      0 or 1: run everything in the NumPy interpreter      0
 TRACEJIT_COMPILE          auto, now, background or never: see ``jit``          auto
+TRACEJIT_LOGS             topics to print: recompiles, tiers                   none
 TRACEJIT_CACHE_DIR        a folder                                             see cache_dir
 TRACEJIT_NUM_THREADS      a positive whole number                              OMP_NUM_THREADS
 OMP_NUM_THREADS           as OpenMP has it; the first number of a list counts  the machine's
@@ -47,6 +48,8 @@ _FALSE = frozenset({"", "0", "false", "no", "off"})
 
 # When to compile what asks for nothing else (``frontend/python.jit``).
 COMPILE_MODES = ("auto", "now", "background", "never")
+# What ``TRACEJIT_LOGS`` can print (``runtime/events.py``).
+LOG_TOPICS = ("recompiles", "tiers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Settings:
     stress_deopt: int = 0
     stress_poison: bool = False
     compile: str = "auto"
+    logs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -84,6 +88,7 @@ class Changes(TypedDict, total=False):
     isa: str | None
     disable_jit: bool
     compile: str
+    logs: tuple[str, ...]
     cache_dir: Path | None
     num_threads: int | None
     memory_cache: int | None
@@ -140,6 +145,18 @@ def _count(environ: Mapping[str, str], name: str, what: str, hint: str) -> int |
     raise ValueArgumentError(f"{name}={text!r} is not a number of {what}", hint=hint)
 
 
+def _topics(environ: Mapping[str, str]) -> tuple[str, ...]:
+    names = [name.strip() for name in _text(environ, "TRACEJIT_LOGS").split(",")]
+    wanted = tuple(name for name in names if name)
+    for name in wanted:
+        if name not in LOG_TOPICS:
+            raise ValueArgumentError(
+                f"TRACEJIT_LOGS has {name!r}, which is not one of {', '.join(LOG_TOPICS)}",
+                hint='separate several with commas: TRACEJIT_LOGS="recompiles,tiers"',
+            )
+    return wanted
+
+
 def _folder(environ: Mapping[str, str], name: str) -> Path | None:
     text = _text(environ, name)
     if not text:
@@ -156,6 +173,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         isa=_text(environ, "TRACEJIT_ISA").lower() or None,
         disable_jit=_flag(environ, "TRACEJIT_DISABLE_JIT"),
         compile=_text(environ, "TRACEJIT_COMPILE").lower() or "auto",
+        logs=_topics(environ),
         cache_dir=_folder(environ, "TRACEJIT_CACHE_DIR"),
         num_threads=_threads(environ),
         memory_cache=_count(
@@ -225,6 +243,11 @@ def disable_jit() -> bool:
 def compile_mode() -> str:
     """Return when functions compile that do not say: one of ``COMPILE_MODES``."""
     return settings().compile
+
+
+def log_topics() -> tuple[str, ...]:
+    """Return which of ``LOG_TOPICS`` to print."""
+    return settings().logs
 
 
 def num_threads() -> int | None:

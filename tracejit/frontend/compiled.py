@@ -73,6 +73,7 @@ class Compiled:
         tracing: float,
         mode: Wanted,
         *,
+        name: str,
         fast_math: bool,
     ):
         self.graph = traced.graph
@@ -82,7 +83,7 @@ class Compiled:
         self.keys = tuple(keys)
         self.tracing = tracing
         layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
-        self.program = Program(self.graph, layouts, mode, fast_math=fast_math)
+        self.program = Program(self.graph, layouts, mode, name=name, fast_math=fast_math)
         first = self.sources[0] if self.sources else Source("none")
         self.simple = (
             traced.tree == LEAF
@@ -203,7 +204,7 @@ def compile_signature(
     start = time.perf_counter()
     traced = trace_function(function, leaves, keys, tree)
     tracing = time.perf_counter() - start
-    return Compiled(traced, keys, tracing, mode, fast_math=fast_math)
+    return Compiled(traced, keys, tracing, mode, name=name, fast_math=fast_math)
 
 
 def trace_function(

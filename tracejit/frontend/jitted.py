@@ -22,10 +22,19 @@ from tracejit.errors import RecompileError, TraceError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result
-from tracejit.frontend.signature import NUMPY_SCALARS, has_floats, is_array, leaf_key, why_new
+from tracejit.frontend.signature import (
+    NUMPY_SCALARS,
+    ArrayKey,
+    has_floats,
+    is_array,
+    leaf_key,
+    signature_text,
+    why_new,
+)
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Tree, check_statics, flatten, statics
-from tracejit.runtime import background, entry, stance
+from tracejit.runtime import background, entry, events, profiler, stance
+from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.tiers import Program, State, Wanted
 from tracejit.tensor import Tensor
 from tracejit.tracing import state
@@ -53,6 +62,7 @@ class Jitted:
 
     __slots__ = (
         "__dict__",
+        "__weakref__",
         "_calls",
         "_compiled",
         "_entry",
@@ -86,6 +96,7 @@ class Jitted:
         self.fast_math = fast_math
         self._lock = threading.Lock()
         self.clear()
+        profiler.register(self)
 
     def clear(self) -> None:
         """Forget every signature and all statistics."""
@@ -276,7 +287,11 @@ class Jitted:
         stats.traces += 1
         stats.tracing += compiled.tracing
         if self._last is not None:
-            stats.reasons[why_new(key, self._last)] += 1
+            reason = why_new(key, self._last)
+            stats.reasons[reason] += 1
+            name, text = self.__name__, signature_text(key[1])
+            message = f"{name} is traced again: {reason}, {text}"
+            events.emit("recompiles", message, compiled.tracing, function=name, reason=reason)
         self._last = key
         while len(self._compiled) >= SIGNATURES_KEPT:
             stats.evict(self._compiled.pop(next(iter(self._compiled))))
@@ -376,6 +391,34 @@ class Jitted:
             "guard_failures": dict(stats.reasons),
             "compile_seconds": stats.tracing + stats.seconds + sum(p.seconds for p in programs),
         }
+
+    def profile(self) -> FunctionProfile:
+        """Return what the calls of this function have cost, by signature."""
+        with self._lock:
+            kept = list(self._compiled.items())
+        counters = [] if self._entry is None else self._entry.counters()
+        signatures: list[SignatureProfile] = []
+        sizes: dict[str, set[int]] = {}
+        for key, compiled in kept:
+            program = compiled.program
+            mine = [c for c in counters if c.form.executable is program.executable]
+            calls, ticks = sum(c.calls for c in mine), sum(c.ticks for c in mine)
+            text = signature_text(key[1])
+            signatures.append(profiler.signature_profile(program, text, calls, ticks))
+            for number, part in enumerate(key[1]):
+                if isinstance(part, ArrayKey):
+                    for axis, size in enumerate(part[1]):
+                        sizes.setdefault(f"argument {number}, axis {axis}", set()).add(size)
+        stats = self.stats()
+        return FunctionProfile(
+            name=self.__name__,
+            calls=stats["calls"],
+            seconds=sum(s.seconds for s in signatures),
+            compile_seconds=stats["compile_seconds"],
+            guard_failures=stats["guard_failures"],
+            sizes={axis: sorted(seen) for axis, seen in sizes.items()},
+            signatures=signatures,
+        )
 
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
         """Return the traced and compiled form for these example arguments, to look at."""

@@ -112,6 +112,18 @@ def runs_in_place(array: Array) -> bool:
     )
 
 
+def signature_text(keys: Sequence[Any]) -> str:
+    """Return leaf keys as a reader wants them: ``float32[3, 4], float``."""
+    parts: list[str] = []
+    for key in keys:
+        if isinstance(key, ArrayKey):
+            strided = "" if key.layout is None else " strided"
+            parts.append(f"{key[0]}{list(key[1])}{strided}")
+        else:
+            parts.append(key.__name__ if isinstance(key, type) else str(key[1]))
+    return ", ".join(parts)
+
+
 def why_new(key: Key, last: Key) -> str:
     """Return why ``key`` (tree, leaf keys, settings) is not ``last``."""
     (tree, leaves, settings), (old_tree, old_leaves, old_settings) = key, last

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
 from tracejit.ops.table import Array
-from tracejit.runtime import background, cpu, monitor, stance
+from tracejit.runtime import background, cpu, events, monitor, stance
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import Interpreter
 from tracejit.runtime.stance import Mode
@@ -73,6 +73,7 @@ class Program:
         "layouts",
         "level",
         "mode",
+        "name",
         "run",
         "seconds",
         "state",
@@ -84,9 +85,11 @@ class Program:
         layouts: Sequence[Layout],
         mode: Wanted,
         *,
+        name: str = "a graph evaluated on demand",
         fast_math: bool = False,
         level: int = 2,
     ):
+        self.name = name
         self.graph = graph
         self.layouts = tuple(layouts)
         self.mode: Mode | None = mode if mode != "cached" else None
@@ -167,9 +170,9 @@ class Program:
         with self._lock:
             job = self._job
             if job is not None and not background.lost(job):
-                job.priority += self._saving_ns()
+                job.priority += self.saving_ns()
                 return
-            self._job = job = background.Job(self._compile_quietly, self._saving_ns())
+            self._job = job = background.Job(self._compile_quietly, self.saving_ns())
             self.state = State.WAITING
         background.submit(job)
 
@@ -198,7 +201,23 @@ class Program:
                 self._fail(error)
                 warn_interpreted(error)
             finally:
-                self.seconds += time.perf_counter() - started
+                seconds = time.perf_counter() - started
+                self.seconds += seconds
+            self._tell(seconds)
+
+    def _tell(self, seconds: float) -> None:
+        took = f"{seconds * 1e3:.1f} ms"
+        if self.failure is not None:
+            message = f"{self.name} stays interpreted: {self.failure}"
+        elif self.executable is not None:
+            new = f"{self.compiled_kernels} of {self.kernels} kernels compiled"
+            message = f"{self.name} runs compiled: {new}, {took}"
+        else:
+            return
+        events.emit(
+            "tiers", message, seconds, function=self.name, tier=self.tier, kernels=self.kernels,
+            compiled=self.compiled_kernels,
+        )  # fmt: skip
 
     def _make(self, cached_only: bool) -> None:
         from tracejit.runtime import engine
@@ -243,7 +262,7 @@ class Program:
         """Whether compiling promises to be done well before the interpreter would be."""
         return model.compile_s(self.graph) < WAIT_FACTOR * 1e-9 * model.interpreter_ns(self.graph)
 
-    def _saving_ns(self) -> float:
+    def saving_ns(self) -> float:
         """Return what kernels would save at each call."""
         if self.interpreted_runs:
             interpreted = self.interpreted_ns / self.interpreted_runs

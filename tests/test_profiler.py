@@ -1,0 +1,154 @@
+"""The profiler, the cost model and the events: that they agree with what was called."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracejit as tj
+from tracejit import config
+from tracejit.errors import ValueArgumentError
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import make, placeholder
+from tracejit.runtime import entry
+from tracejit.runtime.costs import CostModel
+from tracejit.runtime.events import Event
+
+X = np.linspace(0, 1, 12).reshape(3, 4)
+
+
+def profile_of(name: str) -> Any:
+    (found,) = [f for f in tj.profiler.report().functions if f.name == name]
+    return found
+
+
+def test_a_report_counts_calls_by_signature_and_tier() -> None:
+    def profiled_compiled(x: Any) -> Any:
+        return np.sqrt(x) * 2 + x
+
+    def profiled_interpreted(x: Any) -> Any:
+        return np.sqrt(x) * 2 - x
+
+    fast, slow = (
+        tj.jit(profiled_compiled, compile="now"),
+        tj.jit(profiled_interpreted, compile="never"),
+    )
+    for _ in range(7):
+        fast(X)
+    fast(X[:2])
+    for _ in range(5):
+        slow(X)
+    found = profile_of("profiled_compiled")
+    first, second = found.signatures
+    assert (found.calls, first.tier, first.arguments) == (8, 1, "float64[3, 4]")
+    assert second.arguments == "float64[2, 4]"
+    assert found.sizes == {"argument 0, axis 0": [2, 3], "argument 0, axis 1": [4]}
+    assert found.guard_failures == {"new shape": 1}
+    if entry.supported():
+        assert first.native_calls == 6
+        assert 0 < first.seconds < 1
+    (only,) = profile_of("profiled_interpreted").signatures
+    assert (only.tier, only.interpreted_calls, only.native_calls) == (0, 5, 0)
+    assert 0 < only.seconds < 1
+
+
+def test_reports_as_text_json_and_candidates() -> None:
+    def profiled_candidate(x: Any) -> Any:
+        return np.cos(x) * 3 + x
+
+    f = tj.jit(profiled_candidate, compile="never")
+    f(np.ones((400, 400)))
+    report = tj.profiler.report()
+    assert "profiled_candidate" in str(report)
+    assert json.loads(report.as_json())["functions"]
+    names = [name for name, _ in report.candidates()]
+    assert "profiled_candidate" in names
+    (candidate,) = [s for name, s in report.candidates() if name == "profiled_candidate"]
+    assert candidate.expected_saving > 0
+
+
+def test_a_function_that_died_is_in_no_report() -> None:
+    def profiled_dead(x: Any) -> Any:
+        return x * 2
+
+    f = tj.jit(profiled_dead, compile="never")
+    f(X)
+    assert profile_of("profiled_dead").calls == 1
+    f.clear()
+    assert "profiled_dead" not in [r.name for r in tj.profiler.report().functions]
+
+
+def test_the_cost_model_follows_what_is_measured() -> None:
+    x = placeholder(0, np.float64, (1000, 1000))
+    graph = Graph([x], [make("exp", [x])])
+    model = CostModel()
+    before = model.interpreter_ns(graph)
+    for _ in range(30):
+        model.observe_op(graph.outputs[0], 50_000_000)
+    assert model.interpreter_ns(graph) == pytest.approx(50_000_000, rel=0.05)
+    assert before != model.interpreter_ns(graph)
+    model.observe_kernels(1, 0.08)
+    assert model.compile_s(graph) < 0.3
+    for _ in range(30):
+        model.observe_run(graph, 2_000_000)
+    assert model.kernel_ns(graph) == pytest.approx(2_000_000, rel=0.05)
+
+
+def test_views_cost_a_call_and_no_elements() -> None:
+    small, large = placeholder(0, np.float64, (2, 2)), placeholder(0, np.float64, (2000, 2000))
+    model = CostModel()
+    ends = [Graph([x], [make("permute", [x], {"axes": (1, 0)})]) for x in (small, large)]
+    assert model.interpreter_ns(ends[0]) == model.interpreter_ns(ends[1])
+
+
+def test_events_reach_callbacks_and_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Event] = []
+    stop = tj.profiler.subscribe(seen.append)
+    broken = tj.profiler.subscribe(lambda event: 1 / 0)
+    try:
+        with caplog.at_level(logging.INFO, "tracejit"):
+            f = tj.jit(lambda x: np.arctan(x) * 0.77 + x, compile="now")
+            f(X)
+            f(X.astype(np.float32))
+    finally:
+        stop()
+        broken()
+    topics = [event.topic for event in seen]
+    assert topics.count("tiers") == 2
+    assert topics.count("recompiles") == 1
+    (again,) = [event for event in seen if event.topic == "recompiles"]
+    assert again.details["reason"] == "new dtype"
+    assert "float32[3, 4]" in again.message
+    assert any("runs compiled" in record.message for record in caplog.records)
+    count = len(seen)
+    f(X[:1])
+    assert len(seen) == count
+
+
+def test_logs_are_printed_where_asked_for() -> None:
+    program = (
+        "import numpy as np, tracejit as tj\n"
+        "f = tj.jit(lambda x: x * 2 + 1, compile='now')\n"
+        "f(np.ones(3)); f(np.ones(4))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TRACEJIT_LOGS": "recompiles"},
+    )
+    assert done.returncode == 0
+    assert done.stderr == ("tracejit.recompiles: <lambda> is traced again: new shape, float64[4]\n")
+
+
+def test_an_unknown_topic_is_refused() -> None:
+    with pytest.raises(ValueArgumentError, match="TRACEJIT_LOGS"):
+        config.from_environment({"TRACEJIT_LOGS": "recompiles,weather"})
