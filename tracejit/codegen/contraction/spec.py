@@ -23,7 +23,6 @@ import numpy as np
 
 from tracejit.codegen.builder import Builder, Type, Value
 from tracejit.codegen.contraction.blocking import (
-    RegisterBlock,
     balanced,
     cache_block,
     register_block,
@@ -284,13 +283,16 @@ def classify(
 def _packing(target: Target, kind: str, p: GemmProblem, b: Stride) -> tuple[bool, bool]:
     """Tell which operands to copy to panels: where the copy is read often enough.
 
-    Measured on Zen 3. B is worth packing from the second row panel on, unless its rows fall on
+    Measured on Zen 3: B is worth packing from the second row panel on, unless its rows fall on
     different cache sets and there are just two panels; A where it is read by many column panels
-    from memory far away.
+    from memory far away. On Sapphire Rapids the edges of B need no copy, and a B about as large as
+    the first-level cache is read in place by up to 16 row panels (5 % at 96 and 128).
     """
-    rows = register_block(target, kind).rows
-    same_sets = p.b[0] * (Type(kind).bits // 8) % 2048 == 0 and p.k > 8
-    pack_b = b != "last" or p.m > 2 * rows or (p.m > rows and same_sets)
+    rows, size = register_block(target, kind).rows, Type(kind).bits // 8
+    same_sets = p.b[0] * size % 2048 == 0 and p.k > 8
+    small = target.masks and p.k * p.n * size * 3 <= target.l1_bytes * 4
+    few = 16 if small and not same_sets else 1 if same_sets else 2
+    pack_b = b != "last" or p.m > few * rows
     return pack_b and p.m >= 128 and p.k >= 128 and p.n >= 512, pack_b
 
 
@@ -333,14 +335,13 @@ def _grid(spec: GemmSpec, target: Target, p: GemmProblem) -> _Grid:
     unit = register_block(target, spec.dtype)
     cache = cache_block(target, spec.dtype)
     if spec.kind != "gemm":
-        tile_n = balanced(n, target.l1_bytes // 4 // (spec.type.bits // 8), unit.columns)
+        tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
         work_a = round_up(tile_n, unit.columns)
         work_b = work_a + (k if spec.kind == "dots" and spec.a != "last" else 0)
         return _Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
     tile_m = balanced(m, cache.m, unit.rows)
     tile_n = balanced(n, cache.n, unit.columns)
-    if spec.gather is not None:
-        tile_m, tile_n = _shared(p, unit, tile_m, tile_n)
+    tile_m, tile_n = _shared(spec, target, p, (tile_m, tile_n))
     block_k = balanced(k, cache.k, unit.lanes)
     slack = 64 // (spec.type.bits // 8)
     work_a = round_up(unit.rows * unit.columns, slack)
@@ -350,25 +351,42 @@ def _grid(spec: GemmSpec, target: Target, p: GemmProblem) -> _Grid:
     return _Grid(tile_m, tile_n, block_k, *counts, work_a, work_b)
 
 
-# How many tiles a product has at least for threads to share, if it is worth sharing.
-_TILES, _WORTH = 6, 1 << 22
+# A tile has at least so many multiply-adds (about 10 µs), unless there are so many tiles anyway.
+_TILE_WORK, _TILES = 1 << 20, 8
 
 
-def _shared(p: GemmProblem, unit: RegisterBlock, tile_m: int, tile_n: int) -> tuple[int, int]:
-    """Return tile sizes that leave enough tiles: an image has few places where it has channels.
+def _wanted_tiles(p: GemmProblem) -> int:
+    """Return how many tiles a product should have for threads to share."""
+    return min(_TILES, prod(p.batch) * p.m * p.n * p.k // _TILE_WORK)
 
-    Column tiles pack columns of their own. Row tiles on several threads pack the same ones, which
-    costs little beside many rows.
+
+def _shared(
+    spec: GemmSpec, target: Target, p: GemmProblem, tile: tuple[int, int]
+) -> tuple[int, int]:
+    """Return tile sizes that leave enough tiles for threads to share.
+
+    Row tiles of several threads pack the same columns, which costs little beside many rows.
+    Column tiles have their own, but read all of A again, which costs little where it is near.
     """
-    if prod(p.batch) * p.m * p.n * p.k < _WORTH:
-        return tile_m, tile_n
-    wanted = -(-_TILES // max(1, prod(p.batch) * -(-p.m // tile_m)))
-    if wanted > -(-p.n // tile_n):
-        tile_n = round_up(-(-p.n // wanted), unit.columns)
-    wanted = -(-_TILES // max(1, prod(p.batch) * -(-p.n // tile_n)))
-    if wanted > -(-p.m // tile_m):
-        tile_m = max(min(tile_m, 8 * unit.rows), round_up(-(-p.m // wanted), unit.rows))
+    tile_m, tile_n = tile
+    unit, wanted, batch = register_block(target, spec.dtype), _wanted_tiles(p), prod(p.batch)
+    near = p.m * p.k * (spec.type.bits // 8) <= target.l2_bytes // 2
+    if spec.gather is not None or (near and not spec.pack_a):
+        columns = -(-wanted // max(1, batch * -(-p.m // tile_m)))
+        if columns > -(-p.n // tile_n):
+            tile_n = round_up(-(-p.n // columns), unit.columns)
+    rows = -(-wanted // max(1, batch * -(-p.n // tile_n)))
+    if rows > -(-p.m // tile_m):
+        tile_m = max(min(tile_m, 8 * unit.rows), round_up(-(-p.m // rows), unit.rows))
     return tile_m, tile_n
+
+
+def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
+    """Return how many columns a tile of a product with one row has at most: their sums stay in
+    the first-level cache, and of each row of B there are 4 KiB to stream."""
+    size = spec.type.bits // 8
+    least = 4096 // size if spec.kind == "axpys" else 1
+    return min(target.l1_bytes // 4 // size, max(least, -(-p.n // max(1, _wanted_tiles(p)))))
 
 
 def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
@@ -396,14 +414,19 @@ def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: in
     """Return how many tiles make a good chunk for ``threads`` workers (at least 1).
 
     All of them for one worker, or where the product is done before a second one is awake. Chunks
-    that start inside a column of tiles pack its block of B anew, so there are few: three for a
-    worker, which lets the faster core take more. Of windows there are few column tiles, and
-    mostly one row tile, and so each tile is a chunk.
+    that start inside a column of tiles pack its block of B anew, so they are whole columns where
+    there are enough, else few: three for a worker let the faster core take more, but two are
+    better where each packs. Of windows there are few column tiles, and mostly one row tile, and
+    so each tile is a chunk.
     """
+    p, _ = canonical(problem, fold=spec.epilogue is None)
     tiles = tile_count(spec, target, problem)
-    work = prod(problem.batch) * problem.m * problem.n * problem.k
-    if threads <= 1 or work < 1 << 18:
+    if threads <= 1 or prod(p.batch) * p.m * p.n * p.k < 1 << 18:
         return max(1, tiles)
     if spec.gather is not None:
         return 1
-    return max(1, -(-tiles // (3 * threads)))
+    height = _grid(spec, target, p).tiles_m
+    columns = tiles // height
+    if columns >= 2 * threads:
+        return height * -(-columns // (3 * threads))
+    return max(1, -(-tiles // ((2 if spec.pack_b else 3) * threads)))
