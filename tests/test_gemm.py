@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import mmap
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -239,6 +242,48 @@ def test_what_c_held_and_what_lies_around_it_do_not_matter(target: Target) -> No
         check(a, b, inside)
         inside[...] = np.nan
         assert np.isnan(frame).all()
+
+
+def _before_a_forbidden_page(values: Array) -> Array:
+    """Return an equal array whose last byte is the last that may be touched."""
+    page = mmap.PAGESIZE
+    size = -(-values.nbytes // page) * page
+    memory = mmap.mmap(-1, size + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + size), page, 0) == 0
+    copy = np.frombuffer(memory, values.dtype, values.size, size - values.nbytes)
+    copy = copy.reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+@targets
+@dtypes
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect as Linux has it")
+def test_nothing_beyond_the_operands_is_touched(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(11)
+    for m, n, k in [(3, 5, 7), (15, 17, 9), (29, 47, 33), (1, 19, 21), (19, 1, 21)]:
+        for packed in (False, True):
+            a = _before_a_forbidden_page(random(rng, (m, k), dtype))
+            b = _before_a_forbidden_page(random(rng, (k, n), dtype))
+            c = _before_a_forbidden_page(np.zeros((m, n), dtype))
+            options = {"pack_a": True, "pack_b": True} if packed and min(m, n) > 1 else {}
+            product(target, a, b, c, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+def test_a_product_worth_sharing_has_a_tile_for_every_thread(dtype: Any) -> None:
+    target = LEVELS["avx512"]
+    for m, n, k in [
+        (256, 256, 256), (1024, 1024, 1024), (64, 1024, 1024), (1024, 64, 1024),
+        (10000, 64, 64), (2048, 1, 2048), (1, 4096, 4096),
+    ]:  # fmt: skip
+        problem = GemmProblem(m, n, k, (k, 1), (n, 1), (n, 1))
+        spec = classify(target, np.dtype(dtype), problem)
+        tiles = tile_count(spec, target, problem)
+        for threads in (2, 3):
+            assert -(-tiles // tile_grain(spec, target, problem, threads)) >= threads
+        assert tile_grain(spec, target, problem, 1) == tiles
 
 
 def test_problems_of_one_class_share_a_spec() -> None:
