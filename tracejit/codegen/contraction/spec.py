@@ -370,7 +370,7 @@ def _shared(
     """
     tile_m, tile_n = tile
     unit, wanted, batch = register_block(target, spec.dtype), _wanted_tiles(p), prod(p.batch)
-    near = p.m * p.k * (spec.type.bits // 8) <= target.l2_bytes // 2
+    near = p.m * p.k * (spec.type.bits // 8) <= target.l2_bytes
     if spec.gather is not None or (near and not spec.pack_a):
         columns = -(-wanted // max(1, batch * -(-p.m // tile_m)))
         if columns > -(-p.n // tile_n):
