@@ -11,7 +11,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,13 @@ def test_other_instruction_sets_have_other_keys() -> None:
     here = cpu.host()
     names = {cache.name_of("f", cpu.resolve(level, here), 2) for level in here.levels}
     assert len(names) == len(here.levels)
+    # The same level of another machine: other caches, or features that this one's kernel hides.
+    for other in (
+        replace(TARGET, l2_bytes=1 << 22),
+        replace(TARGET, features="+avx"),
+        replace(TARGET, flags=frozenset({"avx"})),
+    ):
+        assert cache.name_of("f", other, 2) not in names
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -552,3 +560,35 @@ def test_code_is_executable_and_not_writable(folder: Path) -> None:
             break
     else:
         pytest.fail("the code is nowhere")
+
+
+def test_equal_keys_have_equal_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found under a key must be what would have been emitted: at any size, in any order."""
+    texts: dict[codes.Key, set[str]] = {}
+    look = Service._find  # pyright: ignore[reportPrivateUsage]
+
+    def watched(
+        self: Service, key: codes.Key, emit: Callable[[], str], symbol: str
+    ) -> codes.Code | None:
+        texts.setdefault(key, set()).add(emit())
+        return look(self, key, emit, symbol)
+
+    monkeypatch.setattr(Service, "_find", watched)
+
+    def program(x: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        return (
+            e @ e.T + 1.0,
+            np.cumsum(e, axis=1) * scale,
+            np.sort(x[:, ::2], axis=0),
+            x.std(axis=0),
+        )
+
+    random_numbers = np.random.default_rng(1)
+    for shape in ((8, 16), (33, 70), (100, 10), (257, 64)):
+        x = random_numbers.normal(size=shape)
+        for given in (x, x.astype(np.float32), np.asfortranarray(x)):
+            tj.trace(program, given, float(shape[0])).executable  # noqa: B018
+    assert len(texts) > 8
+    assert all(len(found) == 1 for found in texts.values())
+    assert not any(" at 0x" in key.structure for key in texts)
