@@ -316,6 +316,16 @@ def refuses(match: str) -> None:
     assert service.stats()["disk_hits"] == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_where_warnings_are_errors_kernels_compile_all_the_same(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert ask(5) == 5
+    assert "can be written by others" in caplog.text
+
+
 @pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
 def test_a_folder_that_others_can_write_is_refused(folder: Path, mode: int, inner: bool) -> None:

@@ -287,11 +287,14 @@ class DiskCache:
         _remove(folder, doomed)
 
     def _refuse(self, why: str) -> None:
-        warnings.warn(
-            f"tracejit keeps compiled code in memory only: {self.folder} {why}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        message = f"tracejit keeps compiled code in memory only: {self.folder} {why}"
+        try:
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        except RuntimeWarning:
+            # Where warnings are errors: the program is right, and its kernel must not fail.
+            import logging
+
+            logging.getLogger("tracejit").warning(message)
 
 
 def _open_private(folder: Path, create: bool) -> int:
