@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +128,165 @@ def test_a_forked_child_computes_right() -> None:
     assert queue.get(timeout=60)
     child.join()
     assert child.exitcode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_workers_run_computes_right_and_in_parallel() -> None:
+    """Native calls of the child start a pool of its own; nothing waits for the parent's."""
+    function, x = compiled("softmax"), data(2000)
+    want = function(x).tobytes()
+    stop = threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            function(x)
+
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    try:
+        for _ in range(5):
+            pid = os.fork()
+            if pid == 0:
+                right = all(function(x).tobytes() == want for _ in range(3))
+                named = {t.name for t in threading.enumerate()}
+                pooled = threads.available() == 1 or "tracejit-1" in named
+                os._exit(0 if right and pooled else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        stop.set()
+        busy.join()
+
+
+def test_spawned_processes_compute_right() -> None:
+    x = data(100)
+    want = compiled("softmax")(x).tobytes()
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    children = [context.Process(target=_in_child, args=(queue, x, want)) for _ in range(2)]
+    for child in children:
+        child.start()
+    assert all(queue.get(timeout=120) for _ in children)
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+
+
+def test_a_call_that_is_traced_while_another_runs_on_the_pool() -> None:
+    """A kernel that calls no pool of its own: nested use runs serially and right."""
+    outer, x = compiled("softmax"), data()
+    want = outer(x).tobytes()
+    done: list[bytes] = []
+
+    def nested() -> None:
+        done.append(compiled("softmax")(x).tobytes())
+
+    thread = threading.Thread(target=nested)
+    thread.start()
+    while thread.is_alive():
+        assert outer(x).tobytes() == want
+    assert done == [want]
+
+
+@needs_two
+def test_idle_workers_park() -> None:
+    """Once there is nothing to do, workers take no processor time."""
+    function, x = compiled("elementwise"), data(3000)
+    for _ in range(20):
+        function(x)
+    worker = next(t for t in threading.enumerate() if t.name == "tracejit-1")
+    time.sleep(0.1)
+
+    def switches_and_ticks() -> tuple[int, str]:
+        stat = Path(f"/proc/self/task/{worker.native_id}/stat").read_text().split()
+        return int(stat[13]) + int(stat[14]), stat[2]
+
+    before = switches_and_ticks()
+    time.sleep(0.3)
+    assert switches_and_ticks() == (before[0], "S")
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"TRACEJIT_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}, 1),
+        ({"TRACEJIT_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}, min(2, threads.available())),
+    ],
+)
+def test_limits_of_the_environment(variables: dict[str, str], wanted: int) -> None:
+    code = (
+        "import threading, numpy as np, tracejit as tj\n"
+        "f = tj.jit(lambda x: np.tanh(x) * 2)\n"
+        "x = np.ones((2000, 1000))\n"
+        "for _ in range(5): f(x)\n"
+        "workers = sum(t.name.startswith('tracejit-') for t in threading.enumerate())\n"
+        "print(tj.num_threads(), f._entry.calls, workers > 0)\n"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.endswith("NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | variables, capture_output=True, check=True
+    )
+    assert done.stdout.decode().split() == [str(wanted), "4", str(wanted > 1)]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks")
+def test_affinity_bounds_the_threads() -> None:
+    code = (
+        "import os, tracejit as tj\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "print(tj.num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.strip() == b"1"
+
+
+def files(root: Path, contents: dict[str, str]) -> Path:
+    for name, text in contents.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("contents", "wanted"),
+    [
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "250000 100000"}, 3),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "200000 100000"}, 2),
+        ({"proc/self/cgroup": "0::/gone\n", "sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000"}, None),
+        (
+            {
+                "proc/self/cgroup": "3:memory:/\n4:cpu,cpuacct:/docker/x\n",
+                "sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_quota_us": "400000\n",
+                "sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_period_us": "100000\n",
+            },
+            4,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,cpuacct:/docker/x\n0::/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
+        ({"proc/self/cgroup": "0::/../..\n", "sys/fs/cgroup/cpu.max": "nonsense"}, None),
+        ({}, None),
+    ],
+)
+def test_cgroup_quotas(contents: dict[str, str], wanted: int | None, tmp_path: Path) -> None:
+    quota = threads.cgroup_quota(files(tmp_path, contents))
+    assert quota == wanted if wanted is not None else quota > 1000
 
 
 def test_num_threads_is_a_block_and_refuses_zero() -> None:

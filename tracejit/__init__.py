@@ -4,12 +4,17 @@ Array functions follow the array API's names, beside NumPy's and PyTorch's; ``ji
 what compiles load on first use, so that importing this costs little more than importing NumPy.
 """
 
-# Star imports: each module's __all__ is its part of the public namespace.
-# ruff: noqa: F403
+# Star imports: each module's __all__ is its part of the public namespace. What stands between the
+# imports must run before NumPy is loaded.
+# ruff: noqa: E402, F403
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from tracejit.gate import check_interpreter
+
+check_interpreter()
 
 from tracejit.errors import TracejitError as TracejitError
 from tracejit.functions import fft as fft
@@ -85,4 +90,24 @@ def num_threads(number: int | None = None) -> Any:
     return threads.get_num_threads() if number is None else threads.num_threads(number)
 
 
-del annotations
+def memory_stats() -> dict[str, int]:
+    """Return what the allocator of results and scratch memory has counted, in bytes and blocks.
+
+    ``used`` and ``peak`` (bytes in living results and running calls, now and at most); ``cached``
+    and ``cap`` (bytes kept for the next ones), ``cached_small`` and ``cap_small`` (the same for
+    blocks of at most 64 KiB); ``hits``, ``misses`` (blocks reused, and newly allocated) and
+    ``returned`` (given back to the system).
+    """
+    from tracejit.runtime import memory
+
+    return memory.stats()
+
+
+def trim_memory() -> None:
+    """Give the memory that is kept for coming results back to the system."""
+    from tracejit.runtime import memory
+
+    memory.trim()
+
+
+del annotations, check_interpreter

@@ -107,6 +107,10 @@ class UnsupportedError(TracejitError, TypeError):
     """Valid, but outside what tracejit does; the message names the way around."""
 
 
+class SubinterpreterError(UnsupportedError, ImportError):
+    """tracejit was imported in a sub-interpreter."""
+
+
 class LimitError(TracejitError):
     """A documented limit was reached (rank, nesting, program size)."""
 

@@ -4,11 +4,12 @@ This is the one piece of IR that is the same for every program, so it stands her
 
 A *record* (``RECORD`` i64) is one kernel call: code address, index of its first pointer, address
 of its sizes, range [begin, end), grain, and the place of a private workspace (``SLOT``, −1 for
-none; ``STRIDE`` bytes per worker; ``COUNT`` pointers to copy). ``driver`` runs records in order,
-from ``first`` on, and returns the number of the one to go on with: ``count`` when all have run,
-less where it was told that it may stop (``stops``) and tens of milliseconds have passed, so that
-the caller can look for signals. A range longer than its grain is cut into chunks of ``grain``,
-whatever the number of threads; a caller without workers runs it whole.
+none; ``STRIDE`` bytes per worker; ``COUNT`` pointers to copy), and a rough time (``NS``).
+``driver`` runs records in order, from ``first`` on, and returns the number of the one to go on
+with: ``count`` when all have run, less where it was told that it may stop (``stops``) and tens of
+milliseconds have passed, so that the caller can look for signals. A range longer than its grain is
+cut into chunks of ``grain``, whatever the number of threads; a caller without workers runs it
+whole.
 
 The pool is a block of memory (offsets in bytes below) and native threads parked in ``worker``.
 
@@ -19,9 +20,14 @@ The pool is a block of memory (offsets in bytes below) and native threads parked
 - The caller claims chunks as well. On a machine whose other core is taken it does them all.
 - ``BUSY`` belongs to the caller that uses the workers. A second caller, or a nested one, finds it
   taken and runs its chunks itself.
-- An idle worker spins for a while (work comes in bursts), then parks on a condition variable. It
-  counts itself in ``SLEEPERS`` before it looks at ``WORD`` a last time, and the caller writes
-  ``WORD`` before it reads ``SLEEPERS``: one of the two sees the other.
+- An idle worker spins for a while, since work comes in bursts, then parks on a condition variable.
+  It spins for twice the pause before the newest job (``GAP``; ``SPIN`` ticks at most), and hardly
+  at all where that was longer: a spinning worker takes a core from somebody on a shared machine.
+  To park, it counts itself in ``SLEEPERS`` before it
+  looks at ``WORD`` a last time, and the caller writes ``WORD`` before it reads ``SLEEPERS``: one of
+  the two sees the other.
+- To wake workers costs the caller 10 to 20 µs in a virtual machine (measured), so it does that
+  once work of ``WAKE_NS`` has come in a row without them (``MISSED``).
 """
 
 from __future__ import annotations
@@ -45,9 +51,13 @@ class Field(IntEnum):
     SLOT = 6
     STRIDE = 7
     COUNT = 8
+    NS = 9
 
 
 RECORD = len(Field)
+# Work that comes in a row before parked workers are woken, by the estimate of schedule/grain.py,
+# which is up to eight times what a kernel takes (measured: waking pays from 40 to 60 µs on).
+WAKE_NS = 350_000
 
 
 class Pool(IntEnum):
@@ -60,7 +70,10 @@ class Pool(IntEnum):
     SLEEPERS = 256
     STOP = 264
     LIMIT = 272  # workers that may take part
-    SPIN = 280  # turns before an idle worker parks
+    SPIN = 280  # ticks after which an idle worker parks, at most
+    MISSED = 288  # nanoseconds of work shared since workers were woken
+    ENDED = 296  # the counter at the end of the newest job
+    GAP = 304  # ticks between the two newest jobs
     MUTEX = 320
     CONDITION = 448
     BYTES = 576
@@ -182,6 +195,12 @@ entry:
   %job.2 = getelementptr i64, ptr %job, i64 2
   store i64 %chunks, ptr %job.2
   store atomic i64 0, ptr %done.at monotonic, align 8
+  %ended.at = call ptr @at(ptr %pool, i64 {ENDED})
+  %gap.at = call ptr @at(ptr %pool, i64 {GAP})
+  %now = call i64 @ticks()
+  %ended = load i64, ptr %ended.at
+  %gap = sub i64 %now, %ended
+  store atomic i64 %gap, ptr %gap.at monotonic, align 8
   %old = load atomic i64, ptr %word.at monotonic, align 8
   %number = and i64 %old, -4294967296
   %next = add i64 %number, 4294967296
@@ -190,13 +209,28 @@ entry:
   %sleepers.at = call ptr @at(ptr %pool, i64 {SLEEPERS})
   %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
   %asleep = icmp sgt i64 %sleepers, 0
-  br i1 %asleep, label %wake, label %work
+  br i1 %asleep, label %consider, label %work
+consider:
+  %missed.at = call ptr @at(ptr %pool, i64 {MISSED})
+  %spin.at = call ptr @at(ptr %pool, i64 {SPIN})
+  %spin = load i64, ptr %spin.at
+  %single = icmp sgt i64 %gap, %spin
+  %missed = load i64, ptr %missed.at
+  %before = select i1 %single, i64 0, i64 %missed
+  %ns = call i64 @field(ptr %record, i64 {NS})
+  %in.row = add i64 %before, %ns
+  %worth = icmp sge i64 %in.row, {WAKE_NS}
+  %kept = select i1 %worth, i64 0, i64 %in.row
+  store i64 %kept, ptr %missed.at
+  br i1 %worth, label %wake, label %work
 wake:
   %mutex = call ptr @at(ptr %pool, i64 {MUTEX})
   %condition = call ptr @at(ptr %pool, i64 {CONDITION})
+  ; Once we had the mutex, a worker waits for the signal or will see WORD. It is free again before
+  ; they wake, or they would wait for it at once.
   %l = call i32 @pthread_mutex_lock(ptr %mutex)
-  %w = call i32 @pthread_cond_broadcast(ptr %condition)
   %u = call i32 @pthread_mutex_unlock(ptr %mutex)
+  %w = call i32 @pthread_cond_broadcast(ptr %condition)
   br label %work
 work:
   %ran = call i1 @claim_and_run(ptr %pool, i64 0)
@@ -219,6 +253,8 @@ pause:
 again:
   br label %wait
 out:
+  %end = call i64 @ticks()
+  store i64 %end, ptr %ended.at
   ret void
 }
 
@@ -304,9 +340,15 @@ entry:
   %sleepers.at = call ptr @at(ptr %pool, i64 {SLEEPERS})
   %mutex = call ptr @at(ptr %pool, i64 {MUTEX})
   %condition = call ptr @at(ptr %pool, i64 {CONDITION})
+  %born = call i64 @ticks()
   br label %look
 look:
-  %turns = phi i64 [ 0, %entry ], [ 0, %work ], [ %turns.next, %pause ], [ 0, %awake ]
+  ; Without a job since %since, the number of the last one (in WORD) being %last.
+  %since = phi i64 [ %born, %entry ], [ %rested, %news.done ], [ %since, %pause ],
+                   [ %since, %awake ]
+  %last = phi i64 [ 0, %entry ], [ %number, %news.done ], [ %last, %pause ], [ %last, %awake ]
+  %patience = phi i64 [ 0, %entry ], [ %patient, %news.done ], [ %patience, %pause ],
+                      [ %patience, %awake ]
   %stop = load atomic i64, ptr %stop.at acquire, align 8
   %stopping = icmp ne i64 %stop, 0
   br i1 %stopping, label %out, label %check
@@ -314,17 +356,30 @@ check:
   %limit = load atomic i64, ptr %limit.at monotonic, align 8
   %allowed = icmp sle i64 %id, %limit
   %word = load atomic i64, ptr %word.at acquire, align 8
-  %left = and i64 %word, 4294967295
-  %some = icmp ne i64 %left, 0
-  %go = and i1 %allowed, %some
-  br i1 %go, label %work, label %idle
-work:
+  %number = and i64 %word, -4294967296
+  %new = icmp ne i64 %number, %last
+  %go = and i1 %allowed, %new
+  %now = call i64 @ticks()
+  %idled = sub i64 %now, %since
+  br i1 %go, label %news, label %idle
+news:
+  %most = load atomic i64, ptr %spin.at monotonic, align 8
+  %gap.at = call ptr @at(ptr %pool, i64 {GAP})
+  %gap = load atomic i64, ptr %gap.at monotonic, align 8
+  %twice = mul i64 %gap, 2
+  %brief = icmp sle i64 %gap, %most
+  %enough = icmp sgt i64 %twice, {LEAST}
+  %wished = select i1 %enough, i64 %twice, i64 {LEAST}
+  %worth = select i1 %brief, i64 %wished, i64 {LEAST}
+  %over = icmp sgt i64 %worth, %most
+  %patient = select i1 %over, i64 %most, i64 %worth
   %ran = call i1 @claim_and_run(ptr %pool, i64 %id)
+  br label %news.done
+news.done:
+  %rested = call i64 @ticks()
   br label %look
 idle:
-  %turns.next = add i64 %turns, 1
-  %spin = load atomic i64, ptr %spin.at monotonic, align 8
-  %spinning = icmp slt i64 %turns, %spin
+  %spinning = icmp slt i64 %idled, %patience
   br i1 %spinning, label %pause, label %park
 pause:
   {PAUSE}
@@ -339,9 +394,9 @@ recheck:
   %limit2 = load atomic i64, ptr %limit.at monotonic, align 8
   %allowed2 = icmp sle i64 %id, %limit2
   %word2 = load atomic i64, ptr %word.at seq_cst, align 8
-  %left2 = and i64 %word2, 4294967295
-  %some2 = icmp ne i64 %left2, 0
-  %go2 = and i1 %allowed2, %some2
+  %number2 = and i64 %word2, -4294967296
+  %new2 = icmp ne i64 %number2, %last
+  %go2 = and i1 %allowed2, %new2
   %up = or i1 %stopping2, %go2
   br i1 %up, label %awake, label %sleep
 sleep:
@@ -365,11 +420,12 @@ def emit_driver(x86: bool) -> str:
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))
     for name, spelled in {
-        "RECORD": str(RECORD), "PAUSE": pause,
+        "RECORD": str(RECORD), "WAKE_NS": str(WAKE_NS), "PAUSE": pause,
         # Elsewhere the cycle counter is for the kernel alone; this one is for programs.
         "COUNTER": "readcyclecounter" if x86 else "readsteadycounter",
         # Some 50 ms at 2.6 GHz; other processors' counters run at 24 MHz to 1 GHz.
         "STRETCH": str(1 << 27 if x86 else 1 << 22), "NEVER": str(NEVER),
+        "LEAST": str(8_000 if x86 else 200),
         "OPEN": "{", "CLOSE": "}",
     }.items():  # fmt: skip
         text = text.replace("{" + name + "}", spelled)

@@ -12,7 +12,7 @@ from enum import IntEnum
 MAX_FORMS = 8
 MAX_ARGUMENTS = 16
 MAX_OUTPUTS = 16
-MAX_POINTERS = 256
+MAX_POINTERS = 2048  # of 8 bytes each, on the stack
 # Steps of the program that puts a result together; its stack is never higher.
 MAX_STEPS = 64
 

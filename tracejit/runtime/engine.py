@@ -38,8 +38,8 @@ from tracejit.schedule.schedule import (
 # The first pass over a long scan takes about 0.7 of the second's time (measured), and both are
 # bound by memory: two threads that share them are no faster than one that needs the second only.
 TWO_PASS_THREADS = 4
-# Multiply-adds of a matrix product in a nanosecond, on one thread: for rough estimates.
-GEMM_PER_NS = 20
+# Multiply-adds of a matrix product in a nanosecond, on one thread: as rough as grain.estimate_ns.
+GEMM_PER_NS = 8
 
 
 def plan_graph(graph: Graph, layouts: Sequence[Layout], *, fast_math: bool = False) -> Schedule:

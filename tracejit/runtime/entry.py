@@ -342,8 +342,9 @@ def _argument(arg: Any, written: bool) -> list[int] | None:
         low = array.dtype.alignment - 1
         flags = _WRITEABLE if written else 0
         return [Argument.ARRAY, id(array.dtype), array.ndim, low, flags, *axes]
+    number: object = arg
     if type(arg) in (float, complex) or isinstance(arg, np.generic):
-        return [Argument.NUMBER, numpy_api.type_address(arg)]
+        return [Argument.NUMBER, numpy_api.type_address(number)]
     if arg is None or type(arg) in (bool, int, str):
         return [Argument.STATIC, id(arg)]
     return None

@@ -30,6 +30,7 @@ from tracejit.schedule.schedule import Buffer, OpaqueStep, Schedule, View
 
 # From this estimate on a run lets other Python threads work, and looks for signals.
 LONG_NS = 100_000
+UNKNOWN_NS = 1e9
 
 I64Array = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -49,7 +50,7 @@ class NativeCall:
         end: int,
         grain: int,
         workspace: int = 0,
-        ns: float = 0.0,
+        ns: float = UNKNOWN_NS,
         private: int = -1,
     ):
         self.code = code
@@ -74,7 +75,7 @@ class _Segment:
         for row, call in zip(self.records, calls, strict=True):
             row[:] = (
                 call.code.address, first, call.sizes.ctypes.data, 0, call.end, call.grain,
-                call.private, call.workspace, len(call.pointers),
+                call.private, call.workspace, len(call.pointers), int(call.ns),
             )  # fmt: skip
             first += len(call.pointers)
         self.address = self.records.ctypes.data

@@ -140,14 +140,15 @@ def poisoned(array: Array) -> Array:
 
 
 def stats() -> dict[str, int]:
-    """Return bytes cached and their cap, blocks reused, newly allocated, and given back."""
-    state = pool().state
+    """Return the allocator's counts (see ``tj.memory_stats``); all 0 where there is none."""
+    state = pool().state if available() else np.zeros(Memory.SIZE, np.int64)
     return {m.name.lower(): int(state[m]) for m in Memory if Memory.LOCK < m < Memory.POISON}
 
 
 def trim() -> None:
     """Give all cached memory back to the system."""
-    ctypes.CFUNCTYPE(None)(pool().code.address(TRIM))()
+    if available():
+        ctypes.CFUNCTYPE(None)(pool().code.address(TRIM))()
 
 
 def _after_fork() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -24,8 +25,11 @@ from tracejit.codegen.driver import Pool
 from tracejit.errors import ValueArgumentError
 from tracejit.runtime.native import runtime_function
 
-# About 20 µs of pauses: longer than the gap between the kernels of one program.
-SPIN_TURNS = 600
+# Ticks after which an idle worker parks, at most: some 200 µs at 2.6 GHz. To wake it takes 10 to
+# 20 µs in a virtual machine. Other processors' counters are slower.
+SPIN_TICKS = 500_000 if platform.machine().lower() in ("x86_64", "amd64") else 10_000
+
+_NO_QUOTA = 1 << 16
 
 _requested: int | None = None
 
@@ -38,12 +42,49 @@ def available() -> int:
 
 @lru_cache(maxsize=1)
 def _quota() -> int:
-    """Return the cgroup's CPU quota in whole CPUs (rounded up), or a large number."""
+    return cgroup_quota(Path("/"))
+
+
+def cgroup_quota(root: Path) -> int:
+    """Return the CPU quota of this process's control groups in whole CPUs, rounded up.
+
+    Both versions are looked at, and every group above ours, since each of them binds. Without a
+    quota the result is a large number. ``root`` is the file system.
+    """
+    groups: list[tuple[str, str, str]] = []  # mount, group, version
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period))
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers:
+                groups += [("sys/fs/cgroup", group, "2"), ("sys/fs/cgroup/unified", group, "2")]
+            elif "cpu" in controllers.split(","):
+                groups += [(f"sys/fs/cgroup/{m}", group, "1") for m in (controllers, "cpu")]
     except (OSError, ValueError):
-        return 1 << 16
+        return _NO_QUOTA
+    # A container sees its own group at the mount, under a name from outside: the path may not be
+    # there, and its ancestors include the mount.
+    return min(
+        (
+            _group_quota(root / mount / place, version)
+            for mount, group, version in groups
+            for place in (Path(group.lstrip("/")), *Path(group.lstrip("/")).parents)
+        ),
+        default=_NO_QUOTA,
+    )
+
+
+def _group_quota(group: Path, version: str) -> int:
+    """Return one group's own quota in whole CPUs."""
+    try:
+        if version == "2":
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        cpus = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return _NO_QUOTA
+    return cpus if cpus > 0 else _NO_QUOTA  # −1 stands for none in version 1
 
 
 def get_num_threads() -> int:
@@ -58,9 +99,7 @@ def set_num_threads(count: int) -> None:
     if count < 1:
         raise ValueArgumentError(f"num_threads({count}): at least one thread is needed")
     _requested = count
-    pool = _pools.get(os.getpid())
-    if pool is not None:
-        pool.limit(get_num_threads() - 1)
+    _limit_pool()
 
 
 @contextmanager
@@ -73,9 +112,7 @@ def num_threads(count: int) -> Generator[None, None, None]:
         yield
     finally:
         _requested = before
-        pool = _pools.get(os.getpid())
-        if pool is not None:
-            pool.limit(get_num_threads() - 1)
+        _limit_pool()
 
 
 class ThreadPool:
@@ -85,7 +122,7 @@ class ThreadPool:
         raw = np.zeros(Pool.BYTES + 64, np.uint8)
         self._memory = raw[-raw.ctypes.data % 64 :][: Pool.BYTES]
         self.address: int = self._memory.ctypes.data
-        self._word(Pool.SPIN, SPIN_TURNS)
+        self._word(Pool.SPIN, SPIN_TICKS)
         runtime_function("setup", None, ctypes.c_size_t)(self.address)
         self.workers = workers
         self.limit(workers)
@@ -104,7 +141,8 @@ class ThreadPool:
         self._word(Pool.LIMIT, workers)
 
 
-_pools: dict[int, ThreadPool] = {}
+_pool: ThreadPool | None = None
+_lock = threading.Lock()
 # The pool's address for native entries. 0 sends them to the Python path, which starts the pool (so
 # it is until then, and in a forked child); 1 stands for no pool, where one thread is wanted.
 _cell = np.zeros(1, np.int64)
@@ -116,29 +154,34 @@ def pool_cell_address() -> int:
     return _cell.ctypes.data
 
 
-_lock = threading.Lock()
-
-
 def pool_address() -> int:
     """Return the address of this process's pool, started on first use; 0 for one thread."""
-    pool = _pools.get(os.getpid())
-    if pool is None:
-        if get_num_threads() == 1:
-            _cell[0] = _ALONE
-            return 0
+    global _pool
+    if _pool is None:
         with _lock:
-            pool = _pools.get(os.getpid())
-            if pool is None:
-                pool = _pools[os.getpid()] = ThreadPool(available() - 1)
-                pool.limit(get_num_threads() - 1)
-                _cell[0] = pool.address
-    return pool.address
+            if _pool is None:
+                if get_num_threads() == 1:
+                    _cell[0] = _ALONE
+                    return 0
+                _pool = ThreadPool(available() - 1)
+                _pool.limit(get_num_threads() - 1)
+                _cell[0] = _pool.address
+    return _pool.address
+
+
+def _limit_pool() -> None:
+    """Let as many workers take part as are wanted now."""
+    if _pool is not None:
+        _pool.limit(get_num_threads() - 1)
+    else:
+        _cell[0] = 0
 
 
 def _after_fork() -> None:
     """A child has the memory of its parent's pool but not its threads, nor a free lock."""
-    global _lock
+    global _lock, _pool
     _lock = threading.Lock()
+    _pool = None
     _cell[0] = 0
 
 
