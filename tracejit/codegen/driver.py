@@ -23,9 +23,8 @@ The pool is a block of memory (offsets in bytes below) and native threads parked
 - An idle worker spins for a while, since work comes in bursts, then parks on a condition variable.
   It spins for twice the pause before the newest job (``GAP``; ``SPIN`` ticks at most), and hardly
   at all where that was longer: a spinning worker takes a core from somebody on a shared machine.
-  To park, it counts itself in ``SLEEPERS`` before it
-  looks at ``WORD`` a last time, and the caller writes ``WORD`` before it reads ``SLEEPERS``: one of
-  the two sees the other.
+  To park, it counts itself in ``SLEEPERS`` before it looks at ``WORD`` a last time, and the caller
+  writes ``WORD`` before it reads ``SLEEPERS``: one of the two sees the other.
 - To wake workers costs the caller 10 to 20 µs in a virtual machine (measured), so it does that
   once work of ``WAKE_NS`` has come in a row without them (``MISSED``).
 """

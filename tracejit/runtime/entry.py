@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -35,10 +35,12 @@ from tracejit.codegen.forms import (
 from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
 from tracejit.ops.table import Array
 from tracejit.runtime import memory, native, numpy_api, ticks
-from tracejit.runtime.executable import Executable, NativePlan
 from tracejit.runtime.loader import LoadedObject
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.schedule import Buffer
+
+if TYPE_CHECKING:
+    from tracejit.runtime.executable import Executable, NativePlan
 
 _WRITEABLE = 0x400
 
@@ -111,11 +113,13 @@ class Result(NamedTuple):
 
     ``steps`` are (step, number of an output or argument, or how many; object): they push outputs,
     arguments and objects, and make containers of what was pushed last. ``writes`` are (output,
-    argument): the argument, an array, takes that output's values.
+    argument): the argument, an array, takes that output's values. ``scalars`` says whether 0-d
+    outputs become NumPy scalars, as they do for NumPy's callers.
     """
 
     steps: Sequence[tuple[Step, int, Any]]
     writes: Sequence[tuple[int, int]] = ()
+    scalars: bool = True
 
 
 # The result is output 0.
@@ -303,7 +307,7 @@ class _Builder:
         if not returned:
             kind, offset = Output.WRITTEN, aligned(self.scratch)
             self.scratch = offset + aligned(buffer.nbytes)
-        elif not buffer.shape:
+        elif not buffer.shape and self.result.scalars:
             kind = Output.SCALAR
         elif buffer.nbytes and memory.available():
             kind = Output.NEW
