@@ -13,7 +13,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 # A call of many matrix products takes seconds, each of them tens of milliseconds.
 PROGRAM = """
-import time, numpy as np, tracejit as tj
+import signal, time, numpy as np, tracejit as tj
+
+# A shell that runs tests in the background has its children ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def chain(x):
     for _ in range({products}):
