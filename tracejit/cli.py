@@ -253,7 +253,7 @@ def cache_verify(
         if remove:
             disk.drop(name)
     print(
-        f"{len(entries)} entries, {len(damaged)} damaged" + ", removed" * (remove and any(damaged))
+        f"{len(entries)} entries, {len(damaged)} damaged{', removed' if damaged and remove else ''}"
     )
     if damaged and not remove:
         raise typer.Exit(1)
