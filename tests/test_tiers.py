@@ -14,7 +14,7 @@ import pytest
 
 import tracejit as tj
 from tracejit.errors import RecompileError, ValueArgumentError
-from tracejit.runtime import background, demand, engine, service, stance, tiers
+from tracejit.runtime import background, demand, engine, monitor, service, stance, tiers
 from tracejit.runtime.tiers import State
 
 F32 = np.float32
@@ -178,6 +178,13 @@ def test_an_unknown_stance_is_refused() -> None:
         tj.set_stance("soon")
 
 
+def test_a_recording_of_everything_waits_for_kernels() -> None:
+    f = tj.jit(lambda x: softmax(x) * 0.8 + x, compile="background")
+    with monitor.recording(everything=True) as runs:
+        f(X)
+    assert len(list(runs)) == 1
+
+
 # -- sizes -----------------------------------------------------------------------------------------
 
 
@@ -205,6 +212,22 @@ def test_a_second_size_compiles_no_kernel() -> None:
         np.testing.assert_allclose(f(x), softmax(x) * F32(0.9), rtol=1e-5)
     assert service.compiles() == before
     assert f.stats()["recompiles"] == 0
+
+
+@pytest.mark.parametrize("optimize", [0, 1, 2, 3])
+def test_every_optimisation_level_gives_the_same_bits(optimize: int, level: str) -> None:
+    f = tj.jit(lambda x: softmax(x * 3) + np.sqrt(x * x), compile="now", optimize=optimize)
+    base = tj.jit(lambda x: softmax(x * 3) + np.sqrt(x * x), compile="now")
+    for width in (1, 7, 8, 9, 15, 16, 17, 33):
+        x = np.random.default_rng(width).normal(size=(5, width)).astype(F32)
+        np.testing.assert_allclose(f(x), softmax(x * 3) + np.sqrt(x * x), rtol=2e-6)
+        assert f(x).tobytes() == base(x).tobytes()
+    assert {c.level for c in programs(f)[0].executable.codes} == {optimize}  # type: ignore[union-attr]
+
+
+def test_an_unknown_optimisation_level_is_refused() -> None:
+    with pytest.raises(ValueArgumentError, match="optimize=4"):
+        tj.jit(softmax, optimize=4)
 
 
 # -- failures --------------------------------------------------------------------------------------

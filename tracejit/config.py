@@ -7,6 +7,7 @@ TRACEJIT_ISA              a level of ``codegen/target.py`` (``avx2``, …)      
 TRACEJIT_DISABLE_JIT      0 or 1: run everything in the NumPy interpreter      0
 TRACEJIT_COMPILE          auto, now, background or never: see ``jit``          auto
 TRACEJIT_LOGS             topics to print: recompiles, tiers                   none
+TRACEJIT_OPT              0 to 3: LLVM's level of instruction selection        2
 TRACEJIT_CACHE_DIR        a folder                                             see cache_dir
 TRACEJIT_NUM_THREADS      a positive whole number                              OMP_NUM_THREADS
 OMP_NUM_THREADS           as OpenMP has it; the first number of a list counts  the machine's
@@ -68,6 +69,7 @@ class Settings:
     stress_poison: bool = False
     compile: str = "auto"
     logs: tuple[str, ...] = ()
+    optimize: int = 2
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -89,6 +91,7 @@ class Changes(TypedDict, total=False):
     disable_jit: bool
     compile: str
     logs: tuple[str, ...]
+    optimize: int
     cache_dir: Path | None
     num_threads: int | None
     memory_cache: int | None
@@ -157,6 +160,15 @@ def _topics(environ: Mapping[str, str]) -> tuple[str, ...]:
     return wanted
 
 
+def _level(environ: Mapping[str, str]) -> int:
+    text = _text(environ, "TRACEJIT_OPT") or "2"
+    if text in ("0", "1", "2", "3"):
+        return int(text)
+    raise ValueArgumentError(
+        f"TRACEJIT_OPT={text!r} is not a level", hint="give 0, 1, 2 or 3; leave it out for 2"
+    )
+
+
 def _folder(environ: Mapping[str, str], name: str) -> Path | None:
     text = _text(environ, name)
     if not text:
@@ -174,6 +186,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         disable_jit=_flag(environ, "TRACEJIT_DISABLE_JIT"),
         compile=_text(environ, "TRACEJIT_COMPILE").lower() or "auto",
         logs=_topics(environ),
+        optimize=_level(environ),
         cache_dir=_folder(environ, "TRACEJIT_CACHE_DIR"),
         num_threads=_threads(environ),
         memory_cache=_count(
@@ -248,6 +261,11 @@ def compile_mode() -> str:
 def log_topics() -> tuple[str, ...]:
     """Return which of ``LOG_TOPICS`` to print."""
     return settings().logs
+
+
+def optimize() -> int:
+    """Return LLVM's level of instruction selection, 0…3, for functions that do not say."""
+    return settings().optimize
 
 
 def num_threads() -> int | None:

@@ -75,6 +75,7 @@ class Compiled:
         *,
         name: str,
         fast_math: bool,
+        level: int | None,
     ):
         self.graph = traced.graph
         self.sources = traced.sources
@@ -83,7 +84,9 @@ class Compiled:
         self.keys = tuple(keys)
         self.tracing = tracing
         layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
-        self.program = Program(self.graph, layouts, mode, name=name, fast_math=fast_math)
+        self.program = Program(
+            self.graph, layouts, mode, name=name, fast_math=fast_math, level=level
+        )
         first = self.sources[0] if self.sources else Source("none")
         self.simple = (
             traced.tree == LEAF
@@ -193,18 +196,19 @@ def compile_signature(
     *,
     mode: Wanted,
     fast_math: bool = False,
+    level: int | None = None,
 ) -> Compiled:
     """Trace ``function`` on arguments like ``leaves`` in ``tree`` (of ``(args, kwargs)``).
 
-    ``mode`` says when it is compiled. Raises the function's own errors, and TraceError for what a
-    trace cannot do.
+    ``mode`` says when it is compiled, ``level`` how hard LLVM tries. Raises the function's own
+    errors, and TraceError for what a trace cannot do.
     """
     name = name_of(function)
     keys = [leaf_key(leaf, name) for leaf in leaves]
     start = time.perf_counter()
     traced = trace_function(function, leaves, keys, tree)
     tracing = time.perf_counter() - start
-    return Compiled(traced, keys, tracing, mode, name=name, fast_math=fast_math)
+    return Compiled(traced, keys, tracing, mode, name=name, fast_math=fast_math, level=level)
 
 
 def trace_function(

@@ -77,23 +77,35 @@ class Jitted:
         "_stats",
         "_values",
         "fast_math",
+        "optimize",
     )
 
     def __new__(
-        cls, function: Callable[..., Any], mode: stance.Mode | None, fast_math: bool
+        cls,
+        function: Callable[..., Any],
+        mode: stance.Mode | None,
+        fast_math: bool,
+        optimize: int | None,
     ) -> Self:
         # Each function is the one instance of a type of its own: calling an object asks its type,
         # and so a native entry can stand there for this function alone.
         own: Any = type(cls.__name__, (cls,), {"__slots__": (), "__doc__": cls.__doc__})
         return object.__new__(own)
 
-    def __init__(self, function: Callable[..., Any], mode: stance.Mode | None, fast_math: bool):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        mode: stance.Mode | None,
+        fast_math: bool,
+        optimize: int | None,
+    ):
         self.__name__ = name_of(function)  # callable objects have none
         functools.update_wrapper(self, function)
         self._mode: stance.Mode | None = mode
         self._entry: entry.NativeEntry | None = None
         self._native_before = 0
         self.fast_math = fast_math
+        self.optimize = optimize
         self._lock = threading.Lock()
         self.clear()
         profiler.register(self)
@@ -262,7 +274,12 @@ class Jitted:
                 guarded = bool(self._compiled) and wanted.endswith("_on_recompile")
                 mode: Wanted = "cached" if guarded else self._mode
                 compiled = compile_signature(
-                    self.__wrapped__, leaves, tree, mode=mode, fast_math=self.fast_math
+                    self.__wrapped__,
+                    leaves,
+                    tree,
+                    mode=mode,
+                    fast_math=self.fast_math,
+                    level=self.optimize,
                 )
                 if guarded and compiled.program.state is not State.COMPILED:
                     return self._refuse(wanted, key, compiled)

@@ -37,24 +37,34 @@ from tracejit.runtime.stance import Mode
 
 @overload
 def jit(
-    function: Callable[..., Any], *, compile: Mode | None = ..., fast_math: bool = ...
+    function: Callable[..., Any],
+    *,
+    compile: Mode | None = ...,
+    fast_math: bool = ...,
+    optimize: int | None = ...,
 ) -> Jitted: ...
 @overload
 def jit(
-    function: None = None, *, compile: Mode | None = ..., fast_math: bool = ...
+    function: None = None,
+    *,
+    compile: Mode | None = ...,
+    fast_math: bool = ...,
+    optimize: int | None = ...,
 ) -> Callable[[Callable[..., Any]], Jitted]: ...
 def jit(
     function: Callable[..., Any] | None = None,
     *,
     compile: Mode | None = None,
     fast_math: bool = False,
+    optimize: int | None = None,
 ) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
     """Return ``function`` compiled per signature; also a decorator, with or without arguments.
 
     ``compile`` says who answers until the kernels of a new signature are ready. "auto": NumPy, or
     the caller waits where that is quicker. "background": always NumPy; "now": the caller always
     waits. "never": no kernels are made. None is what ``TRACEJIT_COMPILE`` says, else "auto".
-    ``fast_math`` allows rewrites that change rounding and special values.
+    ``fast_math`` allows rewrites that change rounding and special values. ``optimize`` is LLVM's
+    level of instruction selection, 0 to 3; None is what ``TRACEJIT_OPT`` says, else 2.
 
     Raises ArgumentError for what is not a function, TraceError for generators and coroutines.
     """
@@ -62,12 +72,14 @@ def jit(
         raise ValueArgumentError(
             f"compile={compile!r} is not one of {', '.join(config.COMPILE_MODES)}"
         )
+    if optimize not in (None, 0, 1, 2, 3):
+        raise ValueArgumentError(f"optimize={optimize!r} is not a level from 0 to 3")
     if function is None:
-        return functools.partial(jit, compile=compile, fast_math=fast_math)
+        return functools.partial(jit, compile=compile, fast_math=fast_math, optimize=optimize)
     if isinstance(function, Jitted):
         function = function.__wrapped__
     check_function(function)
-    return Jitted(function, compile, fast_math)
+    return Jitted(function, compile, fast_math, optimize)
 
 
 def check_function(function: Any) -> None:

@@ -66,9 +66,8 @@ def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) 
             if isinstance(found, Program):
                 return found
         spent = (found or 0.0) + model.interpreter_ns(graph)
-        if monitor.active is not None and monitor.active.everything:
-            mode = "now"
-        elif spent < COMPILE_NS:
+        everything = monitor.active is not None and monitor.active.everything
+        if spent < COMPILE_NS and not everything:
             _remember(key, spent)
             return None
     program = Program(_lifted(graph, leaves), [layout_of(_value(n)) for n in leaves], mode)

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from tracejit import config, gate
 from tracejit.errors import ValueArgumentError
+from tracejit.runtime import monitor
 
 Mode = Literal["auto", "now", "background", "never"]
 
@@ -30,6 +31,8 @@ def mode_of(mode: Mode | None) -> Mode:
     """Return when a function of mode ``mode`` (None: the default) compiles at this moment."""
     if mode == "never" or _current == "never" or config.disable_jit():
         return "never"
+    if monitor.active is not None and monitor.active.everything:
+        return "now"  # a drawing shows kernels
     if _current in ("now", "background"):
         return cast(Mode, _current)
     return mode or cast(Mode, config.compile_mode())

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
+from tracejit import config
 from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
 from tracejit.ops.table import Array
@@ -87,14 +88,14 @@ class Program:
         *,
         name: str = "a graph evaluated on demand",
         fast_math: bool = False,
-        level: int = 2,
+        level: int | None = None,
     ):
         self.name = name
         self.graph = graph
         self.layouts = tuple(layouts)
         self.mode: Mode | None = mode if mode != "cached" else None
         self.fast_math = fast_math
-        self.level = level
+        self.level = config.optimize() if level is None else level
         self.state = State.INTERPRETED
         self.executable: Executable | None = None
         self.failure: Exception | None = None
