@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 import tracejit as tj
 from tracejit.errors import OutOfMemory, ShapeError
-from tracejit.runtime import entry, memory, ticks
+from tracejit.runtime import engine, entry, memory, ticks
+from tracejit.runtime.monitor import recording
 
 pytestmark = pytest.mark.skipif(not entry.supported(), reason="other object layouts")
 
@@ -511,3 +513,25 @@ def test_every_nth_call_is_deoptimised() -> None:
     function._entry.deoptimise_every(0)
     function(a, b)
     assert native_calls(function) == 7
+
+
+def test_an_executable_runs_natively_and_dies_with_its_last_reference() -> None:
+    """Tensors and results that need Python reach kernels through an entry of the executable."""
+    graph = tj.trace(lambda x: (x * 2, x.sum()), np.arange(8.0)).graph
+    executable = engine.compile_graph(graph, [None])
+    inputs = [np.arange(8.0) + n for n in range(4)]
+    for x in inputs:
+        doubled, total = executable.run([x])
+        np.testing.assert_array_equal(doubled, x * 2)
+        assert type(total) is np.ndarray
+        assert total.shape == ()
+        assert total == x.sum()
+    assert executable._native is not None
+    other = np.arange(16.0)[::2]  # not what it was compiled for, but still not read wrongly
+    assert executable._native(other[:8].copy())[1] == other.sum()
+    with recording() as runs:
+        executable.run(inputs[:1])
+    assert [run.calls for run in runs] == [1]
+    gone = weakref.ref(executable)
+    del executable, runs
+    assert gone() is None
