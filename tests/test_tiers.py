@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tracejit as tj
+from tracejit import config
 from tracejit.errors import RecompileError, ValueArgumentError
 from tracejit.runtime import background, demand, engine, monitor, service, stance, tiers
+from tracejit.runtime.once import Once
 from tracejit.runtime.tiers import State
 
 F32 = np.float32
@@ -112,6 +117,15 @@ def test_results_belong_to_the_caller_in_every_tier(held: threading.Event) -> No
         np.testing.assert_array_equal(constant, np.arange(3.0))
         held.set()
         f.wait()
+
+
+def test_the_default_never_compiles_nothing() -> None:
+    with config.override(compile="never"):
+        f = tj.jit(lambda x: softmax(x) - 0.875)
+        for _ in range(3):
+            f(X)
+        assert f.wait(0)
+        assert (f.stats()["tier"], f.stats()["pending"]) == (0, 0)
 
 
 # -- stances ---------------------------------------------------------------------------------------
@@ -282,12 +296,52 @@ def test_a_loop_at_program_level_compiles_in_the_background(held: threading.Even
     assert value == pytest.approx(y, rel=1e-12)
 
 
+# -- what is made once ---------------------------------------------------------------------------
+
+
+def test_machine_code_of_the_runtime_is_made_once_by_one_of_many_threads() -> None:
+    """Regression: two threads made the driver; one copy died while kernels were run through it."""
+    made: list[object] = []
+
+    @Once
+    def slow() -> object:
+        time.sleep(0.05)
+        made.append(object())
+        return made[-1]
+
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(slow())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert found == made * 8
+
+
+def test_a_fresh_process_moves_to_kernels(tmp_path: Path) -> None:
+    program = (
+        "import numpy as np, tracejit as tj\n"
+        "f = tj.jit(lambda a, b: a * 2 + b, compile='background')\n"
+        "a = np.ones(1000, np.float32)\n"
+        "while f.stats()['tier'] == 0: f(a, a)\n"
+        "f.wait()\n"
+        "for _ in range(10): assert (f(a, a) == 3).all()\n"
+    )
+    for turn in range(3):
+        environ = {**os.environ, "TRACEJIT_CACHE_DIR": str(tmp_path / str(turn))}
+        done = run_python(program, environ)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- processes -------------------------------------------------------------------------------------
 
 
-def run_python(program: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    program: str, environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environ
     )
 
 

@@ -36,6 +36,7 @@ from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
 from tracejit.ops.table import Array
 from tracejit.runtime import memory, native, numpy_api, ticks
 from tracejit.runtime.loader import LoadedObject
+from tracejit.runtime.once import Once
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.schedule import Buffer
 
@@ -77,7 +78,7 @@ def supported() -> bool:
     )
 
 
-@lru_cache(maxsize=1)
+@Once
 def _code() -> LoadedObject:
     allocator = (MAKE_ARRAY, FUNCTIONS[0], FUNCTIONS[-1], REFUSE)
     recycles = memory.available()
@@ -99,7 +100,7 @@ def _code() -> LoadedObject:
 
 def ready() -> bool:
     """Whether the C function's code has been made; the first entry makes it otherwise."""
-    return _code.cache_info().currsize > 0
+    return _code.made
 
 
 def prepare() -> None:

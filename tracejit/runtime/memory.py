@@ -29,6 +29,7 @@ from tracejit.codegen.memory import (
 from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
 from tracejit.runtime import native, numpy_api
+from tracejit.runtime.once import Once
 from tracejit.schedule.arena import ALIGNMENT
 
 # What blocks of at most 64 KiB may hold together.
@@ -83,7 +84,7 @@ class _Pool:
         )
 
 
-@lru_cache(maxsize=1)
+@Once
 def pool() -> _Pool:
     """Return the process's allocator, made on first use."""
     return _Pool()
@@ -153,7 +154,7 @@ def trim() -> None:
 
 def _after_fork() -> None:
     """The child's copy of the lock may have been taken by a thread that it does not have."""
-    if pool.cache_info().currsize:
+    if pool.made:
         pool().state[Memory.LOCK] = 0
 
 

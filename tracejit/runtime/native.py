@@ -15,6 +15,7 @@ from tracejit.codegen.target import LEVELS
 from tracejit.errors import InternalError
 from tracejit.runtime import cache
 from tracejit.runtime.loader import LoadedObject
+from tracejit.runtime.once import Once
 
 _TARGET, _LEVEL = LEVELS["generic"], 2
 
@@ -51,7 +52,7 @@ def driver_text() -> str:
     return emit_driver(x86=platform.machine().lower() in ("x86_64", "amd64"))
 
 
-@lru_cache(maxsize=1)
+@Once
 def _runtime() -> LoadedObject:
     return load(driver_text(), (DRIVER, WORKER, SETUP, TICKS))
 

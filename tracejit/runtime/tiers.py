@@ -93,7 +93,10 @@ class Program:
         self.name = name
         self.graph = graph
         self.layouts = tuple(layouts)
-        self.mode: Mode | None = mode if mode != "cached" else None
+        # The process's "never" is the program's; any other default is asked for at each decision.
+        own: Mode | None = mode if mode != "cached" else None
+        never = config.disable_jit() or (own is None and config.compile_mode() == "never")
+        self.mode: Mode | None = "never" if never else own
         self.fast_math = fast_math
         self.level = config.optimize() if level is None else level
         self.state = State.INTERPRETED
