@@ -1,31 +1,35 @@
-"""Race generated matrix products against NumPy's BLAS, on one thread, interleaved.
+"""Race generated matrix products against NumPy's BLAS and torch's, on one thread, interleaved.
 
     python -m benchmarks.gemm                     square and rectangular products, f32 and f64
     python -m benchmarks.gemm 512 64x10x128       these sizes (n, or m x n x k)
     python -m benchmarks.gemm --seconds 1         time for each row
+    python -m benchmarks.gemm --layout CF         the second operand stored by columns
     python -m benchmarks.gemm --compile           compile time of each class of product
 
-A row shows both contestants' least time, GF/s and share of the measured peak, and the ratios
-NumPy/tracejit of the least and the median times: above 1 tracejit is faster. Calls alternate, so
-that both see the same machine. tracejit's time is that of the kernel called from native code, as
-the engine calls it; NumPy's is that of ``np.matmul(a, b, out=c)``, its call overhead included.
+A row shows tracejit's time, GF/s and share of the measured peak, and the ratios of each peer's
+time to it: above 1 tracejit is faster. Calls alternate, so that all see the same machine; the
+times are processor time, which other processes disturb least, and of many calls the tenth
+percentile counts. tracejit's time is that of the kernel called from native code, as the engine
+calls it; NumPy's is that of ``np.matmul(a, b, out=c)`` and torch's of ``torch.mm(a, b, out=c)``,
+their call overhead included. Layouts: C by rows, F by columns, S strided.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
 import ctypes
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import peak, timed
+from benchmarks.machine import peak
 from tests.gemm_harness import Call, bind, compile_seconds
 from tracejit.codegen.builder import I64, PTR, VOID, Module, Value, const
 from tracejit.codegen.contraction import GemmProblem, classify
@@ -74,51 +78,80 @@ class Repeated:
         self.call()
 
 
+def timed(call: Callable[[], object], times: int) -> float:
+    """Return the processor time of one of ``times`` calls in seconds."""
+    start = time.thread_time_ns()
+    for _ in range(times):
+        call()
+    return (time.thread_time_ns() - start) * 1e-9 / times
+
+
+def laid_out(values: Array, layout: str) -> Array:
+    """Return an equal array by rows (C), by columns (F) or with gaps on both axes (S)."""
+    if layout == "F":
+        return np.asfortranarray(values)
+    if layout == "S":
+        spread = np.empty([2 * n for n in values.shape], values.dtype)[::2, ::2]
+        spread[...] = values
+        return spread
+    return values
+
+
+def peers(a: Array, b: Array) -> dict[str, Callable[[], object]]:
+    """Return the same product by others; torch where it is installed."""
+    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    found: dict[str, Callable[[], object]] = {"numpy": lambda: np.matmul(a, b, out=out)}
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return found
+    torch.set_num_threads(1)
+    x, y, z = (torch.from_numpy(v) for v in (a, b, np.empty_like(out)))
+    return {**found, "torch": lambda: torch.mm(x, y, out=z)}
+
+
 def race(
-    target: Target, repeat: int, size: tuple[int, int, int], dtype: Any, seconds: float
-) -> tuple[list[float], list[float]]:
-    """Return the times of tracejit and of NumPy for one product."""
+    target: Target, repeat: int, size: tuple[int, int, int], dtype: Any, options: Any
+) -> dict[str, float]:
+    """Return the time of tracejit and of each peer for one product."""
     m, n, k = size
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
-    ours, theirs = np.empty((m, n), dtype), np.empty((m, n), dtype)
-    times = max(1, 200_000 // (m * n * k))
+    first, second = options.layout
+    a = laid_out(rng.standard_normal((m, k)).astype(dtype), first)
+    b = laid_out(rng.standard_normal((k, n)).astype(dtype), second)
+    ours = np.empty((m, n), dtype)
+    times = max(1, 1_000_000 // (m * n * k))
     kernel = Repeated(repeat, bind(target, a, b, ours), times)
     kernel()
-    np.matmul(a, b, out=theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * k**0.5)
-    first: list[float] = []
-    second: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(first) < 3:
-        first.append(timed(kernel) / times)
-        second.append(timed(lambda: np.matmul(a, b, out=theirs)))
-    return first, second
+    np.testing.assert_allclose(ours, a @ b, rtol=1e-3, atol=1e-3 * k**0.5)
+    others = peers(a, b)
+    samples: dict[str, list[float]] = {name: [] for name in ("tracejit", *others)}
+    end = time.perf_counter() + options.seconds
+    while time.perf_counter() < end or len(samples["tracejit"]) < 3:
+        samples["tracejit"].append(timed(kernel, 1) / times)
+        for name, call in others.items():
+            samples[name].append(timed(call, times))
+    return {name: float(np.percentile(values, 10)) for name, values in samples.items()}
 
 
-def report(sizes: list[tuple[int, int, int]], seconds: float) -> None:
+def report(options: Any) -> None:
     target = cpu.target()
     repeat = LoadedObject(compile_object(emit_repeat(target), target), ("repeat",))
     for dtype in (np.float32, np.float64):
         top = peak(target, dtype)
         print(f"\n{np.dtype(dtype).name} on {target.name}, peak {top:.1f} GF/s, one thread")
-        print(f"{'m x n x k':>16} {'tracejit':>28} {'numpy':>28} {'min':>6} {'median':>7}")
-        ratios: list[float] = []
-        for m, n, k in sizes:
+        ratios: dict[str, list[float]] = {}
+        for m, n, k in options.sizes or SQUARE + OTHER:
             rate = 2e-9 * m * n * k
-            times = race(target, repeat.address("repeat"), (m, n, k), dtype, seconds)
-            best = [min(t) for t in times]
-            median = [statistics.median(t) for t in times]
-            cells = [
-                f"{t * 1e6:11.1f} us {rate / t:6.1f} {100 * rate / t / top:4.0f} %" for t in best
-            ]
-            ratios.append(best[1] / best[0])
-            print(
-                f"{f'{m} x {n} x {k}':>16} {cells[0]:>28} {cells[1]:>28} "
-                f"{ratios[-1]:6.2f} {median[1] / median[0]:7.2f}",
-                flush=True,
-            )
-        print(f"geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}")
+            found = race(target, repeat.address("repeat"), (m, n, k), dtype, options)
+            own = found.pop("tracejit")
+            cells = f"{own * 1e6:11.2f} us {rate / own:6.1f} GF/s {100 * rate / own / top:4.0f} %"
+            for name, value in found.items():
+                ratios.setdefault(name, []).append(value / own)
+                cells += f"   {name} {value / own:5.2f}"
+            print(f"{f'{m} x {n} x {k}':>18} {cells}", flush=True)
+        for name, values in ratios.items():
+            print(f"geometric mean {name}/tracejit: {statistics.geometric_mean(values):.2f}")
 
 
 def report_compile() -> None:
@@ -147,12 +180,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sizes", nargs="*", type=parse)
     parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--layout", default="CC", choices=[x + y for x in "CFS" for y in "CFS"])
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     if options.compile:
         report_compile()
     else:
-        report(options.sizes or SQUARE + OTHER, options.seconds)
+        report(options)
 
 
 if __name__ == "__main__":

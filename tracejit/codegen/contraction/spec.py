@@ -276,24 +276,26 @@ def classify(
     if p.m == 1 and b != "any":
         one_row: Kind = "axpys" if b == "last" else "dots"
         return GemmSpec(kind, a, b, c, False, False, one_row, len(p.batch), epilogue)
-    pack_a, pack_b = _packing(target, kind, p, b)
+    pack_a, pack_b = _packing(target, kind, p, a, b)
     return GemmSpec(kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue)
 
 
-def _packing(target: Target, kind: str, p: GemmProblem, b: Stride) -> tuple[bool, bool]:
+def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) -> tuple[bool, bool]:
     """Tell which operands to copy to panels: where the copy is read often enough.
 
     Measured on Zen 3: B is worth packing from the second row panel on, unless its rows fall on
     different cache sets and there are just two panels; A where it is read by many column panels
     from memory far away. On Sapphire Rapids the edges of B need no copy, and a B about as large as
-    the first-level cache is read in place by up to 16 row panels (5 % at 96 and 128).
+    the first-level cache is read in place by up to 16 row panels (5 % at 96 and 128); an A with
+    gaps is worth packing sooner (15 % at 256 in f64).
     """
     rows, size = register_block(target, kind).rows, Type(kind).bits // 8
     same_sets = p.b[0] * size % 2048 == 0 and p.k > 8
     small = target.masks and p.k * p.n * size * 3 <= target.l1_bytes * 4
     few = 16 if small and not same_sets else 1 if same_sets else 2
     pack_b = b != "last" or p.m > few * rows
-    return pack_b and p.m >= 128 and p.k >= 128 and p.n >= 512, pack_b
+    wide = p.n >= (256 if a == "any" else 512)
+    return pack_b and p.m >= 128 and p.k >= 128 and wide, pack_b
 
 
 def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> GemmArguments:
