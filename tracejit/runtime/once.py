@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Once(Generic[T]):
         self._lock = threading.RLock()
 
 
-_all: weakref.WeakSet[Once[object]] = weakref.WeakSet()
+_all: weakref.WeakSet[Once[Any]] = weakref.WeakSet()
 
 
 def _in_child() -> None:
