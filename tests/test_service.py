@@ -16,6 +16,7 @@ from tracejit import config
 from tracejit.codegen.target import LEVELS
 from tracejit.errors import InternalError
 from tracejit.runtime import code as codes
+from tracejit.runtime import workers
 from tracejit.runtime.service import Cancelled, Priority, QueueFull, Service
 
 TARGET = LEVELS["generic"]
@@ -45,8 +46,9 @@ def value(code: codes.Code) -> int:
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
-    """A service that finds nothing on disk."""
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """A service that finds nothing on disk, in a process that has compiled nothing yet."""
+    monkeypatch.setitem(workers.counts, "in_process", 0)
     with config.override(disk_cache=0):
         yield Service()
 
