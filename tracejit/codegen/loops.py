@@ -47,6 +47,9 @@ ENTRY = "kernel"
 # Rows and columns of a tile in a transposing kernel: one cache line of float32.
 TILE = 16
 
+# Operations of a body that is not written twice: LLVM's time grows faster than the body.
+LONG_BODY = 280
+
 # Elements per accumulator in one block of a compensated sum: see reducers.py.
 BLOCK_STEPS = 16
 
@@ -91,8 +94,11 @@ class KernelEmitter:
 
     def _independent_vectors(self) -> int:
         applied = [e for e in self.exprs if isinstance(e, Apply)]
-        if len(applied) > 16 or any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
+        if any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
             return 1
+        if len(applied) > 16:
+            # One long chain waits for itself; two fit where there are registers for both.
+            return 2 if self.b.target.registers >= 32 and len(applied) <= LONG_BODY else 1
         if self.kernel.vector_parallel is not None and self.kernel.block.nests:
             # Reductions down columns: wide strips use whole cache lines and pages.
             return 8 if len(applied) <= 8 else 4
