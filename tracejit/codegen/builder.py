@@ -467,6 +467,28 @@ class Builder:
             f"shufflevector {a.type} {a.text}, {a.type} {other}, <{len(lanes)} x i32> <{mask}>",
         )
 
+    def transpose(self, rows: Sequence[Value]) -> list[Value]:
+        """Return the columns of a square of vectors, as vectors.
+
+        Blocks off the diagonal change places: of one element, of two, of four (Eklundh 1972, "A
+        Fast Computer Method for Matrix Transposing")::
+
+            a b  →  a c
+            c d     b d
+        """
+        result, lanes, width = list(rows), len(rows), 1
+        while width < lanes:
+            for i in range(lanes):
+                if i & width:
+                    continue
+                upper, lower = result[i], result[i + width]
+                low = [j if not j & width else lanes + j - width for j in range(lanes)]
+                high = [j + width if not j & width else lanes + j for j in range(lanes)]
+                result[i] = self.shuffle(upper, lower, low)
+                result[i + width] = self.shuffle(upper, lower, high)
+            width *= 2
+        return result
+
     def lane_index(self, type: Type) -> Value:
         """Return 0, 1, 2, … as a literal vector of an integer type."""
         if type.lanes == 1:

@@ -46,6 +46,8 @@ ENTRY = "kernel"
 
 # Rows and columns of a tile in a transposing kernel: one cache line of float32.
 TILE = 16
+# Operations and strided loads of a body that a square of vectors is written out for.
+SMALL_BODY, SQUARES = 6, 2
 
 # Operations of a body that is not written twice: LLVM's time grows faster than the body.
 LONG_BODY = 280
@@ -219,13 +221,25 @@ class KernelEmitter:
         """Write the two innermost parallel loops in square tiles; ``inner`` runs in lanes."""
         b = self.b
         columns = self.extents[inner]
+        crossing = self._crossing(outer, inner)
+        size = self.lanes if crossing else TILE
 
         def band(first: Value, carried: Values) -> Values:
-            last = self._least(b.add(first, const(TILE, I64)), stop)
-            return b.loop(const(0, I64), columns, TILE, [], lambda j, c: tile(first, last, j))
+            last = self._least(b.add(first, const(size, I64)), stop)
+            return b.loop(const(0, I64), columns, size, [], lambda j, c: tile(first, last, j))
 
         def tile(first: Value, last: Value, left: Value) -> Values:
-            right = self._least(b.add(left, const(TILE, I64)), columns)
+            right = self._least(b.add(left, const(size, I64)), columns)
+            if not crossing:
+                return rows(first, last, left, right)
+            area = b.mul(b.sub(last, first), b.sub(right, left))
+            return b.if_(
+                b.compare("eq", area, const(size * size, I64)),
+                lambda: self._square(scope, (outer, inner), (first, left), crossing),
+                lambda: rows(first, last, left, right),
+            )
+
+        def rows(first: Value, last: Value, left: Value, right: Value) -> Values:
 
             def row(index: Value, carried: Values) -> Values:
                 inside = self.enter(scope, {outer: index}, None)
@@ -238,7 +252,49 @@ class KernelEmitter:
 
             return b.loop(first, last, 1, [], row)
 
-        b.loop(start, stop, TILE, [], band)
+        b.loop(start, stop, size, [], band)
+
+    def _crossing(self, outer: int, inner: int) -> list[int]:
+        """Return the loads that cross a tile, where squares of vectors serve the kernel.
+
+        They are contiguous along ``outer`` and strided along ``inner``, the axis in lanes.
+        """
+        applied = [e for e in self.exprs if isinstance(e, Apply)]
+        if len(applied) > SMALL_BODY or any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
+            return []
+        found: list[int] = []
+        for position, expr in enumerate(self.exprs):
+            if isinstance(expr, Load):
+                access = self.kernel.accesses[expr.access]
+                if access.strides[outer] == 1 and access.strides[inner] not in (0, 1):
+                    found.append(position)
+        wide = all(self.exprs[p].dtype.itemsize >= 4 for p in found)
+        return found if wide and len(found) <= SQUARES else []
+
+    def _square(
+        self, scope: Scope, axes: tuple[int, int], corner: tuple[Value, Value], crossing: list[int]
+    ) -> Values:
+        """Write a full tile: load along the outer axis, transpose in registers, row by row go on.
+
+        Gathers would take an element a cycle; the shuffles take a quarter of that.
+        """
+        b, (outer, inner), (first, left) = self.b, axes, corner
+        along, across = Vector(outer, self.lanes, 1), Vector(inner, self.lanes, 1)
+        rows: dict[int, Values] = {}
+        for position in crossing:
+            load = self.exprs[position]
+            assert isinstance(load, Load)
+            columns: Values = []
+            for number in range(self.lanes):
+                place = {outer: first, inner: b.add(left, const(number, I64))}
+                columns += self.load(load, self.enter(scope, place, along))
+            rows[position] = b.transpose(columns)
+        for number in range(self.lanes):
+            place = {outer: b.add(first, const(number, I64)), inner: left}
+            inside = self.enter(scope, place, across)
+            inside.values.update({p: [rows[p][number]] for p in crossing})
+            self.block(self.kernel.block, inside, ())
+        return []
 
     def _least(self, x: Value, y: Value) -> Value:
         return self.b.select(self.b.compare("lt", x, y), x, y)
