@@ -300,7 +300,7 @@ class _Panels(Frame):
     def _fetch_partial(self, block: _Block, call: MicroCall, rows: Value) -> None:
         """Fetch the partial sums that the epilogue will add: the microkernel writes elsewhere.
 
-        Measured with a GELU after 512×768×3072 in float32: the epilogue takes 1.0 instead of 2.3 ms.
+        Measured with a GELU after 512×768×3072 in float32: 1.0 ms for the epilogue, not 2.3.
         """
         b = self.b
         last = const(self.unit.columns - 1, I64)
