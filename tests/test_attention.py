@@ -15,8 +15,8 @@ from tracejit.errors import ShapeError
 from tracejit.ops.table import Array
 from tracejit.runtime import service
 from tracejit.schedule.schedule import ContractionStep
+from tracejit.schedule.steps import step_name
 from tracejit.viz import model
-from tracejit.viz.steps import step_name
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 attention = tj.nn.scaled_dot_product_attention

@@ -39,6 +39,7 @@ from tracejit.functions.reductions import *
 from tracejit.tensor import Tensor as Tensor
 
 if TYPE_CHECKING:
+    from tracejit.frontend.explanation import explain as explain
     from tracejit.frontend.integrated import FunctionProfile as FunctionProfile
     from tracejit.frontend.integrated import (
         get_integrated_jit_compiler as get_integrated_jit_compiler,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from tracejit.frontend.python import trace as trace
     from tracejit.runtime import profiler as profiler
     from tracejit.runtime.cpu import isa as isa
+    from tracejit.runtime.spans import profile as profile
     from tracejit.runtime.stance import set_stance as set_stance
 
 __version__ = "0.1.0"
@@ -57,11 +59,13 @@ __array_api_version__ = "2024.12"
 
 _LAZY = {
     "FunctionProfile": "tracejit.frontend.integrated",
+    "explain": "tracejit.frontend.explanation",
     "get_integrated_jit_compiler": "tracejit.frontend.integrated",
     "isa": "tracejit.runtime.cpu",
     "jit": "tracejit.frontend.python",
     "kernels": "tracejit.frontend.neuralscript",
     "load": "tracejit.frontend.neuralscript",
+    "profile": "tracejit.runtime.spans",
     "profiler": "tracejit.runtime.profiler",
     "set_stance": "tracejit.runtime.stance",
     "spec": "tracejit.frontend.python",

@@ -15,6 +15,7 @@ TRACEJIT_MEMORY_CACHE     bytes kept of the memory of dead results             s
 TRACEJIT_CODE_CACHE       bytes of machine code kept in memory                 64 MiB
 TRACEJIT_DISK_CACHE       bytes of object code kept on disk                    256 MiB
 TRACEJIT_COMPILE_WORKERS  processes that compile; 0: threads instead           compile_workers
+TRACEJIT_PERF_MAP         0 or 1: write /tmp/perf-PID.map for Linux's perf     0
 TRACEJIT_STRESS_DEOPT     n: every n-th native call takes the Python path      0 (none)
 TRACEJIT_STRESS_POISON    0 or 1: overwrite memory before its first use        0
 ========================  ===================================================  ===============
@@ -70,6 +71,7 @@ class Settings:
     compile: str = "auto"
     logs: tuple[str, ...] = ()
     optimize: int = 2
+    perf_map: bool = False
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -100,6 +102,7 @@ class Changes(TypedDict, total=False):
     compile_workers: int | None
     stress_deopt: int
     stress_poison: bool
+    perf_map: bool
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:
@@ -209,6 +212,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         )
         or 0,
         stress_poison=_flag(environ, "TRACEJIT_STRESS_POISON"),
+        perf_map=_flag(environ, "TRACEJIT_PERF_MAP"),
     )
 
 
@@ -277,6 +281,11 @@ def memory_cache() -> int:
     """Return how many bytes of memory results may leave for the next: 1/8 of RAM, at most 1 GiB."""
     wanted = settings().memory_cache
     return _default_memory_cache() if wanted is None else wanted
+
+
+def perf_map() -> bool:
+    """Return whether to tell Linux's ``perf`` where generated code is."""
+    return settings().perf_map
 
 
 def stress_deopt() -> int:

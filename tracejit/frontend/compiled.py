@@ -23,7 +23,7 @@ from tracejit.frontend.trees import LEAF, Spec, Tree, flatten, paths, unflatten
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, data, placeholder
 from tracejit.ops.table import Array, DType
-from tracejit.runtime import stance
+from tracejit.runtime import spans, stance
 from tracejit.runtime.tiers import Program, Wanted
 from tracejit.tensor import Tensor, value_of, wrap, write
 from tracejit.tracing import Trace, user_location
@@ -61,10 +61,21 @@ class Compiled:
     """One signature: its program, and how arguments and results go in and out of it.
 
     ``simple`` says that the function returns one fresh array and changes nothing, so that a call
-    is a run of the program. ``tracing`` is what recording it took, in seconds.
+    is a run of the program. ``tracing`` is what recording it took, in seconds. ``reason`` is why
+    no earlier signature of the function fitted; None for its first.
     """
 
-    __slots__ = ("graph", "keys", "program", "simple", "sources", "tracing", "tree", "writes")
+    __slots__ = (
+        "graph",
+        "keys",
+        "program",
+        "reason",
+        "simple",
+        "sources",
+        "tracing",
+        "tree",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -83,6 +94,7 @@ class Compiled:
         self.writes = traced.writes
         self.keys = tuple(keys)
         self.tracing = tracing
+        self.reason: str | None = None
         layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
         self.program = Program(
             self.graph, layouts, mode, name=name, fast_math=fast_math, level=level
@@ -141,6 +153,13 @@ class Compiled:
             result = results[source.index]
             return result if source.fresh else result.copy()
         return (arrays[source.index] if source.kind == "copy" else source.value).copy()
+
+    def leaves_to_python(self, leaves: Sequence[Any]) -> bool:
+        """Return whether a call with these leaves runs the Python function, as ``call`` has it."""
+        if not self.writes or any(isinstance(leaf, Spec) for leaf in leaves):
+            return False
+        arrays = [as_array(leaf, key) for leaf, key in zip(leaves, self.keys, strict=True)]
+        return self._overlap(leaves, arrays)
 
     def _overlap(self, leaves: Sequence[Any], arrays: Sequence[Array]) -> bool:
         """True where an argument that is written shares memory with another argument."""
@@ -208,6 +227,8 @@ def compile_signature(
     start = time.perf_counter()
     traced = trace_function(function, leaves, keys, tree)
     tracing = time.perf_counter() - start
+    if spans.active is not None:
+        spans.add(f"trace {name}", "trace", start, nodes=len(traced.graph.nodes))
     return Compiled(traced, keys, tracing, mode, name=name, fast_math=fast_math, level=level)
 
 

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ STATIC_VALUES = 8
 _STATIC = frozenset({int, bool, str, type(None)})
 _FLOATS = frozenset({float, complex})
 Key = tuple[Any, ...]
+_T = TypeVar("_T")
 # Compiled form; positions of the leaves (None: all); where a call is just a run, which leaves
 # kernels read as they are (``everything``: all arguments), else None.
 _Fast = tuple[Compiled, list[int] | None, tuple[bool, ...] | None]
@@ -306,6 +307,7 @@ class Jitted:
         if self._last is not None:
             reason = why_new(key, self._last)
             stats.reasons[reason] += 1
+            compiled.reason = reason
             name, text = self.__name__, signature_text(key[1])
             message = f"{name} is traced again: {reason}, {text}"
             events.emit("recompiles", message, compiled.tracing, function=name, reason=reason)
@@ -340,11 +342,53 @@ class Jitted:
 
     # -- what users ask --------------------------------------------------------------------------
 
+    def leaves(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
+        """Return the values among the arguments that a run reads."""
+        return flatten((args, kwargs), static_floats=self._static_floats)[0]
+
     def form(self, *args: Any, **kwargs: Any) -> Compiled | None:
         """Return what answers calls with such arguments; None for a signature not seen yet."""
         leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
         keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
-        return self._compiled.get((tree, keys, config.settings()))
+        try:
+            return self._compiled.get((tree, keys, config.settings()))
+        except TypeError:
+            check_statics(tree, self.__wrapped__)
+            raise
+
+    def preview(self, *args: Any, **kwargs: Any) -> tuple[Compiled, str | None]:
+        """Trace for arguments like these and keep nothing.
+
+        Returns the form, which is interpreted, and why no signature at hand fits; None for a
+        function without any. Raises what tracing raises.
+        """
+
+        def record(key: Key, leaves: Sequence[Any], tree: Tree) -> tuple[Compiled, str | None]:
+            compiled = compile_signature(
+                self.__wrapped__, leaves, tree, mode="never", fast_math=self.fast_math
+            )
+            return compiled, None if self._last is None else why_new(key, self._last)
+
+        return self._with_floats(args, kwargs, record)[0]
+
+    def _with_floats(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make: Callable[[Key, Sequence[Any], Tree], _T],
+    ) -> tuple[_T, bool]:
+        """Return ``make``'s result, and whether floats had to be static for it."""
+        static_floats = self._static_floats
+        while True:
+            leaves, tree = flatten((args, kwargs), static_floats=static_floats)
+            check_statics(tree, self.__wrapped__)
+            keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
+            try:
+                return make((tree, keys, config.settings()), leaves, tree), static_floats
+            except TraceError:
+                if static_floats or not has_floats(leaves):
+                    raise
+                static_floats = True
 
     def compile_for(self, *args: Any, **kwargs: Any) -> None:
         """Trace and compile for arguments like these, without calling the function on them.
@@ -352,20 +396,9 @@ class Jitted:
         Raises what tracing raises. Where the kernels cannot be compiled one warning says so, and
         NumPy answers (``stats()["failed"]``).
         """
-        for static_floats in (self._static_floats, True):
-            leaves, tree = flatten((args, kwargs), static_floats=static_floats)
-            check_statics(tree, self.__wrapped__)
-            keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
-            try:
-                compiled = self._set_up((tree, keys, config.settings()), leaves, tree)
-            except TraceError:
-                if static_floats or not has_floats(leaves):
-                    raise
-                continue
-            self._static_floats = static_floats
-            if compiled is not None:
-                compiled.program.compile()
-            return
+        compiled, self._static_floats = self._with_floats(args, kwargs, self._set_up)
+        if compiled is not None:
+            compiled.program.compile()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no kernels of this function are being made; False if ``timeout`` ends first.

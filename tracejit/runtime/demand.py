@@ -18,7 +18,7 @@ from tracejit import config
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.ops.table import Array
-from tracejit.runtime import monitor, stance
+from tracejit.runtime import monitor, spans, stance
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.tiers import Program
@@ -54,6 +54,7 @@ def _interpret(graph: Graph) -> list[Array]:
     values = run_graph(graph, ())
     if monitor.active is not None:
         monitor.active.interpreted += time.perf_counter() - started
+        spans.add("a graph on demand", "interpret", started, nodes=len(graph.nodes))
     return values
 
 

@@ -140,11 +140,29 @@ def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[Native
     ]
     ns = estimate_ns(kernel)
     if kernel.totals is None:
-        return [NativeCall(code, pointers, kernel.sizes(), kernel.trip_count, grain(kernel), ns=ns)]
+        return [
+            NativeCall(
+                code,
+                pointers,
+                kernel.sizes(),
+                kernel.trip_count,
+                grain(kernel),
+                ns=ns,
+                kernel=kernel,
+            )
+        ]
     # With all blocks in one chunk the first pass does nothing; the bits are the same.
     size = grain(kernel) if available() >= TWO_PASS_THREADS else NEVER
     return [
-        NativeCall(code, pointers, kernel.sizes(totals=first), kernel.trip_count, size, ns=ns)
+        NativeCall(
+            code,
+            pointers,
+            kernel.sizes(totals=first),
+            kernel.trip_count,
+            size,
+            ns=ns,
+            kernel=kernel,
+        )
         for first in (True, False)
     ]
 
@@ -180,6 +198,7 @@ def _contraction_call(kernel: Kernel, workspace: int, target: Target, obtain: Ob
         contraction.workspace_bytes(spec, target, problem),
         prod((*problem.batch, problem.m, problem.n, problem.k)) / GEMM_PER_NS,
         contraction.WORK_POINTER,
+        kernel=kernel,
     )
 
 
@@ -200,7 +219,15 @@ def _attention_call(kernel: Kernel, workspace: int, target: Target, obtain: Obta
     ns = call.flops / 2 / GEMM_PER_NS
     grain = 1 if ns > SERIAL_NS else NEVER
     return NativeCall(
-        code, pointers, call.sizes, call.tiles, grain, call.nbytes, ns, attention.WORK_POINTER
+        code,
+        pointers,
+        call.sizes,
+        call.tiles,
+        grain,
+        call.nbytes,
+        ns,
+        attention.WORK_POINTER,
+        kernel=kernel,
     )
 
 

@@ -20,14 +20,16 @@ from tracejit.codegen.driver import RECORD
 from tracejit.codegen.forms import Base, Step
 from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
-from tracejit.runtime import entry, memory, monitor
+from tracejit.runtime import entry, memory, monitor, perf, spans
 from tracejit.runtime.code import Code
 from tracejit.runtime.interpreter import evaluate_node
 from tracejit.runtime.native import driver
 from tracejit.runtime.threads import available, pool_address, pool_cell_address
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.index import contiguous_strides
+from tracejit.schedule.kernel import Kernel
 from tracejit.schedule.schedule import Buffer, OpaqueStep, Schedule, View
+from tracejit.schedule.steps import kernel_title
 
 # From this estimate on a run lets other Python threads work, and looks for signals.
 LONG_NS = 100_000
@@ -40,7 +42,7 @@ class NativeCall:
     """One record: code, pointers as (buffer, byte offset), sizes, trip count and grain.
 
     With ``workspace`` bytes of private memory for each thread, its address is pointer ``private``.
-    ``ns`` is a rough time of the call on one thread.
+    ``ns`` is a rough time of the call on one thread; ``kernel`` is what the code was made from.
     """
 
     def __init__(
@@ -53,8 +55,11 @@ class NativeCall:
         workspace: int = 0,
         ns: float = UNKNOWN_NS,
         private: int = -1,
+        *,
+        kernel: Kernel,
     ):
         self.code = code
+        self.kernel = kernel
         self.pointers = tuple(pointers)
         self.sizes: I64Array = np.array(sizes, np.int64)
         self.end = end
@@ -87,9 +92,20 @@ class _Segment:
         pointers = bases[self.buffers]
         pointers += self.offsets
         pool = pool_address() if self.shareable else 0
+        if spans.active is not None:
+            self._run_timed(run, pointers, pool)
+            return
         first, count = 0, len(self.calls)
         while first < count:  # the interpreter looks for signals here
             first = run(self.address, first, count, pointers.ctypes.data, pool, 1)
+
+    def _run_timed(self, run: Callable[..., int], pointers: I64Array, pool: int) -> None:
+        """Run one native call at a time, and note what each takes."""
+        for number, call in enumerate(self.calls):
+            started = time.perf_counter()
+            run(self.address, number, number + 1, pointers.ctypes.data, pool, 0)
+            kernel = call.kernel
+            spans.add(kernel_title(kernel), "kernel", started, lines=list(kernel.lines))
 
 
 class NativePlan(NamedTuple):
@@ -115,7 +131,8 @@ class NativePlan(NamedTuple):
 class Executable:
     """A compiled graph. ``run(arrays)`` returns fresh arrays; safe from many threads.
 
-    ``fresh`` counts the kernels that had to be compiled for it, in ``fresh_seconds``.
+    ``fresh`` counts the kernels that had to be compiled for it, in ``fresh_seconds``; ``name`` is
+    for people.
     """
 
     def __init__(
@@ -128,11 +145,14 @@ class Executable:
         fresh_seconds: float = 0.0,
     ):
         self.schedule = schedule
+        self.name = "a graph"
         self.target = target
         self.fresh = fresh
         self.fresh_seconds = fresh_seconds
         self._driver = driver()
         self._stages = [s if isinstance(s, OpaqueStep) else _Segment(s) for s in stages]
+        for call in (c for s in stages if not isinstance(s, OpaqueStep) for c in s):
+            perf.note(call.code.loaded, f"tracejit {kernel_title(call.kernel)}")
         buffers = schedule.buffers
         self._static = [b.value for b in buffers if b.value is not None]
         self._template: I64Array = np.zeros(len(buffers) + 1, np.int64)
@@ -231,6 +251,7 @@ class Executable:
         started = time.perf_counter()
         results = self._run(arrays)
         recording.add(self, time.perf_counter() - started)
+        spans.add(self.name, "run", started, steps=len(self.schedule.steps))
         return results
 
     def _enter(self, arrays: Sequence[Array]) -> Callable[..., list[Array]]:
@@ -281,8 +302,11 @@ class Executable:
     def _run_opaque(
         self, step: OpaqueStep, bases: I64Array, held: dict[int, Array], block: Array | None
     ) -> None:
+        started = time.perf_counter() if spans.active is not None else 0.0
         operands = [self._array(view, held, block) for view in step.operands]
         result = np.ascontiguousarray(evaluate_node(step.node, operands))
+        if started:
+            spans.add(f"NumPy {step.node.op.name}", "numpy", started, line=str(step.node.loc))
         result = result.reshape(step.node.shape)
         held[step.buffer] = result
         bases[step.buffer] = result.ctypes.data

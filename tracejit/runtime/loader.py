@@ -28,6 +28,7 @@ _lock = threading.Lock()
 
 class _Mapping(Protocol):
     nbytes: int
+    start: int
 
     def address(self, symbol: str) -> int: ...
 
@@ -35,8 +36,8 @@ class _Mapping(Protocol):
 class LoadedObject:
     """Machine code in memory. ``address(name)`` is valid while this object lives.
 
-    ``addresses`` are symbols that the code imports beside C functions. ``nbytes`` is the memory
-    that it takes. Raises InternalError where it cannot be linked.
+    ``addresses`` are symbols that the code imports beside C functions. It takes ``nbytes`` of
+    memory from the address ``start`` on. Raises InternalError where it cannot be linked.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class LoadedObject:
         except elf.Unlinkable:
             self._mapping = _Orc(image, symbols, known)
         self.nbytes = self._mapping.nbytes
+        self.start = self._mapping.start
 
     def address(self, symbol: str) -> int:
         """Return the address of an exported symbol."""
@@ -67,7 +69,7 @@ class _Mapped:
         self.nbytes = -(-max(file.size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._memory = mmap.mmap(-1, self.nbytes, flags=flags)
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self.start = base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._memory[: file.size] = bytes(file.link(base, lambda name: _address(name, known)))
         self._addresses = {s: base + file.offset(s) for s in symbols}
         protect = _process().mprotect
@@ -98,6 +100,7 @@ class _Orc:
             except RuntimeError as error:
                 raise InternalError(f"object code cannot be linked: {error}") from error
             self._addresses = {s: int(self._tracker[s]) for s in symbols}
+            self.start = min(self._addresses.values())
 
     def address(self, symbol: str) -> int:
         return self._addresses[symbol]

@@ -13,7 +13,7 @@ from tracejit.codegen import imports, llvm
 from tracejit.codegen.driver import DRIVER, SETUP, TICKS, WORKER, emit_driver
 from tracejit.codegen.target import LEVELS
 from tracejit.errors import InternalError
-from tracejit.runtime import cache
+from tracejit.runtime import cache, perf
 from tracejit.runtime.loader import LoadedObject
 from tracejit.runtime.once import Once
 
@@ -33,7 +33,9 @@ def load(
     entry = disk.load(name) if name is not None else None
     if name is not None and entry is not None:
         try:
-            return LoadedObject(entry.image, symbols, known)
+            loaded = LoadedObject(entry.image, symbols, known)
+            perf.note(loaded, f"tracejit {symbols[0]}")
+            return loaded
         except InternalError:
             disk.drop(name)
     # LLVM's passes over the IR inline what the text keeps apart.
@@ -41,6 +43,7 @@ def load(
     image = llvm.compile_object(text, _TARGET, _LEVEL)
     loaded = LoadedObject(image, symbols, known)
     seconds = time.perf_counter() - started
+    perf.note(loaded, f"tracejit {symbols[0]}")
     if name is not None:
         label = f"the runtime's {symbols[0]}"
         disk.store(name, cache.Entry(image, symbols[0], _TARGET.name, label, seconds))

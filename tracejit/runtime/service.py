@@ -30,7 +30,7 @@ from tracejit import config
 from tracejit.codegen import llvm
 from tracejit.codegen.target import Target
 from tracejit.errors import InternalError, LimitError
-from tracejit.runtime import cache, workers
+from tracejit.runtime import cache, spans, workers
 from tracejit.runtime import code as codes
 from tracejit.runtime.code import Code, Key
 from tracejit.runtime.loader import LoadedObject
@@ -374,6 +374,7 @@ class Service:
 
     def _load(self, job: _Job) -> Code | None:
         """Return the code of a job if it is on disk."""
+        started = time.perf_counter()
         name = cache.name_of(job.key.structure, job.key.target, job.key.level)
         entry = job.disk.load(name) if name is not None else None
         if name is None or entry is None or entry.symbol != job.symbol:
@@ -385,6 +386,8 @@ class Service:
             return None
         self.counts["disk_hits"] += 1
         address = loaded.address(job.symbol)
+        if spans.active is not None:
+            spans.add(f"load {entry.label}", "load", started)
         return Code(address, job.key, entry.seconds, "disk", loaded, job.emit)
 
     def _compile(self, job: _Job, compile_text: Callable[[str, Target, int], bytes]) -> Code:
@@ -392,6 +395,9 @@ class Service:
         image = compile_text(job.emit(), key.target, key.level)
         loaded = LoadedObject(image, (job.symbol,))
         seconds = time.perf_counter() - started
+        if spans.active is not None:
+            label = cache.label_of(key.structure)
+            spans.add(f"compile {label}", "compile", started, target=key.target.name)
         self.counts["compiled"] += 1
         self.compile_seconds += seconds
         name = cache.name_of(key.structure, key.target, key.level)

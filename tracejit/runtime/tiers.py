@@ -19,7 +19,7 @@ from tracejit import config
 from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
 from tracejit.ops.table import Array
-from tracejit.runtime import background, cpu, events, monitor, stance
+from tracejit.runtime import background, cpu, events, monitor, spans, stance
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import Interpreter
 from tracejit.runtime.stance import Mode
@@ -145,6 +145,7 @@ class Program:
         self.interpreted_ns += elapsed
         if monitor.active is not None:
             monitor.active.interpreted += elapsed * 1e-9
+            spans.add(self.name, "interpret", started * 1e-9, nodes=len(self.graph.nodes))
         if not self.settled and not stance.interpreting:
             self.request()
         taken = self._leaves.union(map(id, arrays))
@@ -232,6 +233,8 @@ class Program:
         if schedule is None:
             started = time.perf_counter()
             schedule = engine.plan_graph(self.graph, self.layouts, fast_math=self.fast_math)
+            if spans.active is not None:
+                spans.add(f"plan {self.name}", "plan", started, steps=len(schedule.steps))
             if _started:  # the first plan of a process loads the passes
                 model.observe_plan(self.graph, time.perf_counter() - started, len(schedule.steps))
             self._schedule = schedule
@@ -245,6 +248,7 @@ class Program:
         _started = True
         self.compiled_kernels += executable.fresh
         model.observe_kernels(executable.fresh, executable.fresh_seconds)
+        executable.name = self.name
         self.executable = executable
         # Last, and one assignment: a call sees either form whole.
         self.run = executable.run

@@ -15,6 +15,7 @@ import re
 import select
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ from tracejit.codegen import llvm
 from tracejit.codegen import worker as program
 from tracejit.codegen.target import Target
 from tracejit.errors import InternalError
+from tracejit.runtime import spans
 
 # After so many compilations a worker is replaced: each leaves about 65 KB (measured).
 RECYCLE = 256
@@ -281,11 +283,14 @@ class Compiler:
                 forbid(f"workers do not start (exit status {code})")
             raise
         self._unready = 0
+        started = time.perf_counter()
         try:
             image = worker.compile(text, target, level)
         except (WorkerDied, WorkerCrashed):
             self._worker = None
             raise
+        if spans.active is not None:
+            spans.add("compile", "compile", started, worker=worker.pid, target=target.name)
         counts["in_workers"] += 1
         if worker.compiled >= RECYCLE:
             self.close()

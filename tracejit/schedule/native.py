@@ -23,6 +23,26 @@ PIECEWISE = frozenset({"concat", "pad", "update_slice"})
 Lowers = Callable[[str, Sequence[DType]], bool]
 
 
+def why_opaque(node: Node, lowers: Lowers) -> str:
+    """Return in words why ``node``, which is scheduled as an opaque step, is in no kernel."""
+    name = node.op.name
+    if not has_native_dtypes(node):
+        other = next(d for d in (node.dtype, *(i.dtype for i in node.inputs)) if not _native(d))
+        return f"no kernels compute with {other}"
+    if name == "matmul":
+        return f"no matrix kernel computes with {node.dtype}"
+    if name in NATIVE_REDUCTIONS:
+        return f"its operand has {node.inputs[0].size} elements, and positions are 32 bits wide"
+    operands = ", ".join(str(i.dtype) for i in node.inputs)
+    if node.op.family is Family.ELEMENTWISE and not lowers(name, [i.dtype for i in node.inputs]):
+        return f"no kernel has {name} of {operands}"
+    return f"no kernel has {name}"
+
+
+def _native(dtype: DType) -> bool:
+    return dtype in NATIVE_DTYPES
+
+
 def has_native_dtypes(node: Node) -> bool:
     return node.dtype in NATIVE_DTYPES and all(i.dtype in NATIVE_DTYPES for i in node.inputs)
 

@@ -38,8 +38,8 @@ from tracejit.schedule.schedule import (
     Step,
     View,
 )
+from tracejit.schedule.steps import step_kind, step_name
 from tracejit.schedule.text import kernel_text
-from tracejit.viz.steps import step_kind, step_name
 
 if TYPE_CHECKING:
     import networkx

@@ -21,8 +21,8 @@ from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
 from tracejit.schedule.schedule import KernelStep, OpaqueStep, Step
+from tracejit.schedule.steps import step_kind, step_name
 from tracejit.viz.model import Digraph, Figure, values, view
-from tracejit.viz.steps import step_kind, step_name
 
 
 def size_text(nbytes: int) -> str:

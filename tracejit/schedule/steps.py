@@ -1,9 +1,11 @@
-"""What to call the steps of a schedule, in tables, trees and pictures."""
+"""What to call the steps of a schedule, in tables, traces and pictures."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+from tracejit.schedule.kernel import Kernel
 from tracejit.schedule.schedule import ContractionStep, KernelStep, OpaqueStep, Step
 
 
@@ -11,10 +13,21 @@ def step_name(step: Step) -> str:
     """Return the ops of a step, repeated ones counted: ``multiply×2 sum``."""
     match step:
         case KernelStep(kernel) | ContractionStep(kernel):
-            counted = Counter(kernel.labels)
-            return " ".join(f"{op}×{n}" if n > 1 else op for op, n in counted.items()) or "copy"
+            return kernel_name(kernel)
         case OpaqueStep(node=node):
             return node.op.name
+
+
+def kernel_name(kernel: Kernel) -> str:
+    """Return the ops of a kernel, repeated ones counted."""
+    counted = Counter(kernel.labels)
+    return " ".join(f"{op}×{n}" if n > 1 else op for op, n in counted.items()) or "copy"
+
+
+def kernel_title(kernel: Kernel) -> str:
+    """Return the ops of a kernel and the first of its source lines: ``exp sum at model.py:12``."""
+    line = f" at {Path(kernel.lines[0]).name}" if kernel.lines else ""
+    return kernel_name(kernel) + line
 
 
 def step_kind(step: Step) -> str:

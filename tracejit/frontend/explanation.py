@@ -1,0 +1,324 @@
+"""``explain``: who answers a call of a jitted function, why, and what became of its ops.
+
+Everything is read off the function's signatures and the schedule; nothing is compiled for it, and
+the function keeps no trace of having been asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from math import prod
+from typing import Any, cast
+
+from tracejit import config
+from tracejit.codegen import elementwise
+from tracejit.errors import ArgumentError
+from tracejit.frontend.compiled import Compiled
+from tracejit.frontend.jitted import Jitted
+from tracejit.frontend.signature import signature_text
+from tracejit.graph.node import Node
+from tracejit.runtime import engine, stance
+from tracejit.runtime.costs import model
+from tracejit.runtime.tiers import Program, State
+from tracejit.schedule.kernel import SCRATCH, Access, Kernel
+from tracejit.schedule.native import why_opaque
+from tracejit.schedule.schedule import (
+    ContractionStep,
+    KernelStep,
+    OpaqueStep,
+    Schedule,
+    Step,
+    reads,
+    touched,
+)
+from tracejit.schedule.steps import step_kind, step_name
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of the schedule. ``kind``: loop, rows (a loop that reduces), matrix, NumPy.
+
+    ``ops`` are the ops computed in it, repeated ones counted; ``bytes`` what it reads and writes
+    of stored values, each place once. ``reason`` says why a NumPy step is no kernel.
+    """
+
+    kind: str
+    ops: str
+    fused: int
+    lines: tuple[str, ...]
+    bytes: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredReport:
+    """A value that is stored between steps, and why it is."""
+
+    op: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    line: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What ``explain`` returns: print it, read its fields, or take ``as_dict()``.
+
+    ``tier`` is 0 where NumPy answers and 1 where kernels do; ``state`` is one of ``State``'s
+    values, or "not called yet". ``why`` says why that tier answers, ``traced`` why this signature
+    was traced. ``retraces`` counts the function's signatures by that reason. ``arena_bytes`` is
+    what the values between kernels take, ``unfused_bytes`` what they would, each for itself.
+    """
+
+    function: str
+    arguments: str
+    tier: int
+    state: str
+    why: str
+    traced: str
+    retraces: dict[str, int]
+    seconds: float
+    kernels: dict[str, int]
+    steps: list[StepReport] = field(default_factory=list[StepReport])
+    stored: list[StoredReport] = field(default_factory=list[StoredReport])
+    arena_bytes: int = 0
+    unfused_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.function}({self.arguments})"
+        yield f"  tier {self.tier}, {self.state}: {self.why}"
+        yield f"  traced: {self.traced}"
+        if self.retraces:
+            counts = ", ".join(f"{reason} ×{n}" for reason, n in self.retraces.items())
+            yield f"  traced again so far: {counts}"
+        if not self.steps:
+            return
+        yield "  steps:" if self.tier else "  steps, once compiled:"
+        for number, step in enumerate(self.steps):
+            lines = f", from {', '.join(step.lines)}" if step.lines else ""
+            yield f"    {number} {step.kind}: {step.ops} ({_size(step.bytes)}{lines})"
+            if step.reason:
+                yield f"      not in a kernel: {step.reason}"
+        for value in self.stored:
+            line = f" at {value.line}" if value.line else ""
+            what = f"{value.op} {value.dtype}{list(value.shape)}{line}"
+            yield f"  stored: {what} ({_size(value.bytes)}): {value.reason}"
+        yield (
+            f"  memory between steps: {_size(self.arena_bytes)}; "
+            f"{_size(self.unfused_bytes)} without fusion"
+        )
+
+
+def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Say who answers ``function(*args, **kwargs)`` and why, what fused, and what did not.
+
+    ``function`` is jitted. For arguments that it was not called with it is traced, which runs the
+    Python function once on placeholders; its signatures and counts stay as they are. Raises
+    ArgumentError for other functions, and what tracing raises.
+    """
+    jitted, args = _unbound(function, args)
+    compiled = jitted.form(*args, **kwargs)
+    if compiled is None:
+        compiled, reason = jitted.preview(*args, **kwargs)
+        why = "the first call with such arguments will trace it"
+        tier, state, traced = 0, "not called yet", f"not yet; it would be for a {reason}"
+        if reason is None:
+            traced = "not yet; it would be the first signature"
+    else:
+        tier, state, why = _tier(jitted, compiled, args, kwargs)
+        traced = compiled.reason or "the function's first signature"
+    program = compiled.program
+    schedule = _schedule(program)
+    return Explanation(
+        function=jitted.__name__,
+        arguments=signature_text(compiled.keys),
+        tier=tier,
+        state=state,
+        why=why,
+        traced=traced,
+        retraces=dict(jitted.stats()["guard_failures"]),
+        seconds=program.seconds + compiled.tracing,
+        kernels=_origins(program),
+        steps=[] if schedule is None else [_step(s, schedule) for s in schedule.steps],
+        stored=[] if schedule is None else list(_stored(schedule)),
+        arena_bytes=0 if schedule is None else schedule.arena.nbytes,
+        unfused_bytes=0 if schedule is None else schedule.intermediates,
+    )
+
+
+def _unbound(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Jitted, tuple[Any, ...]]:
+    """Return the jitted function, and the arguments with the object that a method is bound to."""
+    inner = getattr(function, "__func__", None)
+    if isinstance(inner, Jitted):
+        return inner, (cast(Any, function).__self__, *args)
+    if not isinstance(function, Jitted):
+        raise ArgumentError(
+            f"explain got a {type(function).__name__}, which is not a jitted function",
+            hint="explain(tj.jit(f), x) shows what f would be",
+        )
+    return function, args
+
+
+# -- who answers -----------------------------------------------------------------------------------
+
+
+def _tier(
+    function: Jitted, compiled: Compiled, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[int, str, str]:
+    """Return the tier, the state and the reason for a signature that is known."""
+    program = compiled.program
+    if not compiled.graph.outputs:
+        return 0, program.state.value, "it returns no computed array, so there is nothing to run"
+    if compiled.leaves_to_python(function.leaves(*args, **kwargs)):
+        why = "the Python function itself runs: an argument it writes shares another one's memory"
+        return 0, program.state.value, why
+    if program.state is State.FAILED:
+        return 0, program.state.value, f"compiling failed: {program.failure}"
+    if stance.interpreting:
+        return 0, program.state.value, 'set_stance("never") is in force'
+    if program.executable is not None:
+        return 1, program.state.value, _compiled(program)
+    return 0, program.state.value, _interpreted(program)
+
+
+def _compiled(program: Program) -> str:
+    found = ", ".join(f"{n} {where}" for where, n in _origins(program).items() if n)
+    return f"kernels answer: {found}; planning and compiling took {program.seconds * 1e3:.1f} ms"
+
+
+def _interpreted(program: Program) -> str:
+    """Return why NumPy answers a program that has not failed."""
+    mode = stance.mode_of(program.mode)
+    if mode == "never":
+        if config.disable_jit():
+            return "TRACEJIT_DISABLE_JIT is set"
+        return 'the function has compile="never"' if program.mode == "never" else "it is not jitted"
+    if program.state is State.WAITING:
+        return "its kernels are being made in the background, or wait for their turn"
+    compiling = model.compile_s(program.graph) * 1e3
+    interpreting = model.interpreter_ns(program.graph) * 1e-6
+    return (
+        f"no kernels were asked for yet (mode {mode}): making them is expected to take "
+        f"{compiling:.1f} ms, one run in NumPy {interpreting:.3f} ms"
+    )
+
+
+def _origins(program: Program) -> dict[str, int]:
+    """Return the number of distinct kernels by where they came from."""
+    if program.executable is None:
+        return {}
+    codes = {id(code): code for code in program.executable.codes}.values()
+    fresh = program.compiled_kernels
+    disk = sum(code.origin == "disk" for code in codes)
+    return {
+        "compiled for it": fresh,
+        "from the cache on disk": disk,
+        "compiled before in this process": max(0, len(codes) - fresh - disk),
+    }
+
+
+# -- what fused ------------------------------------------------------------------------------------
+
+
+def _schedule(program: Program) -> Schedule | None:
+    """Return the schedule that runs, or would run; None where there is none."""
+    if program.executable is not None:
+        return program.executable.schedule
+    if not program.graph.outputs:
+        return None
+    try:
+        return engine.plan_graph(program.graph, program.layouts, fast_math=program.fast_math)
+    except Exception:  # what made the program fail: ``why`` has it
+        if program.state is State.FAILED:
+            return None
+        raise
+
+
+def _step(step: Step, schedule: Schedule) -> StepReport:
+    kind, ops = step_kind(step), step_name(step)
+    if isinstance(step, OpaqueStep):
+        node = step.node
+        nbytes = node.nbytes + sum(prod(v.shape) * v.dtype.itemsize for v in step.operands)
+        lines = () if node.loc is None else (str(node.loc),)
+        return StepReport(kind, ops, 1, lines, nbytes, why_opaque(node, elementwise.lowers))
+    kernel = step.kernel
+    return StepReport(kind, ops, kernel.ops, kernel.lines, _traffic(kernel, schedule))
+
+
+def _traffic(kernel: Kernel, schedule: Schedule) -> int:
+    """Return the bytes of stored values that a kernel touches: of each access, what it covers."""
+    gathers = kernel.contract is not None and kernel.contract.gather is not None
+    total = 0
+    for access in kernel.accesses:
+        if access.buffer == SCRATCH:
+            continue
+        buffer = schedule.buffers[access.buffer].nbytes
+        total += buffer if gathers else min(buffer, _covered(access, kernel.extents))
+    return total
+
+
+def _covered(access: Access, extents: Sequence[int]) -> int:
+    sizes = (n for n, stride in zip(extents, access.strides, strict=True) if stride != 0)
+    return prod(sizes) * access.dtype.itemsize
+
+
+def _stored(schedule: Schedule) -> Iterator[StoredReport]:
+    """Yield the values that are stored between steps: written by one and read by a later one."""
+    for number, buffer in enumerate(schedule.buffers):
+        if buffer.kind in ("input", "data"):
+            continue
+        readers = [s for s in schedule.steps if number in reads(s)]
+        if not readers:
+            continue
+        writers = [s for s in schedule.steps if number in touched(s) - reads(s)]
+        node = buffer.node
+        yield StoredReport(
+            op=node.op.name,
+            dtype=str(node.dtype),
+            shape=node.shape,
+            bytes=buffer.nbytes,
+            line=None if node.loc is None else str(node.loc),
+            reason=_why_stored(buffer.kind, node, writers, readers),
+        )
+
+
+def _why_stored(kind: str, node: Node, writers: Sequence[Step], readers: Sequence[Step]) -> str:
+    """Return the first reason that the schedule shows."""
+    if any(isinstance(s, OpaqueStep) for s in writers):
+        return "NumPy computes it"
+    if any(isinstance(s, OpaqueStep) for s in readers):
+        return "NumPy reads it"
+    if kind == "output":
+        return "it is a result"
+    if any(isinstance(s, ContractionStep) and _is_operand(s, node) for s in readers):
+        return "a matrix product reads it, whose operands are in memory"
+    if len(readers) > 1:
+        return f"{len(readers)} kernels read it"
+    if any(isinstance(s, ContractionStep) for s in writers):
+        return "a matrix product computes it, and its reader cannot be the epilogue"
+    if all(isinstance(s, KernelStep) and s in writers for s in readers):
+        return "threads share it within one kernel"
+    return "its one reader runs other loops, or would compute it more than once"
+
+
+def _is_operand(step: ContractionStep, node: Node) -> bool:
+    return any(operand is node for n in step.nodes if n.op.name == "matmul" for operand in n.inputs)
+
+
+def _size(nbytes: int) -> str:
+    value = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

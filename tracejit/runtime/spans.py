@@ -1,0 +1,145 @@
+"""Spans: what the process did when, on which thread, written as a Chrome trace file.
+
+``with profile("trace.json"):`` collects what happens inside, from any thread: tracing, planning,
+compiling, loading, interpreted runs, runs of kernels and each kernel in them. The file is in the
+Trace Event Format, which https://ui.perfetto.dev and ``chrome://tracing`` open.
+
+While nothing collects, ``active`` is None and nobody calls ``add``; inside the block, calls take
+the Python path and kernels run one native call each, so that each can be timed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tracejit.files import atomic
+from tracejit.runtime import events, monitor
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Something that took time: ``start`` and ``seconds`` by ``time.perf_counter()``.
+
+    ``process`` and ``thread`` are the system's numbers.
+    """
+
+    name: str
+    category: str
+    start: float
+    seconds: float
+    process: int
+    thread: int
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Profile:
+    """What a ``profile`` block has collected. ``spans`` are in the order of their ends."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.events: list[tuple[events.Event, int]] = []
+        self.names: dict[tuple[int, int], str] = {}
+        self.started = time.perf_counter()
+
+    def add(self, span: Span) -> None:
+        """Take a span; appending to a list needs no lock."""
+        self.spans.append(span)
+
+    def name_thread(self, process: int, thread: int, name: str) -> None:
+        """Say what to call a thread in the file."""
+        self.names.setdefault((process, thread), name)
+
+    def take_event(self, event: events.Event) -> None:
+        """Take a decision of the runtime: a mark on the thread that took it."""
+        self.events.append((event, threading.get_native_id()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the trace: plain values in the Trace Event Format, times in microseconds."""
+        marks: list[dict[str, Any]] = []
+        here = os.getpid()
+        processes = {here: "python"}
+        for (process, thread), name in self.names.items():
+            processes.setdefault(process, "tracejit worker")
+            marks.append(_metadata("thread_name", process, thread, name))
+        marks += [_metadata("process_name", p, 0, name) for p, name in processes.items()]
+        for span in list(self.spans):
+            marks.append(
+                {
+                    "name": span.name, "cat": span.category, "ph": "X",
+                    "ts": self._micros(span.start), "dur": span.seconds * 1e6,
+                    "pid": span.process, "tid": span.thread, "args": span.details,
+                }
+            )  # fmt: skip
+        for event, thread in list(self.events):
+            marks.append(
+                {
+                    "name": event.message, "cat": event.topic, "ph": "i", "s": "t",
+                    "ts": self._micros(event.end), "pid": here, "tid": thread,
+                    "args": dict(event.details),
+                }
+            )  # fmt: skip
+        return {"traceEvents": marks, "displayTimeUnit": "ms"}
+
+    def _micros(self, moment: float) -> float:
+        # What began before the block is cut at no point: its start is negative.
+        return (moment - self.started) * 1e6
+
+    def write(self, path: str | Path) -> Path:
+        """Write the trace file, whole or not at all; returns where. Raises OSError."""
+        where = Path(path)
+        with atomic(where) as stream:
+            json.dump(self.as_dict(), stream, default=str)
+        return where
+
+
+def _metadata(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    return {"name": kind, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
+
+
+active: Profile | None = None
+_lock = threading.Lock()
+
+
+def add(name: str, category: str, start: float, *, worker: int = 0, **details: Any) -> None:
+    """Note what began at ``start`` and ends now, on this thread, or in the process ``worker``."""
+    profile = active
+    if profile is None:
+        return
+    seconds = time.perf_counter() - start
+    process = worker or os.getpid()
+    thread = worker or threading.get_native_id()
+    profile.name_thread(process, thread, "main" if worker else threading.current_thread().name)
+    profile.add(Span(name, category, start, seconds, process, thread, details))
+
+
+@contextmanager
+def profile(path: str | Path | None = None) -> Generator[Profile, None, None]:
+    """Collect what tracejit does inside the block, on all threads; write it to ``path`` if given.
+
+    The file is written also where the block raises. A block inside another one collects for
+    itself; the outer one misses what happens meanwhile. Raises OSError where it cannot write.
+    """
+    global active
+    mine = Profile()
+    with _lock:
+        outer, active = active, mine
+    everything = monitor.active is not None and monitor.active.everything
+    unsubscribe = events.subscribe(mine.take_event)
+    try:
+        # Runs take the path that looks whether somebody records.
+        with monitor.recording(everything=everything):
+            yield mine
+    finally:
+        unsubscribe()
+        with _lock:
+            active = outer
+        if path is not None:
+            mine.write(path)
