@@ -141,11 +141,25 @@ def test_nothing_remains_after_a_block_that_raises(tmp_path: Path):
 
 def test_a_path_that_cannot_be_written_raises(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises((FileExistsError, NotADirectoryError)),
-        tj.profile(tmp_path / "file" / "trace.json"),
-    ):
+    path = tmp_path / "file" / "trace.json"
+    with pytest.raises((FileExistsError, NotADirectoryError)), tj.profile(path):
         pass
+    assert spans.active is None
+
+
+def test_blocks_of_threads_may_end_in_any_order():
+    f = tj.jit(program, compile="now")
+    f(X)
+    first, second = tj.profile(), tj.profile()
+    one = first.__enter__()
+    two = second.__enter__()
+    first.__exit__(None, None, None)
+    f(X)
+    second.__exit__(None, None, None)
+    f(X)
+    assert [len([s for s in p.spans if s.category == "run"]) for p in (one, two)] == [0, 1]
+    assert spans.active is None
+    assert monitor.active is None
 
 
 MAPPED = """

@@ -27,7 +27,7 @@ class Run:
     seconds: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Recording:
     """The runs of a block of code, by executable, in the order of their first run.
 
@@ -50,17 +50,25 @@ class Recording:
         yield from self.runs.values()
 
 
+# The newest block that is open, and all of them: those of several threads end in any order.
 active: Recording | None = None
+_open: list[Recording] = []
+_lock = threading.Lock()
 
 
 @contextmanager
 def recording(*, everything: bool = False) -> Generator[Recording, None, None]:
     """Record every run of an executable inside the block, from any thread."""
     global active
-    outer, active = active, Recording(everything)
+    mine = Recording(everything)
+    with _lock:
+        _open.append(mine)
+        active = mine
     gate.shut()
     try:
-        yield active
+        yield mine
     finally:
         gate.reopen()
-        active = outer
+        with _lock:
+            _open.remove(mine)
+            active = _open[-1] if _open else None

@@ -104,7 +104,9 @@ def _metadata(kind: str, process: int, thread: int, name: str) -> dict[str, Any]
     return {"name": kind, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
 
 
+# The newest block that is open, and all of them: those of several threads end in any order.
 active: Profile | None = None
+_open: list[Profile] = []
 _lock = threading.Lock()
 
 
@@ -130,7 +132,8 @@ def profile(path: str | Path | None = None) -> Generator[Profile, None, None]:
     global active
     mine = Profile()
     with _lock:
-        outer, active = active, mine
+        _open.append(mine)
+        active = mine
     everything = monitor.active is not None and monitor.active.everything
     unsubscribe = events.subscribe(mine.take_event)
     try:
@@ -140,6 +143,7 @@ def profile(path: str | Path | None = None) -> Generator[Profile, None, None]:
     finally:
         unsubscribe()
         with _lock:
-            active = outer
+            _open.remove(mine)
+            active = _open[-1] if _open else None
         if path is not None:
             mine.write(path)
