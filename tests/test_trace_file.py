@@ -208,6 +208,7 @@ def test_the_map_for_perf_names_kernels(tmp_path: Path):
     assert not any(os.path.exists(f"/tmp/perf-{pid}.map") for pid in pids)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="perf is Linux's")
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "fifo", "folder"])
 def test_the_map_follows_no_link(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -151,8 +151,9 @@ class Executable:
         self.fresh_seconds = fresh_seconds
         self._driver = driver()
         self._stages = [s if isinstance(s, OpaqueStep) else _Segment(s) for s in stages]
-        for call in (c for s in stages if not isinstance(s, OpaqueStep) for c in s):
-            perf.note(call.code.loaded, f"tracejit {kernel_title(call.kernel)}")
+        if perf.wanted():
+            for call in (c for s in stages if not isinstance(s, OpaqueStep) for c in s):
+                perf.note(call.code.loaded, f"tracejit {kernel_title(call.kernel)}")
         buffers = schedule.buffers
         self._static = [b.value for b in buffers if b.value is not None]
         self._template: I64Array = np.zeros(len(buffers) + 1, np.int64)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import sys
 import threading
 import weakref
 from typing import IO, TYPE_CHECKING
@@ -34,9 +35,14 @@ def path() -> str:
     return f"{_FOLDER}/perf-{os.getpid()}.map"
 
 
+def wanted() -> bool:
+    """Whether the map is asked for, on a system that has perf."""
+    return config.perf_map() and sys.platform == "linux"
+
+
 def note(loaded: LoadedObject, name: str) -> None:
     """Give a loaded object its line, once; does nothing unless the map is asked for."""
-    if not config.perf_map():
+    if not wanted():
         return
     line = f"{loaded.start:x} {loaded.nbytes:x} {' '.join(name.split())}\n"
     with _lock:
