@@ -15,11 +15,11 @@ from tracejit.codegen.contraction import (
     GemmProblem,
     GemmSpec,
     classify,
-    emit_gemm,
     gemm_arguments,
     tile_count,
     workspace_bytes,
 )
+from tracejit.codegen.contraction.gemm import emit_gemm
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import Target
 from tracejit.runtime.loader import LoadedObject

@@ -103,6 +103,64 @@ def test_a_second_process_compiles_nothing_and_does_not_load_llvm(folder: Path) 
     assert run(PROGRAM, folder, TRACEJIT_ISA="generic").stdout.split()[1] == "0"
 
 
+# What writes code: none of it is for a process that finds its code on disk.
+EMITTING = {
+    "llvmlite",
+    "tracejit.codegen.attention.kernel",
+    "tracejit.codegen.builder",
+    "tracejit.codegen.contraction.gemm",
+    "tracejit.codegen.elementwise",
+    "tracejit.codegen.emitters",
+    "tracejit.codegen.loops",
+    "tracejit.codegen.math",
+}
+
+EMITTERS = """
+import sys
+import numpy as np
+import tracejit as tj
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+def dense(x, w):
+    return np.maximum(x @ w, 0) + 1
+
+def attention(q, k, v):
+    return tj.attention(q, k, v)
+
+rng = np.random.default_rng(0)
+x, w = rng.random((64, 48)), rng.random((48, 64))
+heads = [rng.random((2, 64, 16)) for _ in range(3)]
+for function, arguments in ((softmax, [x]), (np.matmul, [x, w]), (dense, [x, w]), (attention, heads)):
+    compiled = tj.jit(function, compile="now")
+    assert np.allclose(compiled(*arguments), np.asarray(function(*arguments)))
+    assert compiled.stats()["tier"] == 1, compiled.stats()
+from tracejit.runtime import service
+print(service.stats()["compiled"], *sys.modules)
+"""
+
+
+def test_a_full_cache_loads_no_emitter(folder: Path) -> None:
+    def loaded() -> tuple[int, set[str]]:
+        done = run(EMITTERS, folder)
+        assert done.returncode == 0, done.stderr
+        compiled, *modules = done.stdout.split()
+        return int(compiled), {
+            name
+            for name in modules
+            if name.split(".")[0] in ("llvmlite", "networkx")
+            or name.startswith(("tracejit.codegen.math", "tracejit.codegen.attention.kernel"))
+            or name in EMITTING
+        }
+
+    compiled, modules = loaded()
+    assert compiled >= 4
+    assert modules >= EMITTING
+    assert loaded() == (0, set())
+
+
 def test_an_entry_is_found_without_emitting(folder: Path) -> None:
     assert ask(1) == 1
     codes.clear()

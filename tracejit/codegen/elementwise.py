@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 
 from tracejit.codegen import math as vector_math
 from tracejit.codegen.builder import F64, Builder, Value, const
+from tracejit.codegen.lowered import ARITHMETIC
 from tracejit.codegen.types import DType, is_signed, nonzero
 from tracejit.codegen.types import cast as cast_value
 from tracejit.errors import InternalError
@@ -41,21 +42,12 @@ TABLE: dict[str, Lowering] = {}
 def lowering(*names: str) -> Callable[[Lowering], Lowering]:
     def add(function: Lowering) -> Lowering:
         for name in names:
+            if name not in ARITHMETIC:
+                raise AssertionError(f"enter {name} into ARITHMETIC in codegen/lowered.py")
             TABLE[name] = function
         return function
 
     return add
-
-
-# Ops whose native loop exists for floats only; their integer loops stay with the interpreter.
-FLOAT_ONLY = frozenset({"power", "reciprocal", "divide"})
-
-
-def lowers(op: str, operands: Sequence[DType]) -> bool:
-    """Whether the loop of ``op`` over these operand dtypes has a lowering."""
-    if op in FLOAT_ONLY and operands[0].kind != "f":
-        return False
-    return op in TABLE or (op in vector_math.FUNCTIONS and operands[0].kind == "f")
 
 
 def lower(b: Builder, op: str, operands: Sequence[Value], loop: Loop) -> Value:

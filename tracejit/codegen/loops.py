@@ -42,8 +42,6 @@ from tracejit.schedule.kernel import (
 )
 from tracejit.schedule.pack import STRIP
 
-ENTRY = "kernel"
-
 # Rows and columns of a tile in a transposing kernel: one cache line of float32.
 TILE = 16
 # Operations and strided loads of a body that a square of vectors is written out for.
@@ -814,7 +812,7 @@ def _is_position(expr: Expr) -> bool:
     return isinstance(expr, Index) or (isinstance(expr, Reduce) and expr.op.startswith("arg"))
 
 
-def emit_kernel(kernel: Kernel, target: Target, name: str = ENTRY) -> str:
+def emit_kernel(kernel: Kernel, target: Target, name: str = "kernel") -> str:
     """Return the IR module of ``kernel`` for ``target``; the function is ``name``."""
     module = Module(target)
     parameters = [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)]

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import cast
 
-from tracejit.codegen import attention, contraction, elementwise
-from tracejit.codegen.builder import Module
-from tracejit.codegen.loops import ENTRY, emit_kernel
+from tracejit.codegen import attention, contraction
+from tracejit.codegen.lowered import lowers
 from tracejit.codegen.target import Target
 from tracejit.graph.graph import Graph
 from tracejit.graph.passes import canonicalise
@@ -35,6 +34,8 @@ from tracejit.schedule.schedule import (
     make_schedule,
 )
 
+# The name of the function in a kernel's code.
+ENTRY = "kernel"
 # The first pass over a long scan takes about 0.7 of the second's time (measured), and both are
 # bound by memory: two threads that share them are no faster than one that needs the second only.
 TWO_PASS_THREADS = 4
@@ -45,7 +46,7 @@ GEMM_PER_NS = 8
 def plan_graph(graph: Graph, layouts: Sequence[Layout], *, fast_math: bool = False) -> Schedule:
     """Return the schedule of ``graph``: everything before code generation."""
     canonical = canonicalise(graph, fast_math=fast_math)
-    return make_schedule(canonical, layouts, elementwise.lowers)
+    return make_schedule(canonical, layouts, lowers)
 
 
 def compile_graph(
@@ -108,6 +109,13 @@ class _NotAtHand(Exception):
 Obtain = Callable[[str, Callable[[], str]], Code]
 
 
+def _emit(plan: Kernel | contraction.GemmSpec | attention.AttentionSpec, target: Target) -> str:
+    # Imported here: emitters take longer to load than anything else, and cached code needs none.
+    from tracejit.codegen import emitters
+
+    return emitters.emit(plan, ENTRY, target)
+
+
 def _stages(
     schedule: Schedule, target: Target, obtain: Obtain
 ) -> list[list[NativeCall] | OpaqueStep]:
@@ -134,7 +142,7 @@ def _native_calls(
 
 def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[NativeCall]:
     """Return the call of ``kernel``; two where a first pass takes the totals of a scan."""
-    code = obtain(kernel.key, lambda: emit_kernel(kernel, target))
+    code = obtain(kernel.key, lambda: _emit(kernel, target))
     pointers = [
         (a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses if a.buffer != SCRATCH
     ]
@@ -174,13 +182,7 @@ def _contraction_call(kernel: Kernel, workspace: int, target: Target, obtain: Ob
     epilogue = None if is_plain(kernel) else _epilogue(kernel, problem)
     spec = contraction.classify(target, contract.dtype, problem, epilogue)
     arguments = contraction.gemm_arguments(spec, target, problem)
-
-    def emit() -> str:
-        module = Module(target)
-        contraction.emit_gemm(module, ENTRY, spec)
-        return module.text()
-
-    code = obtain(f"gemm {spec.key}", emit)
+    code = obtain(f"gemm {spec.key}", lambda: _emit(spec, target))
     if arguments.swapped:
         accesses[0], accesses[1] = accesses[1], accesses[0]
     sizes = arguments.sizes
@@ -206,13 +208,7 @@ def _attention_call(kernel: Kernel, workspace: int, target: Target, obtain: Obta
     """Return the call of an attention kernel; ``workspace`` as above."""
     call = attention.bind(kernel, target, visible=visible_scores(kernel))
     spec = call.spec
-
-    def emit() -> str:
-        module = Module(target)
-        attention.emit_attention(module, ENTRY, spec)
-        return module.text()
-
-    code = obtain(f"attention {spec.key}", emit)
+    code = obtain(f"attention {spec.key}", lambda: _emit(spec, target))
     accesses = [*call.operands, *kernel.accesses]
     pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
     pointers.insert(attention.WORK_POINTER, (workspace, 0))

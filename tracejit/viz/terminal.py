@@ -182,7 +182,7 @@ def print_cache(entries: Sequence[Stored], disk: DiskCache, limit: int) -> None:
 
 def print_ops() -> None:
     """Print the op table, and which ops have native code and which run through NumPy."""
-    from tracejit.codegen.elementwise import lowers
+    from tracejit.codegen.lowered import lowers
     from tracejit.ops.table import OPS
     from tracejit.schedule import native
 

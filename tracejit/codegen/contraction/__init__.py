@@ -1,7 +1,10 @@
-"""Matrix products: ``classify`` a problem, ``emit_gemm`` its kernel, lay out its arguments."""
+"""Matrix products: ``classify`` a problem, lay out its arguments; ``gemm.emit_gemm`` its kernel.
+
+What is here plans calls, and loads none of the emitters.
+"""
 
 from tracejit.codegen.contraction.epilogue import KernelEpilogue
-from tracejit.codegen.contraction.gemm import emit_gemm
+from tracejit.codegen.contraction.gather import Gather
 from tracejit.codegen.contraction.spec import (
     WORK_POINTER,
     Epilogue,
@@ -19,7 +22,6 @@ from tracejit.codegen.contraction.spec import (
     with_table,
     workspace_bytes,
 )
-from tracejit.codegen.contraction.windows import Gather
 
 __all__ = [
     "WORK_POINTER",
@@ -33,7 +35,6 @@ __all__ = [
     "Slot",
     "canonical",
     "classify",
-    "emit_gemm",
     "epilogue_slot",
     "gemm_arguments",
     "tile_count",

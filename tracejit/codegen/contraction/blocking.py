@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tracejit.codegen.builder import Type
 from tracejit.codegen.target import Target
+from tracejit.codegen.values import Type
 
 
 class RegisterBlock(NamedTuple):

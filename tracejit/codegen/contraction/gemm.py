@@ -31,8 +31,8 @@ from tracejit.codegen.contraction.finish import emit_finish
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
 from tracejit.codegen.contraction.gemv import Axpys, Dots
 from tracejit.codegen.contraction.microkernel import MicroCall, MicroShape, emit_microkernel
-from tracejit.codegen.contraction.pack import Layout, emit_pack
-from tracejit.codegen.contraction.spec import GemmSpec, Kind, Slot
+from tracejit.codegen.contraction.pack import emit_pack
+from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout, Slot
 from tracejit.codegen.contraction.windows import emit_pack_windows
 
 

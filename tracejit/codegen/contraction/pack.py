@@ -7,14 +7,12 @@ lanes beyond it hold anything, since the results that they lead to are never sto
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.contraction.spec import Layout
 
 _GROUP = 4
-
-# Which axis of the source is contiguous: the one across a panel, the one along it, or neither.
-Layout = Literal["width", "depth", "any"]
 
 
 class _Panel(NamedTuple):

@@ -17,23 +17,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import prod
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from tracejit.codegen.builder import Builder, Type, Value
 from tracejit.codegen.contraction.blocking import (
     balanced,
     cache_block,
     register_block,
     round_up,
 )
-from tracejit.codegen.contraction.windows import Gather
+from tracejit.codegen.contraction.gather import Gather
 from tracejit.codegen.target import Target
+from tracejit.codegen.values import Type, Value
 from tracejit.errors import DTypeError
+
+if TYPE_CHECKING:
+    from tracejit.codegen.builder import Builder
 
 Stride = Literal["last", "first", "any"]
 Kind = Literal["gemm", "dots", "axpys"]
+# Which axis of a packed operand is contiguous: the one across a panel, along it, or neither.
+Layout = Literal["width", "depth", "any"]
 
 # Arithmetic wraps around, so signed and unsigned integers share their code.
 _KINDS = {"f4": "f32", "f8": "f64", "i4": "i32", "i8": "i64", "u4": "i32", "u8": "i64"}

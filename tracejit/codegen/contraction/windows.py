@@ -16,28 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tracejit.codegen.builder import I32, I64, PTR, VOID, Builder, Module, Type, Value, const
-
-# A table in ``sizes``: the width of a row, the step, how far on the depths begin, then the rows
-# and the depths.
-_WIDTH, _STEP, _DEPTHS, _ROWS = range(4)
-
-
-class Gather(NamedTuple):
-    """Where the elements of B are, in elements from its pointer; see the module's text."""
-
-    depths: tuple[int, ...]
-    rows: tuple[int, ...]
-    width: int
-    step: int
-
-    def table(self) -> tuple[int, ...]:
-        """Return the numbers that the kernel reads."""
-        return (self.width, self.step, _ROWS + len(self.rows), *self.rows, *self.depths)
-
-    @property
-    def known_step(self) -> int:
-        """The step where there is code for it, 0 where it is a run-time number."""
-        return self.step if self.step in (1, 2) else 0
+from tracejit.codegen.contraction.gather import DEPTHS, ROWS, STEP, WIDTH
 
 
 def emit_pack_windows(module: Module, name: str, type: Type, width: int, step: int) -> None:
@@ -78,10 +57,10 @@ class _Packer:
         self.target, self.source, table, self.column, self.columns, self.total, k, self.depth = (
             b.parameters
         )
-        self.row_width = self._number(table, _WIDTH)
-        self.step = const(step, I64) if step else self._number(table, _STEP)
-        self.rows = b.element(table, const(_ROWS, I64), I64)
-        self.depths = b.element(b.element(table, self._number(table, _DEPTHS), I64), k, I64)
+        self.row_width = self._number(table, WIDTH)
+        self.step = const(step, I64) if step else self._number(table, STEP)
+        self.rows = b.element(table, const(ROWS, I64), I64)
+        self.depths = b.element(b.element(table, self._number(table, DEPTHS), I64), k, I64)
         self.index = b.emit(PTR, f"alloca [{self.lanes} x i32], align 64")
 
     def _number(self, table: Value, place: int) -> Value:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tracejit.codegen.builder import Builder, Value
+from tracejit.codegen.lowered import MATH
 
 Emitter = Callable[..., Value]
 
@@ -36,6 +37,8 @@ def register(name: str, *, arity: int = 1, inline: bool = False) -> Callable[[Em
     def enter(emit: Emitter) -> Emitter:
         if name in FUNCTIONS:
             raise AssertionError(f"math function {name} is registered twice")
+        if name not in MATH:
+            raise AssertionError(f"enter {name} into MATH in codegen/lowered.py")
         FUNCTIONS[name] = MathFunction(emit, arity, inline)
         return emit
 

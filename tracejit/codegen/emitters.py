@@ -1,0 +1,27 @@
+"""From plans of kernels to modules in LLVM's textual form.
+
+This loads all emitters: it is imported where a kernel has to be compiled, and not before.
+"""
+
+from __future__ import annotations
+
+from tracejit.codegen.attention import AttentionSpec
+from tracejit.codegen.attention.kernel import emit_attention
+from tracejit.codegen.builder import Module
+from tracejit.codegen.contraction import GemmSpec
+from tracejit.codegen.contraction.gemm import emit_gemm
+from tracejit.codegen.loops import emit_kernel
+from tracejit.codegen.target import Target
+from tracejit.schedule.kernel import Kernel
+
+
+def emit(plan: Kernel | GemmSpec | AttentionSpec, name: str, target: Target) -> str:
+    """Return the module of a loop nest, a product or an attention, in function ``name``."""
+    if isinstance(plan, Kernel):
+        return emit_kernel(plan, target, name)
+    module = Module(target)
+    if isinstance(plan, GemmSpec):
+        emit_gemm(module, name, plan)
+    else:
+        emit_attention(module, name, plan)
+    return module.text()

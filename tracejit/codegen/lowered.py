@@ -1,0 +1,38 @@
+"""Which elementwise ops have native code: what planning asks, without loading the emitters.
+
+``codegen/elementwise.py`` and ``codegen/math`` have the code of each name, and of no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Instructions, or a few of them, for integers and floats.
+ARITHMETIC = frozenset({
+    "absolute", "add", "bitwise_and", "bitwise_count", "bitwise_or", "bitwise_xor", "cast", "ceil",
+    "copysign", "divide", "equal", "floor", "floor_divide", "fmax", "fmin", "fmod", "greater",
+    "greater_equal", "invert", "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply",
+    "negative", "nextafter", "not_equal", "real", "reciprocal", "remainder", "right_shift", "rint",
+    "sign", "signbit", "sqrt", "subtract", "trunc", "where",
+})  # fmt: skip
+
+# Ops of these whose integer loops stay with the interpreter.
+FLOAT_ONLY = frozenset({"reciprocal", "divide"})
+
+# Elementary and special functions, for floats.
+MATH = frozenset({
+    "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cos", "cosh",
+    "erf", "erfc", "exp", "exp2", "expm1", "gamma", "hypot", "lgamma", "log", "log10", "log1p",
+    "log2", "logaddexp", "logaddexp2", "power", "sigmoid", "sin", "sinh", "softplus", "tan", "tanh",
+})  # fmt: skip
+
+
+def lowers(op: str, operands: Sequence[np.dtype[Any]]) -> bool:
+    """Whether the loop of ``op`` over these operand dtypes has a lowering."""
+    if op in MATH or op in FLOAT_ONLY:
+        return operands[0].kind == "f"
+    return op in ARITHMETIC
