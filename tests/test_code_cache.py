@@ -133,7 +133,8 @@ def attention(q, k, v):
 rng = np.random.default_rng(0)
 x, w = rng.random((64, 48)), rng.random((48, 64))
 heads = [rng.random((2, 64, 16)) for _ in range(3)]
-for function, arguments in ((softmax, [x]), (np.matmul, [x, w]), (dense, [x, w]), (attention, heads)):
+programs = (softmax, [x]), (np.matmul, [x, w]), (dense, [x, w]), (attention, heads)
+for function, arguments in programs:
     compiled = tj.jit(function, compile="now")
     assert np.allclose(compiled(*arguments), np.asarray(function(*arguments)))
     assert compiled.stats()["tier"] == 1, compiled.stats()

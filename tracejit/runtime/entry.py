@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import sysconfig
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,7 +52,7 @@ def supported() -> bool:
     """Whether this interpreter and NumPy are laid out as the entry's code expects."""
     if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
-    if sysconfig.get_config_var("Py_GIL_DISABLED") or hasattr(sys, "gettotalrefcount"):
+    if "free-threading" in sys.version or hasattr(sys, "gettotalrefcount"):
         return False
     probe = np.zeros((3, 5), np.float32)
     pair, row = (probe, 1), [1, probe]

@@ -6,7 +6,6 @@ calls themselves, programs count what the interpreter does for them, and a repor
 
 from __future__ import annotations
 
-import json
 import threading
 import weakref
 from collections.abc import Iterator
@@ -119,6 +118,8 @@ class Report:
 
     def as_json(self) -> str:
         """Return JSON."""
+        import json
+
         return json.dumps(self.as_dict(), indent=1)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
