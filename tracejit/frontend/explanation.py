@@ -12,7 +12,7 @@ from math import prod
 from typing import Any, cast
 
 from tracejit import config
-from tracejit.codegen import elementwise
+from tracejit.codegen.lowered import lowers
 from tracejit.errors import ArgumentError
 from tracejit.frontend.compiled import Compiled
 from tracejit.frontend.jitted import Jitted
@@ -250,7 +250,7 @@ def _step(step: Step, schedule: Schedule) -> StepReport:
         node = step.node
         nbytes = node.nbytes + sum(prod(v.shape) * v.dtype.itemsize for v in step.operands)
         lines = () if node.loc is None else (str(node.loc),)
-        return StepReport(kind, ops, 1, lines, nbytes, why_opaque(node, elementwise.lowers))
+        return StepReport(kind, ops, 1, lines, nbytes, why_opaque(node, lowers))
     kernel = step.kernel
     return StepReport(kind, ops, kernel.ops, kernel.lines, _traffic(kernel, schedule))
 
