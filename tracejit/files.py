@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Generator[IO[Any], Non
 
     Missing folders are made; text is UTF-8. Raises OSError.
     """
+    import tempfile  # which loads all of shutil's compressors
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -8,7 +8,6 @@ freed: a later line for the same address counts.
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import sys
@@ -66,6 +65,8 @@ def _write(line: str) -> None:
         _file = _open(path())
     except OSError as error:
         # To the log: where warnings are errors, code must be loaded all the same.
+        import logging
+
         logging.getLogger("tracejit").warning("no map for perf: %s", error)
         return
     _file.write("".join(_lines))

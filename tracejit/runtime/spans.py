@@ -10,7 +10,6 @@ the Python path and kernels run one native call each, so that each can be timed.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -94,6 +93,8 @@ class Profile:
 
     def write(self, path: str | Path) -> Path:
         """Write the trace file, whole or not at all; returns where. Raises OSError."""
+        import json
+
         where = Path(path)
         with atomic(where) as stream:
             json.dump(self.as_dict(), stream, default=str)
