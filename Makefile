@@ -12,7 +12,7 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help venv demo test test-all fuzz bench lint format wheel clean
+.PHONY: help venv demo test test-all test-stress fuzz bench lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is to make
@@ -46,6 +46,13 @@ test: $(TEST) ## Run the tests, but for the slow ones
 
 test-all: $(TEST) ## Run all tests
 	$(BIN)/python -m pytest -q $(ARGS)
+
+# Programs of every kind, with every third native call sent to the Python path and all memory that
+# is given out or given back filled with NaN.
+STRESSED := fuzz jit tensor schedule regressions neuralscript_kernels
+test-stress: $(TEST) ## Run some tests under stress
+	TRACEJIT_STRESS_DEOPT=3 TRACEJIT_STRESS_POISON=1 $(BIN)/python -m pytest -q -m 'not slow' \
+	    $(STRESSED:%=tests/test_%.py) $(ARGS)
 
 fuzz: $(TEST) ## Run the random programs of the tests for longer
 	$(BIN)/python -m pytest -q -k fuzz --hypothesis-profile=fuzz $(ARGS)
