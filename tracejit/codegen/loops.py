@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tracejit.codegen.builder import I32, I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.accumulate import Accumulator
+from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.elementwise import Loop, lower, splat_to
-from tracejit.codegen.reducers import Compensated, Reducer, State, fold_lanes, reducer
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.target import Target
+from tracejit.codegen.tiles import TileLoop, pack_strip
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import (
@@ -41,11 +42,6 @@ from tracejit.schedule.kernel import (
     operands,
 )
 from tracejit.schedule.pack import STRIP
-
-# Rows and columns of a tile in a transposing kernel: one cache line of float32.
-TILE = 16
-# Operations and strided loads of a body that a square of vectors is written out for.
-SMALL_BODY, SQUARES = 6, 2
 
 # Operations of a body that is not written twice: LLVM's time grows faster than the body.
 LONG_BODY = 280
@@ -175,18 +171,18 @@ class KernelEmitter:
         start = self.begin if first else const(0, I64)
         stop = self.end if first else self.extents[axis]
         if len(axes) == 2 and self.kernel.tiled:
-            self._tiles(scope, axis, axes[1], start, stop)
+            TileLoop(self, scope, axis, axes[1]).write(start, stop)
             return
         if axis == self.kernel.vector_parallel:
 
             def strip(vector: Vector, index: Value, carried: Values) -> Values:
                 inner = self.enter(scope, {axis: index}, vector)
-                self._pack(inner)
+                pack_strip(self, inner)
                 self.block(self.kernel.block, inner, ())
                 return []
 
             streamed = self._streamed_from(self.kernel.block.stores, scope, start)
-            self._vector_loop(axis, start, stop, [], strip, streamed)
+            self.vector_loop(axis, start, stop, [], strip, streamed)
             return
 
         def body(index: Value, carried: Values) -> Values:
@@ -195,109 +191,7 @@ class KernelEmitter:
 
         self.b.loop(start, stop, 1, [], body)
 
-    def _pack(self, scope: Scope) -> None:
-        """Copy what a strip of lanes reads often to where it is contiguous."""
-        for source, target in self.kernel.packs:
-            access = self.kernel.accesses[source]
-            load = Load(
-                access.dtype, frozenset(a for a, s in enumerate(access.strides) if s), source
-            )
-
-            def copy(axes: list[int], inside: Scope, load: Load = load, to: int = target) -> Values:
-                if not axes:
-                    self.store(to, self.load(load, inside), inside)
-                    return []
-
-                def step(index: Value, carried: Values) -> Values:
-                    return copy(axes[1:], self.enter(inside, {axes[0]: index}, inside.vector))
-
-                return self.b.loop(const(0, I64), self.extents[axes[0]], 1, [], step)
-
-            copy(sorted(load.axes - set(self.kernel.parallel)), scope)
-
-    def _tiles(self, scope: Scope, outer: int, inner: int, start: Value, stop: Value) -> None:
-        """Write the two innermost parallel loops in square tiles; ``inner`` runs in lanes."""
-        b = self.b
-        columns = self.extents[inner]
-        crossing = self._crossing(outer, inner)
-        size = self.lanes if crossing else TILE
-
-        def band(first: Value, carried: Values) -> Values:
-            last = self._least(b.add(first, const(size, I64)), stop)
-            return b.loop(const(0, I64), columns, size, [], lambda j, c: tile(first, last, j))
-
-        def tile(first: Value, last: Value, left: Value) -> Values:
-            right = self._least(b.add(left, const(size, I64)), columns)
-            if not crossing:
-                return rows(first, last, left, right)
-            area = b.mul(b.sub(last, first), b.sub(right, left))
-            return b.if_(
-                b.compare("eq", area, const(size * size, I64)),
-                lambda: self._square(scope, (outer, inner), (first, left), crossing),
-                lambda: rows(first, last, left, right),
-            )
-
-        def rows(first: Value, last: Value, left: Value, right: Value) -> Values:
-
-            def row(index: Value, carried: Values) -> Values:
-                inside = self.enter(scope, {outer: index}, None)
-
-                def strip(vector: Vector, position: Value, state: Values) -> Values:
-                    self.block(self.kernel.block, self.enter(inside, {inner: position}, vector), ())
-                    return []
-
-                return self._vector_loop(inner, left, right, [], strip)
-
-            return b.loop(first, last, 1, [], row)
-
-        b.loop(start, stop, size, [], band)
-
-    def _crossing(self, outer: int, inner: int) -> list[int]:
-        """Return the loads that cross a tile, where squares of vectors serve the kernel.
-
-        They are contiguous along ``outer`` and strided along ``inner``, the axis in lanes.
-        """
-        applied = [e for e in self.exprs if isinstance(e, Apply)]
-        if len(applied) > SMALL_BODY or any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
-            return []
-        found: list[int] = []
-        for position, expr in enumerate(self.exprs):
-            if isinstance(expr, Load):
-                access = self.kernel.accesses[expr.access]
-                if access.strides[outer] == 1 and access.strides[inner] not in (0, 1):
-                    found.append(position)
-        wide = all(self.exprs[p].dtype.itemsize >= 4 for p in found)
-        return found if wide and len(found) <= SQUARES else []
-
-    def _square(
-        self, scope: Scope, axes: tuple[int, int], corner: tuple[Value, Value], crossing: list[int]
-    ) -> Values:
-        """Write a full tile: load along the outer axis, transpose in registers, row by row go on.
-
-        Gathers would take an element a cycle; the shuffles take a quarter of that.
-        """
-        b, (outer, inner), (first, left) = self.b, axes, corner
-        along, across = Vector(outer, self.lanes, 1), Vector(inner, self.lanes, 1)
-        rows: dict[int, Values] = {}
-        for position in crossing:
-            load = self.exprs[position]
-            assert isinstance(load, Load)
-            columns: Values = []
-            for number in range(self.lanes):
-                place = {outer: first, inner: b.add(left, const(number, I64))}
-                columns += self.load(load, self.enter(scope, place, along))
-            rows[position] = b.transpose(columns)
-        for number in range(self.lanes):
-            place = {outer: b.add(first, const(number, I64)), inner: left}
-            inside = self.enter(scope, place, across)
-            inside.values.update({p: [rows[p][number]] for p in crossing})
-            self.block(self.kernel.block, inside, ())
-        return []
-
-    def _least(self, x: Value, y: Value) -> Value:
-        return self.b.select(self.b.compare("lt", x, y), x, y)
-
-    def _vector_loop(
+    def vector_loop(
         self,
         axis: int,
         start: Value,
@@ -483,7 +377,7 @@ class KernelEmitter:
 
     def _nest(self, nest: Nest, scope: Scope) -> None:
         """Write the loops of ``nest`` and bind its reductions in ``scope``."""
-        sums = [_Accumulator(self, r, nest, scope) for r in nest.reduces]
+        sums = [Accumulator(self, r, nest, scope) for r in nest.reduces]
         self.reused = {s.value: s.access for s in nest.reuses} or self.reused
         outer, last = nest.axes[:-1], nest.axes[-1]
 
@@ -504,7 +398,7 @@ class KernelEmitter:
             self.reused = {}
 
     def _last_loop(
-        self, nest: Nest, axis: int, sums: list[_Accumulator], scope: Scope, carried: Values
+        self, nest: Nest, axis: int, sums: list[Accumulator], scope: Scope, carried: Values
     ) -> Values:
         """Write the innermost loop; with a float sum, in blocks."""
         b = self.b
@@ -542,7 +436,7 @@ class KernelEmitter:
         axis: int,
         start: Value,
         stop: Value,
-        sums: list[_Accumulator],
+        sums: list[Accumulator],
         scope: Scope,
         carried: Values,
     ) -> Values:
@@ -567,7 +461,7 @@ class KernelEmitter:
             return self.b.loop(start, stop, step, carried, lambda i, c: body(vector, i, list(c)))
         if nest.vector == axis:
             streamed = self._streamed_from(nest.body.stores, scope, start)
-            return self._vector_loop(axis, start, stop, carried, body, streamed)
+            return self.vector_loop(axis, start, stop, carried, body, streamed)
         return self.b.loop(start, stop, 1, carried, lambda i, c: body(scope.vector, i, list(c)))
 
     # -- values --------------------------------------------------------------------------------
@@ -687,124 +581,6 @@ class KernelEmitter:
                 b.store(value, self._advance(pointer, part * vector.lanes, type))
             else:
                 b.masked_store(value, pointer, vector.mask)
-
-
-class _Accumulator:
-    """One reduction of a nest: its state between loops, and per block for float sums."""
-
-    def __init__(self, emitter: KernelEmitter, position: int, nest: Nest, scope: Scope):
-        self.emitter = emitter
-        self.b = emitter.b
-        self.position = position
-        expr = emitter.exprs[position]
-        assert isinstance(expr, Reduce)
-        self.expr = expr
-        source = emitter.exprs[expr.arg].dtype
-        self.reducer: Reducer = reducer(expr.op, source, expr.dtype)
-        self.compensated = expr.op == "sum" and expr.dtype.kind == "f"
-        self.master = Compensated(expr.dtype)
-        self.in_lanes = nest.vector is not None
-        outer = scope.vector
-        spread = outer is not None and outer.axis in expr.axes
-        self.lanes = emitter.lanes if self.in_lanes or spread else 1
-        if self.in_lanes:
-            self.copies = emitter.unroll
-        else:
-            self.copies = outer.unroll if outer is not None and spread else 1
-        self.fields = len(self.reducer.start(1))
-        self.block_width = self.copies * self.fields
-        # A vector nest merges its copies before they enter the compensated sum.
-        self.masters = 1 if self.in_lanes else self.copies
-        self.width = 2 * self.masters if self.compensated else self.block_width
-
-    def start(self) -> Values:
-        if self.compensated:
-            return self.master.start(self.lanes) * self.masters
-        return self._fresh()
-
-    def _fresh(self) -> Values:
-        return self.reducer.start(self.lanes) * self.copies
-
-    def open_block(self, state: Values) -> Values:
-        return self._fresh() if self.compensated else state
-
-    def close_block(self, state: Values, block: Values) -> Values:
-        if not self.compensated:
-            return block
-        parts = [self._merged(block)] if self.in_lanes else self._split(block)
-        result: Values = []
-        for number, part in enumerate(parts):
-            pair = state[2 * number : 2 * number + 2]
-            result += self.master.absorb(self.b, pair, part[0])
-        return result
-
-    def _split(self, state: Values) -> list[State]:
-        return [state[i : i + self.fields] for i in range(0, len(state), self.fields)]
-
-    def _merged(self, state: Values) -> State:
-        """Merge the unrolled copies pairwise."""
-        parts = self._split(state)
-        while len(parts) > 1:
-            half = len(parts) // 2
-            parts = [self.reducer.merge(self.b, parts[i], parts[i + half]) for i in range(half)]
-        return parts[0]
-
-    def update(self, scope: Scope, state: Values) -> Values:
-        """Take the values of one step. Copies beyond the step's vectors stay as they are."""
-        emitter, b, vector = self.emitter, self.b, scope.vector
-        values = emitter.value(scope, self.expr.arg)
-        parts = self._split(state)
-        active = vector.unroll if vector is not None else 1
-        for number in range(min(active, len(parts))):
-            value = values[number if len(values) > 1 else 0]
-            value = splat_to(b, value, self.lanes)
-            after = self.reducer.update(b, parts[number], value, self._place(scope, number))
-            if vector is not None and vector.mask is not None and self.lanes > 1:
-                mask = vector.mask
-                after = [
-                    b.select(mask, new, old) for new, old in zip(after, parts[number], strict=True)
-                ]
-            parts[number] = after
-        return [v for part in parts for v in part]
-
-    def _place(self, scope: Scope, part: int) -> Value:
-        """Return the i32 position in the reduced axes; only argmax and argmin look at it."""
-        b = self.b
-        wide = I32.vector(self.lanes)
-        if not self.expr.op.startswith("arg"):
-            return const(0, wide)
-        linear = const(0, I64)
-        for axis in self.expr.over:
-            linear = b.mul(linear, self.emitter.extents[axis])
-            linear = b.add(linear, scope.position(axis))
-        first = b.splat(b.convert(linear, I32), self.lanes)
-        if not self.in_lanes:
-            return first
-        lane = b.add(b.lane_index(wide), const(part * self.lanes, wide))
-        return b.add(first, lane)
-
-    def finish(self, state: Values) -> Values:
-        b = self.b
-        if self.compensated:
-            pairs = [state[i : i + 2] for i in range(0, len(state), 2)]
-            sums = [[self.master.finish(b, pair)] for pair in pairs]
-        elif self.in_lanes:
-            sums = [self._merged(state)]
-        else:
-            sums = self._split(state)
-        if self.in_lanes:
-            sums = [fold_lanes(b, self.reducer, s) for s in sums]
-        results = [self.reducer.finish(b, s) for s in sums]
-        return [self._empty_sum(r) for r in results] if self.compensated else results
-
-    def _empty_sum(self, value: Value) -> Value:
-        """The sum of nothing is +0, not the neutral −0."""
-        b = self.b
-        some = const(True, Type("i1"))
-        for axis in self.expr.over:
-            some = b.and_(some, b.compare("gt", self.emitter.extents[axis], const(0, I64)))
-        lanes = value.type.lanes
-        return b.select(b.splat(some, lanes), value, const(0.0, value.type))
 
 
 def _is_position(expr: Expr) -> bool:

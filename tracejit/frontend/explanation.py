@@ -32,7 +32,7 @@ from tracejit.schedule.schedule import (
     reads,
     touched,
 )
-from tracejit.schedule.steps import step_kind, step_name
+from tracejit.schedule.steps import size_text, step_kind, step_name
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ class Explanation:
         yield "  steps:" if self.tier else "  steps, once compiled:"
         for number, step in enumerate(self.steps):
             lines = f", from {', '.join(step.lines)}" if step.lines else ""
-            yield f"    {number} {step.kind}: {step.ops} ({_size(step.bytes)}{lines})"
+            yield f"    {number} {step.kind}: {step.ops} ({size_text(step.bytes)}{lines})"
             if step.reason:
                 yield f"      not in a kernel: {step.reason}"
         for value in self.stored:
             line = f" at {value.line}" if value.line else ""
             what = f"{value.op} {value.dtype}{list(value.shape)}{line}"
-            yield f"  stored: {what} ({_size(value.bytes)}): {value.reason}"
+            yield f"  stored: {what} ({size_text(value.bytes)}): {value.reason}"
         yield (
-            f"  memory between steps: {_size(self.arena_bytes)}; "
-            f"{_size(self.unfused_bytes)} without fusion"
+            f"  memory between steps: {size_text(self.arena_bytes)}; "
+            f"{size_text(self.unfused_bytes)} without fusion"
         )
 
 
@@ -313,12 +313,3 @@ def _why_stored(kind: str, node: Node, writers: Sequence[Step], readers: Sequenc
 
 def _is_operand(step: ContractionStep, node: Node) -> bool:
     return any(operand is node for n in step.nodes if n.op.name == "matmul" for operand in n.inputs)
-
-
-def _size(nbytes: int) -> str:
-    value = float(nbytes)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"

@@ -11,7 +11,7 @@ from tracejit.errors import InternalError
 from tracejit.graph.node import Node
 from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
-from tracejit.schedule.fusion import Attention, Cluster, Product, Root
+from tracejit.schedule.cluster import Attention, Cluster, Product, Root
 from tracejit.schedule.index import (
     VIEWS,
     Affine,

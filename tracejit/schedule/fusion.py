@@ -22,24 +22,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple, cast
+from typing import cast
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
 from tracejit.schedule import native
 from tracejit.schedule.attention import Softmax, find_attention
+from tracejit.schedule.cluster import Attention, Cluster, Product, Root, Target, Unit, whole
 from tracejit.schedule.index import (
     VIEWS,
-    ZERO,
     Affine,
     Map,
+    axes_of,
     axis_index,
     broadcast,
     identity,
+    is_plain,
     through,
 )
+from tracejit.schedule.maps import (
+    covers,
+    fresh_axis,
+    full_range,
+    only_axis,
+    reduction_map,
+    repeats_of,
+    worth_rows,
+)
 from tracejit.schedule.merged import merges_axes
+from tracejit.schedule.pieces import pieces
 from tracejit.schedule.siblings import Siblings
 
 # Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
@@ -47,96 +59,6 @@ from tracejit.schedule.siblings import Siblings
 MAX_VALUES = 320
 MAX_REDUCTIONS = 12
 MAX_RECOMPUTE = 64
-MIN_PARALLEL = 16
-SMALL_WORK = 1 << 15
-
-
-@dataclass(eq=False, slots=True)
-class Target:
-    """Where a root is stored: ``start + step·i`` along each dimension of ``node``'s buffer.
-
-    ``shape`` is how the store sees the buffer: the node's own, or its operand's before a reshape.
-    """
-
-    node: Node
-    start: tuple[int, ...]
-    step: tuple[int, ...]
-    shape: Shape
-
-
-def whole(node: Node, shape: Shape) -> Target:
-    """Return the target that fills ``node``'s buffer, seen as ``shape``."""
-    return Target(node, (0,) * len(shape), (1,) * len(shape), shape)
-
-
-@dataclass(eq=False, slots=True)
-class Root:
-    """A stored value: ``node`` read at ``index`` over the cluster's root axes, into ``target``."""
-
-    node: Node
-    index: Map
-    target: Target
-
-    @property
-    def value_index(self) -> Map:
-        """The map that ``node`` is read at: ``index``, broadcast where a scalar fills a region."""
-        return broadcast(self.index, self.node.shape)
-
-
-class Product(NamedTuple):
-    """A matrix product in a cluster: the axes of its rows, its columns and its sums."""
-
-    node: Node
-    rows: int
-    columns: int
-    depth: int
-
-
-class Attention(NamedTuple):
-    """Attention in a cluster: ``node`` is softmax(``scores``) @ values, with the axes of its
-    rows, its columns and its keys; ``softmax`` are the nodes in between."""
-
-    node: Node
-    scores: Node
-    softmax: tuple[Node, ...]
-    rows: int
-    columns: int
-    keys: int
-
-
-@dataclass(eq=False, slots=True)
-class Cluster:
-    """Nodes computed by one kernel. ``members`` holds the index maps each is computed at."""
-
-    number: int
-    extents: list[int]
-    parallel: frozenset[int]
-    roots: list[Root]
-    members: dict[Node, list[Map]] = field(default_factory=dict[Node, list[Map]])
-    reduced: dict[Node, tuple[int, ...]] = field(default_factory=dict[Node, tuple[int, ...]])
-    scanned: dict[Node, int | None] = field(default_factory=dict[Node, "int | None"])
-    product: Product | None = None
-    attention: Attention | None = None
-    values: int = 0
-    recompute: int = 0
-
-    @property
-    def work(self) -> int:
-        return prod(self.extents)
-
-    @property
-    def shares_rows(self) -> bool:
-        """Whether threads share the rows of the cluster's scan: they are few, and long."""
-        rows = prod(self.extents[a] for a in self.parallel)
-        return bool(self.scanned) and rows < MIN_PARALLEL and self.work > SMALL_WORK
-
-
-@dataclass(eq=False, slots=True)
-class Unit:
-    """A node that is its own step: an opaque op."""
-
-    number: int
-    node: Node
 
 
 @dataclass(slots=True)
@@ -306,7 +228,7 @@ class Fuser:
             return list(readers) if fits else None
         if last.number < demand.before or not self._check_inline(node, readers[last], last):
             return None
-        if not _covers(node, readers[last], last):
+        if not covers(node, readers[last], last):
             return None
         self._store_in(node, last, readers[last][0])
         return [last]
@@ -332,8 +254,8 @@ class Fuser:
         extra = (len(maps) - 1) * flops
         for index in maps:
             # Along the outer loops a statistic is computed once for each of its elements.
-            if node not in self.statistics or not _axes(index) <= cluster.parallel:
-                extra += (_repeats(index, cluster) - 1) * flops
+            if node not in self.statistics or not axes_of(index) <= cluster.parallel:
+                extra += (repeats_of(index, cluster) - 1) * flops
         if extra and cluster.recompute + extra > MAX_RECOMPUTE:
             return False
         cluster.recompute += extra
@@ -347,10 +269,10 @@ class Fuser:
         else:
             index = demand.readers[cluster][0]
         operand = node.inputs[0]
-        below, over = _reduction_map(node, index, cluster)
+        below, over = reduction_map(node, index, cluster)
         cluster.members[node] = [index]
         cluster.reduced[node] = over
-        cluster.parallel &= _axes(index)
+        cluster.parallel &= axes_of(index)
         cluster.values += 2
         self._demand(operand).read(cluster, below)
 
@@ -368,17 +290,17 @@ class Fuser:
         if len(last.reduced) >= MAX_REDUCTIONS:
             return None
         index = maps[0]
-        if not _is_plain(index) or not _full_range(node, index, last):
+        if not is_plain(index) or not full_range(node, index, last):
             return None
-        rows = last.parallel & _axes(index)
-        if last.shares_rows or not _axes(index).isdisjoint(last.scanned.values()):
+        rows = last.parallel & axes_of(index)
+        if last.shares_rows or not axes_of(index).isdisjoint(last.scanned.values()):
             return None
-        if not _worth_rows(node, rows, last):
+        if not worth_rows(node, rows, last):
             return None
-        if not _axes(index) <= last.parallel and not self._check_repeats(node, index, last):
+        if not axes_of(index) <= last.parallel and not self._check_repeats(node, index, last):
             return None
         if stored:
-            if not _covers(node, maps, last):
+            if not covers(node, maps, last):
                 return None
             self._store_in(node, last, index)
         return last
@@ -389,7 +311,7 @@ class Fuser:
         The weights of attention, Σ_d q·k, are the same for all columns of Σ_k weight·v.
         """
         trips = node.inputs[0].size // max(node.size, 1)
-        extra = (_repeats(index, cluster) - 1) * trips * native.cost(node)
+        extra = (repeats_of(index, cluster) - 1) * trips * native.cost(node)
         if cluster.recompute + extra > MAX_RECOMPUTE:
             return False
         cluster.recompute += extra
@@ -413,12 +335,12 @@ class Fuser:
             index = cluster.roots[0].index
         else:
             index = demand.readers[cluster][0]
-        rows, columns = (_only_axis(cluster, part) for part in index[-2:])
+        rows, columns = (only_axis(cluster, part) for part in index[-2:])
         found = self.attentions.get(node)
         if found is not None and cluster.attention is None:
             self._place_attention(node, found, cluster, index, rows, columns)
             return
-        depth = _fresh_axis(cluster, node.inputs[0].shape[-1])
+        depth = fresh_axis(cluster, node.inputs[0].shape[-1])
         cluster.members[node] = [index]
         cluster.product = Product(node, rows, columns, depth)
         cluster.values += 2
@@ -430,7 +352,7 @@ class Fuser:
     def _place_attention(
         self, node: Node, found: Softmax, cluster: Cluster, index: Map, rows: int, columns: int
     ) -> None:
-        keys = _fresh_axis(cluster, found.scores.shape[-1])
+        keys = fresh_axis(cluster, found.scores.shape[-1])
         cluster.attention = Attention(node, found.scores, found.softmax, rows, columns, keys)
         cluster.values += 8
         cluster.members[node] = [index]
@@ -455,7 +377,7 @@ class Fuser:
             alone = len(demand.readers) == 1 and not demand.stored
             scores = alone and node not in self.attentions and len(maps) == 1
             return last if scores and last.attention.keys in maps[0][-1].axes else None
-        if not _covers(node, maps, last) or _axes(maps[0]) != frozenset(range(len(last.extents))):
+        if not covers(node, maps, last) or axes_of(maps[0]) != frozenset(range(len(last.extents))):
             return None
         if demand.stored or len(demand.readers) > 1:
             self._store_in(node, last, maps[0])
@@ -480,7 +402,7 @@ class Fuser:
         if cluster.values + 1 > MAX_VALUES:
             return None
         index = cluster.roots[0].index
-        if cluster.scanned or not _axes(index) <= cluster.parallel:
+        if cluster.scanned or not axes_of(index) <= cluster.parallel:
             return None  # loops inside others would compute it again and again
         if native.is_reduction(node) and len(cluster.reduced) >= MAX_REDUCTIONS:
             return None
@@ -523,85 +445,6 @@ class Fuser:
             self._demand(piece).read(cluster, cluster.roots[0].value_index)
 
 
-Piece = tuple[Node, Shape, tuple[int, ...], Target]
-
-
-def pieces(node: Node) -> list[Piece]:
-    """Return (source, shape, start in source, target) of each region that makes up ``node``.
-
-    In execution order: a later piece may overwrite an earlier one.
-    """
-    match node.op.name:
-        case "concat":
-            return _concat_pieces(node)
-        case "pad":
-            return _pad_pieces(node)
-        case _:
-            return _update_pieces(node)
-
-
-def _concat_pieces(node: Node) -> list[Piece]:
-    axis = cast(int, node.attrs["axis"])
-    rank = len(node.shape)
-    result: list[Piece] = []
-    position = 0
-    for source in node.inputs:
-        start = tuple(position if i == axis else 0 for i in range(rank))
-        result.append(
-            (source, source.shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape))
-        )
-        position += source.shape[axis]
-    return result
-
-
-def _pad_pieces(node: Node) -> list[Piece]:
-    source, value = node.inputs
-    low = cast(tuple[int, ...], node.attrs["low"])
-    rank = len(node.shape)
-    target = Target(node, low, (1,) * rank, node.shape)
-    result: list[Piece] = [
-        (value, shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape))
-        for start, shape in _around(node.shape, low, source.shape)
-    ]
-    return [*result, (source, source.shape, (0,) * rank, target)]
-
-
-def _update_pieces(node: Node) -> list[Piece]:
-    source, value = node.inputs
-    start, size, step = (
-        cast(tuple[int, ...], node.attrs[name]) for name in ("start", "size", "step")
-    )
-    rank = len(node.shape)
-    region = (value, value.shape, (0,) * rank, Target(node, start, step, node.shape))
-    if all(s == 1 for s in step):
-        kept = _around(node.shape, start, size)
-    else:
-        kept = [((0,) * rank, node.shape)]
-    copies: list[Piece] = [
-        (source, shape, first, Target(node, first, (1,) * rank, node.shape))
-        for first, shape in kept
-    ]
-    return [*copies, region]
-
-
-def _around(
-    shape: Shape, start: tuple[int, ...], size: tuple[int, ...]
-) -> list[tuple[tuple[int, ...], Shape]]:
-    """Return disjoint boxes (start, shape) that cover ``shape`` outside one inner box."""
-    if 0 in size:
-        return [((0,) * len(shape), shape)]
-    boxes: list[tuple[tuple[int, ...], Shape]] = []
-    first, extent = [0] * len(shape), list(shape)
-    for axis, (begin, length) in enumerate(zip(start, size, strict=True)):
-        for low, high in ((0, begin), (begin + length, shape[axis])):
-            if low < high:
-                corner, box = first.copy(), extent.copy()
-                corner[axis], box[axis] = low, high - low
-                boxes.append((tuple(corner), tuple(box)))
-        first[axis], extent[axis] = begin, length
-    return boxes
-
-
 def _statistics(graph: Graph) -> set[Node]:
     """Return the nodes computed from a reduction without growing again: means, norms, scales.
 
@@ -617,125 +460,13 @@ def _statistics(graph: Graph) -> set[Node]:
     return found
 
 
-# -- properties of maps ----------------------------------------------------------------------------
-
-
 def _total_size(demand: Demand) -> int:
     """Return how many elements the readers compute together, each map counted."""
     return sum(
-        prod(cluster.extents[a] for a in _axes(index))
+        prod(cluster.extents[a] for a in axes_of(index))
         for cluster, maps in demand.readers.items()
         for index in maps
     )
-
-
-def _axes(index: Map) -> frozenset[int]:
-    return frozenset(axis for part in index for axis, _ in part.terms)
-
-
-def _is_plain(index: Map) -> bool:
-    """Whether every dimension is one distinct axis, or fixed at 0."""
-    seen: list[int] = []
-    for part in index:
-        if part.offset or len(part.terms) > 1 or any(c != 1 for _, c in part.terms):
-            return False
-        seen += [axis for axis, _ in part.terms]
-    return len(seen) == len(set(seen))
-
-
-def _full_range(node: Node, index: Map, cluster: Cluster) -> bool:
-    """Whether the plain map ``index`` visits every element of ``node``."""
-    return all(
-        n == (cluster.extents[part.terms[0][0]] if part.terms else 1)
-        for n, part in zip(node.shape, index, strict=True)
-    )
-
-
-def _covers(node: Node, maps: list[Map], cluster: Cluster) -> bool:
-    """Whether ``cluster`` can store ``node`` where it computes it: each element once."""
-    if len(maps) != 1 or not _is_plain(maps[0]) or not _full_range(node, maps[0], cluster):
-        return False
-    return _axes(maps[0]) >= cluster.parallel
-
-
-def _repeats(index: Map, cluster: Cluster) -> int:
-    """How often a value at ``index`` is computed again by loops that it does not vary with."""
-    axes = _axes(index)
-    order = sorted(range(len(cluster.extents)), key=lambda a: (a not in cluster.parallel, a))
-    domain = axes.union(*(_axes(r.index) for r in cluster.roots))
-    if cluster.attention is not None and cluster.attention.keys in axes:
-        domain -= {cluster.attention.columns}  # the scores are computed once for all of them
-    repeats, pending = 1, 1
-    for axis in order:
-        if axis in axes:
-            repeats *= pending
-            pending = 1
-        elif axis in domain:
-            pending *= cluster.extents[axis]
-    return repeats
-
-
-def _worth_rows(node: Node, rows: frozenset[int], cluster: Cluster) -> bool:
-    """Whether outer loops over ``rows`` leave enough parallel work, or there is none to lose."""
-    if node.inputs[0].size <= SMALL_WORK and cluster.work <= SMALL_WORK:
-        return True
-    if prod(cluster.extents[a] for a in rows) >= MIN_PARALLEL:
-        return True
-    return rows == cluster.parallel and node.size < MIN_PARALLEL
-
-
-def _reduction_map(node: Node, index: Map, cluster: Cluster) -> tuple[Map, tuple[int, ...]]:
-    """Return the map into the operand of reduction ``node``, and the axes it reduces over.
-
-    A reduction's loop variable is bound, so any axis that the result does not vary with can
-    serve: one of the right extent is reused, which lets later loops share values and passes.
-    """
-    operand = node.inputs[0]
-    axes = cast(tuple[int, ...], node.attrs["axis"])
-    keepdims = bool(node.attrs["keepdims"])
-    kept = iter(index)
-    outer = _axes(index)
-    taken: list[int] = []
-    below: list[Affine] = []
-    for position, extent in enumerate(operand.shape):
-        if position not in axes:
-            below.append(next(kept))
-            continue
-        if keepdims:
-            next(kept)
-        if extent == 1:
-            below.append(ZERO)
-            continue
-        axis = _bound_axis(cluster, extent, outer, taken, position - len(operand.shape))
-        taken.append(axis)
-        below.append(axis_index(axis))
-    return tuple(below), tuple(taken)
-
-
-def _bound_axis(
-    cluster: Cluster, extent: int, outer: frozenset[int], taken: list[int], from_end: int
-) -> int:
-    """Return an axis of ``extent`` for a bound variable, an existing one where possible."""
-    free = [
-        a
-        for a, n in enumerate(cluster.extents)
-        if n == extent and a not in outer and a not in taken
-    ]
-    if free:
-        root = cluster.roots[0].index
-        same = [a for a in free if -from_end <= len(root) and root[from_end].axes == frozenset({a})]
-        return (same or free)[0]
-    return _fresh_axis(cluster, extent)
-
-
-def _fresh_axis(cluster: Cluster, extent: int) -> int:
-    cluster.extents.append(extent)
-    return len(cluster.extents) - 1
-
-
-def _only_axis(cluster: Cluster, part: Affine) -> int:
-    """Return the axis of a dimension of a plain map; a new one of extent 1 where it has none."""
-    return part.terms[0][0] if part.terms else _fresh_axis(cluster, 1)
 
 
 def fuse(graph: Graph, lowers: native.Lowers, strided: frozenset[Node] = frozenset()) -> Fusion:

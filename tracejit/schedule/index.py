@@ -49,6 +49,21 @@ def identity(rank: int) -> Map:
     return tuple(axis_index(i) for i in range(rank))
 
 
+def axes_of(index: Map) -> frozenset[int]:
+    """Return the loop axes that ``index`` varies with."""
+    return frozenset(axis for part in index for axis, _ in part.terms)
+
+
+def is_plain(index: Map) -> bool:
+    """Whether every dimension is one distinct axis, or fixed at 0."""
+    seen: list[int] = []
+    for part in index:
+        if part.offset or len(part.terms) > 1 or any(c != 1 for _, c in part.terms):
+            return False
+        seen += [axis for axis, _ in part.terms]
+    return len(seen) == len(set(seen))
+
+
 def total(parts: Sequence[Affine]) -> Affine:
     """Return the sum of affine functions."""
     terms: dict[int, int] = {}

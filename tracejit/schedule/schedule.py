@@ -19,7 +19,8 @@ from tracejit.ops.table import Array, Shape
 from tracejit.schedule import native, split
 from tracejit.schedule.arena import Life, Plan, plan
 from tracejit.schedule.build import Place, build
-from tracejit.schedule.fusion import Cluster, Fusion, Product, Unit, fuse
+from tracejit.schedule.cluster import Cluster, Product, Unit
+from tracejit.schedule.fusion import Fusion, fuse
 from tracejit.schedule.index import (
     Affine,
     contiguous_strides,

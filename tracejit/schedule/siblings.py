@@ -11,14 +11,12 @@ In one kernel their operands are loaded once, and what both compute is computed 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family
-
-if TYPE_CHECKING:
-    from tracejit.schedule.fusion import Cluster
+from tracejit.schedule.cluster import Cluster
 
 # Sources kept for a node, and kernels looked at for one: both bound the cost, not the result.
 MAX_SOURCES = 8

@@ -1,4 +1,4 @@
-"""What to call the steps of a schedule, in tables, traces and pictures."""
+"""What to call the steps of a schedule and its sizes, in tables, traces and pictures."""
 
 from __future__ import annotations
 
@@ -39,3 +39,13 @@ def step_kind(step: Step) -> str:
             return "matrix"
         case OpaqueStep():
             return "NumPy"
+
+
+def size_text(nbytes: int) -> str:
+    """Return bytes for people: 1.5 MiB."""
+    value = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -21,18 +21,8 @@ from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
 from tracejit.schedule.schedule import KernelStep, OpaqueStep, Step
-from tracejit.schedule.steps import step_kind, step_name
+from tracejit.schedule.steps import size_text, step_kind, step_name
 from tracejit.viz.model import Digraph, Figure, values, view
-
-
-def size_text(nbytes: int) -> str:
-    """Return bytes for people: 1.5 MiB."""
-    value = float(nbytes)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
 
 
 def time_text(seconds: float) -> str:

@@ -1,0 +1,106 @@
+"""Clusters: the nodes that one kernel computes, and the roots that it stores.
+
+A cluster has loop axes; fusion.py says how nodes come to be in one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+from tracejit.graph.node import Node
+from tracejit.ops.table import Shape
+from tracejit.schedule.index import Map, broadcast
+
+# Trips of the outer loops that keep the threads busy, and work that is not worth sharing.
+MIN_PARALLEL = 16
+SMALL_WORK = 1 << 15
+
+
+@dataclass(eq=False, slots=True)
+class Target:
+    """Where a root is stored: ``start + step·i`` along each dimension of ``node``'s buffer.
+
+    ``shape`` is how the store sees the buffer: the node's own, or its operand's before a reshape.
+    """
+
+    node: Node
+    start: tuple[int, ...]
+    step: tuple[int, ...]
+    shape: Shape
+
+
+def whole(node: Node, shape: Shape) -> Target:
+    """Return the target that fills ``node``'s buffer, seen as ``shape``."""
+    return Target(node, (0,) * len(shape), (1,) * len(shape), shape)
+
+
+@dataclass(eq=False, slots=True)
+class Root:
+    """A stored value: ``node`` read at ``index`` over the cluster's root axes, into ``target``."""
+
+    node: Node
+    index: Map
+    target: Target
+
+    @property
+    def value_index(self) -> Map:
+        """The map that ``node`` is read at: ``index``, broadcast where a scalar fills a region."""
+        return broadcast(self.index, self.node.shape)
+
+
+class Product(NamedTuple):
+    """A matrix product in a cluster: the axes of its rows, its columns and its sums."""
+
+    node: Node
+    rows: int
+    columns: int
+    depth: int
+
+
+class Attention(NamedTuple):
+    """Attention in a cluster: ``node`` is softmax(``scores``) @ values, with the axes of its
+    rows, its columns and its keys; ``softmax`` are the nodes in between."""
+
+    node: Node
+    scores: Node
+    softmax: tuple[Node, ...]
+    rows: int
+    columns: int
+    keys: int
+
+
+@dataclass(eq=False, slots=True)
+class Cluster:
+    """Nodes computed by one kernel. ``members`` holds the index maps each is computed at."""
+
+    number: int
+    extents: list[int]
+    parallel: frozenset[int]
+    roots: list[Root]
+    members: dict[Node, list[Map]] = field(default_factory=dict[Node, list[Map]])
+    reduced: dict[Node, tuple[int, ...]] = field(default_factory=dict[Node, tuple[int, ...]])
+    scanned: dict[Node, int | None] = field(default_factory=dict[Node, "int | None"])
+    product: Product | None = None
+    attention: Attention | None = None
+    values: int = 0
+    recompute: int = 0
+
+    @property
+    def work(self) -> int:
+        return prod(self.extents)
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether threads share the rows of the cluster's scan: they are few, and long."""
+        rows = prod(self.extents[a] for a in self.parallel)
+        return bool(self.scanned) and rows < MIN_PARALLEL and self.work > SMALL_WORK
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """A node that is its own step: an opaque op."""
+
+    number: int
+    node: Node

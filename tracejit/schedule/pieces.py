@@ -1,0 +1,87 @@
+"""Pieces: the regions that make up a concat, a pad or a slice update, each stored by a kernel."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from tracejit.graph.node import Node
+from tracejit.ops.table import Shape
+from tracejit.schedule.cluster import Target
+
+Piece = tuple[Node, Shape, tuple[int, ...], Target]
+
+
+def pieces(node: Node) -> list[Piece]:
+    """Return (source, shape, start in source, target) of each region that makes up ``node``.
+
+    In execution order: a later piece may overwrite an earlier one.
+    """
+    match node.op.name:
+        case "concat":
+            return _concat_pieces(node)
+        case "pad":
+            return _pad_pieces(node)
+        case _:
+            return _update_pieces(node)
+
+
+def _concat_pieces(node: Node) -> list[Piece]:
+    axis = cast(int, node.attrs["axis"])
+    rank = len(node.shape)
+    result: list[Piece] = []
+    position = 0
+    for source in node.inputs:
+        start = tuple(position if i == axis else 0 for i in range(rank))
+        result.append(
+            (source, source.shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape))
+        )
+        position += source.shape[axis]
+    return result
+
+
+def _pad_pieces(node: Node) -> list[Piece]:
+    source, value = node.inputs
+    low = cast(tuple[int, ...], node.attrs["low"])
+    rank = len(node.shape)
+    target = Target(node, low, (1,) * rank, node.shape)
+    result: list[Piece] = [
+        (value, shape, (0,) * rank, Target(node, start, (1,) * rank, node.shape))
+        for start, shape in _around(node.shape, low, source.shape)
+    ]
+    return [*result, (source, source.shape, (0,) * rank, target)]
+
+
+def _update_pieces(node: Node) -> list[Piece]:
+    source, value = node.inputs
+    start, size, step = (
+        cast(tuple[int, ...], node.attrs[name]) for name in ("start", "size", "step")
+    )
+    rank = len(node.shape)
+    region = (value, value.shape, (0,) * rank, Target(node, start, step, node.shape))
+    if all(s == 1 for s in step):
+        kept = _around(node.shape, start, size)
+    else:
+        kept = [((0,) * rank, node.shape)]
+    copies: list[Piece] = [
+        (source, shape, first, Target(node, first, (1,) * rank, node.shape))
+        for first, shape in kept
+    ]
+    return [*copies, region]
+
+
+def _around(
+    shape: Shape, start: tuple[int, ...], size: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], Shape]]:
+    """Return disjoint boxes (start, shape) that cover ``shape`` outside one inner box."""
+    if 0 in size:
+        return [((0,) * len(shape), shape)]
+    boxes: list[tuple[tuple[int, ...], Shape]] = []
+    first, extent = [0] * len(shape), list(shape)
+    for axis, (begin, length) in enumerate(zip(start, size, strict=True)):
+        for low, high in ((0, begin), (begin + length, shape[axis])):
+            if low < high:
+                corner, box = first.copy(), extent.copy()
+                corner[axis], box[axis] = low, high - low
+                boxes.append((tuple(corner), tuple(box)))
+        first[axis], extent[axis] = begin, length
+    return boxes
