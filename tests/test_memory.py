@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import subprocess
 import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -214,3 +216,37 @@ def test_poison_overwrites_memory_before_and_after_use() -> None:
         assert np.frombuffer(left, np.uint8)[64:].min() == 0xFF
     finally:
         state[Memory.POISON] = 0
+
+
+SWAP = """
+import numpy as np
+from tracejit.runtime import memory
+
+def new():
+    return memory.empty((300, 1000), np.dtype(np.float64), 2_400_000)
+
+pool = memory.pool()
+assert pool.optimised is {found}
+make, old = memory.maker((300, 1000), np.dtype(np.float64), 2_400_000), new()
+old[:] = 1
+pool.optimise()
+assert pool.optimised
+assert len(pool._kept) == {codes}
+fresh, mixed = new(), make()
+fresh[:], mixed[:] = 2, 3
+assert (old == 1).all() and (fresh == 2).all() and (mixed == 3).all()
+places = {{a.ctypes.data for a in (old, fresh, mixed)}}
+assert len(places) == 3
+del old, fresh, mixed
+again = [new(), make(), new()]
+assert {{a.ctypes.data for a in again}} == places
+"""
+
+
+def test_optimised_code_takes_over_what_quick_code_gave(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRACEJIT_CACHE_DIR": str(tmp_path)}
+    for found, codes in ((False, 2), (True, 1)):  # the second process finds it on disk
+        script = SWAP.format(found=found, codes=codes)
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr

@@ -23,11 +23,17 @@ _SMALL, _LARGE = 1_000, 10_000
 
 # Priors, measured on one core of a server of 2023.
 _CALL_NS = 3_000.0
-_ELEMENT_NS = 0.6
+_ELEMENT_NS = 0.6  # of 8 bytes
 _MULTIPLY_ADD_NS = 0.05
 _BYTE_NS = 0.1
 _KERNEL_CALL_NS = 1_000.0
 _FLOP_NS = 0.05
+# Elements of ops whose references NumPy has no ufunc for: special functions by loops in Python
+# over series and tables, and the others by half a dozen passes.
+_SLOW_NS = {
+    **dict.fromkeys(("erf", "erfc", "gelu", "lgamma", "gamma", "digamma"), 150.0),
+    **dict.fromkeys(("sigmoid", "silu", "softplus"), 10.0),
+}
 
 
 def compute_nodes(graph: Graph) -> list[Node]:
@@ -49,8 +55,13 @@ def _prior(node: Node) -> float:
     """Return a guess of the nanoseconds per unit of work."""
     if node.op.family is Family.CONTRACTION:
         return _MULTIPLY_ADD_NS
+    slow = _SLOW_NS.get(node.op.name)
+    if slow is not None:
+        return slow
     heavy = 4.0 if node.op.family in (Family.COMPOSITE, Family.SORTING, Family.LIBRARY) else 1.0
-    return heavy * _ELEMENT_NS * (1 + flops(node) // 4)
+    # NumPy reads and writes memory at each op, and its vectors hold half as many 8-byte elements.
+    widest = max(node.dtype.itemsize, 4, *(i.dtype.itemsize for i in node.inputs))
+    return heavy * _ELEMENT_NS * widest / 8 * (1 + flops(node) // 10)
 
 
 @dataclass(slots=True)
@@ -83,9 +94,10 @@ class CostModel:
         self._ops: dict[tuple[str, int], _Line] = {}
         self.plan_node_s = 1.5e-4
         self.kernel_s = 0.02
-        self.kernels_per_node = 0.3
-        # Imports and the native runtime, before the first kernel of a process.
-        self.start_s = 0.3
+        self.kernels_per_node = 0.1
+        # LLVM and the native runtime, before the first kernel of a process: 50 to 60 ms where
+        # nobody else wants the cores (measured).
+        self.start_s = 0.1
         self.kernel_scale = 1.0
 
     # -- the interpreter ---------------------------------------------------------------------------

@@ -81,6 +81,8 @@ def supported() -> bool:
 def _code() -> LoadedObject:
     allocator = (MAKE_ARRAY, FUNCTIONS[0], FUNCTIONS[-1], REFUSE)
     recycles = memory.available()
+    if recycles:
+        memory.pool().optimise()
     make, take, give, refuse = (
         memory.pool().code.address(name) if recycles else 0 for name in allocator
     )

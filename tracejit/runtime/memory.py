@@ -29,6 +29,7 @@ from tracejit.codegen.memory import (
 from tracejit.errors import OutOfMemory
 from tracejit.ops.table import Array
 from tracejit.runtime import native, numpy_api
+from tracejit.runtime.loader import LoadedObject
 from tracejit.runtime.once import Once
 from tracejit.schedule.arena import ALIGNMENT
 
@@ -45,6 +46,10 @@ class _Allocator(ctypes.Structure):
         ("realloc", ctypes.c_void_p),
         ("free", ctypes.c_void_p),
     )
+
+
+_HANDLER_FIELDS = ("malloc", "calloc", "realloc", "free")
+_SYMBOLS = (*FUNCTIONS, MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM)
 
 
 class _Handler(ctypes.Structure):
@@ -66,22 +71,35 @@ class _Pool:
         make.restype = ctypes.py_object
         make.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
         self.capsule = make(ctypes.addressof(self.handler), _CAPSULE_NAME, None)
-        addresses = Addresses(
+        self._addresses = Addresses(
             state=self.state.ctypes.data,
             handler=id(self.capsule),
             array_type=id(np.ndarray),
             from_descr=numpy_api.address(numpy_api.FROM_DESCR),
             out_of_memory=id(OutOfMemory),
         )
-        symbols = (*FUNCTIONS, MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM)
-        self.code = native.load(emit_memory(), symbols, addresses._asdict())
-        places = [self.code.address(name) for name in FUNCTIONS]
-        self.handler.of = _Allocator(None, *places)
         # Arrays may die after this module at exit, and their memory goes through this code.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
-        self.new_array = numpy_api.MethodDef(
-            b"new_array", self.code.address(NEW_ARRAY), numpy_api.NOARGS, None
-        )
+        # Functions made of earlier code run on: nothing of it is freed.
+        self._kept: list[tuple[LoadedObject, numpy_api.MethodDef]] = []
+        text, addresses = emit_memory(), self._addresses._asdict()
+        best = native.find(text, _SYMBOLS, addresses)
+        self.optimised = best is not None
+        self._use(best or native.load(text, _SYMBOLS, addresses, level=native.QUICK))
+
+    def optimise(self) -> None:
+        """Go on with optimised code, on the same state: what either gave, the other takes back."""
+        if not self.optimised:
+            self._use(native.load(emit_memory(), _SYMBOLS, self._addresses._asdict()))
+            self.optimised = True
+
+    def _use(self, code: LoadedObject) -> None:
+        method = numpy_api.MethodDef(b"new_array", code.address(NEW_ARRAY), numpy_api.NOARGS, None)
+        self._kept.append((code, method))
+        self.code, self.new_array = code, method
+        # Each is one aligned store: other threads call the old function, or the new.
+        for field, name in zip(_HANDLER_FIELDS, FUNCTIONS, strict=True):
+            setattr(self.handler.of, field, code.address(name))
 
 
 @Once
