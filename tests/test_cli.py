@@ -90,10 +90,17 @@ def test_run_reports_what_was_compiled(run: Run, tmp_path: Path) -> None:
     assert done.out.count(first) == 1  # running it again for the times prints nothing
 
 
-def test_run_says_when_compiling_was_not_worth_it(run: Run, program: Path) -> None:
+def test_the_report_compiles_what_the_run_did_not_need(run: Run, program: Path) -> None:
     done = run("run", program, "--input", f"x={program.parent / 'x.npy'}")
     assert done.code == 0
-    assert "no kernel was compiled" in done.out
+    assert "exp" in done.out
+
+
+def test_the_report_says_that_nothing_may_be_compiled(run: Run, program: Path) -> None:
+    with config.override(disable_jit=True):
+        done = run("run", program, "--input", f"x={program.parent / 'x.npy'}")
+    assert done.code == 0
+    assert "none was compiled" in done.out
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def print_report(
     if kernels.steps:
         console.print(table)
     else:
-        console.print("Kernels: no kernel was compiled; interpreting these graphs costs less.")
+        console.print("Kernels: none was compiled; NumPy interpreted every graph.")
     console.print(_summary(runs, kernels, seconds))
     console.print(_times(compiled, interpreted))
 
@@ -101,7 +101,7 @@ def _summary(runs: Sequence[Run], kernels: _Kernels, seconds: float) -> Table:
         "memory", f"arena {size_text(arena)}; all intermediates would be {size_text(intermediates)}"
     )
     table.add_row("compile time", time_text(sum(c.seconds for c in codes)))
-    table.add_row("first run", f"{time_text(seconds)} with tracing and compilation")
+    table.add_row("first run", f"{time_text(seconds)} from source to results")
     return table
 
 
