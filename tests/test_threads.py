@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import tracejit as tj
+from tracejit.codegen.driver import MOST_CHUNKS, RECORD, WAKE_NS, Field, Pool
 from tracejit.errors import ValueArgumentError
 from tracejit.runtime import threads
+from tracejit.runtime.executable import NativeCall
+from tracejit.runtime.native import driver
 from tracejit.schedule.grain import NEVER, grain
 
 needs_two = pytest.mark.skipif(threads.available() < 2, reason="needs two CPUs")
@@ -90,6 +95,62 @@ def test_workers_take_chunks() -> None:
         if ticks() > before:
             return
     pytest.fail("the worker has done nothing in 300 calls")
+
+
+def test_every_chunk_runs_once_among_uneven_workers() -> None:
+    """The caller takes chunks from the front and workers from the back, whatever each one takes."""
+    random_ = random.Random(3)
+    ran: list[tuple[int, int, int]] = []
+    caller, started = threading.get_ident(), set(threading.enumerate())
+
+    def kernel(_pointers: int, _sizes: int, begin: int, end: int) -> None:
+        me = threading.get_ident()
+        ran.append((me, begin, end))
+        # Some threads are slow for a whole job, as on a core that somebody else uses.
+        time.sleep(0.0005 * (me % slow == 0) + 0.0002 * random_.random())
+
+    word = ctypes.c_size_t
+    code = ctypes.CFUNCTYPE(None, word, word, ctypes.c_int64, ctypes.c_int64)(kernel)
+    record, sizes = np.zeros(RECORD, np.int64), np.zeros(1, np.int64)
+    record[Field.CODE] = ctypes.cast(code, ctypes.c_void_p).value or 0
+    record[Field.SIZES], record[Field.SLOT] = sizes.ctypes.data, -1
+    record[Field.NS] = WAKE_NS
+    pool = threads.ThreadPool(7)
+    helpers: set[int] = set()
+
+    def share(begin: int, end: int, grain: int) -> None:
+        record[Field.BEGIN], record[Field.END], record[Field.GRAIN] = begin, end, grain
+        driver()(record.ctypes.data, 0, 1, sizes.ctypes.data, pool.address, 0)
+
+    try:
+        for job in range(60):
+            slow = 2 + job % 3
+            begin, grain = random_.randrange(100), random_.randrange(1, 50)
+            end = begin + random_.randrange(1, 70 * grain)
+            ran.clear()
+            share(begin, end, grain)
+            chunks = sorted((b, e) for _, b, e in ran)
+            step = grain if end - begin > grain else end - begin
+            assert chunks == [(b, min(b + step, end)) for b in range(begin, end, step)]
+            mine = [b for who, b, _ in ran if who == caller]
+            assert mine == [b for b, _ in chunks[: len(mine)]]
+            for helper in {who for who, _, _ in ran} - {caller}:
+                places = [b for who, b, _ in ran if who == helper]
+                assert places == sorted(places, reverse=True)
+                helpers.add(helper)
+        assert helpers
+    finally:
+        stop = ctypes.c_int64.from_address(pool.address + Pool.STOP)
+        stop.value = 1
+        share(0, 2, 1)  # wakes those that are parked
+        for thread in set(threading.enumerate()) - started:
+            thread.join(timeout=30)
+
+
+def test_no_record_has_more_chunks_than_the_pool_can_count() -> None:
+    end = 5 * MOST_CHUNKS + 1
+    call = NativeCall(cast(Any, None), [], [], end, 1, kernel=cast(Any, None))
+    assert -(-end // call.grain) <= MOST_CHUNKS
 
 
 def test_concurrent_callers_share_the_pool() -> None:

@@ -13,11 +13,14 @@ whole.
 
 The pool is a block of memory (offsets in bytes below) and native threads parked in ``worker``.
 
-- ``WORD`` holds the job's number (high half) and how many chunks nobody has claimed (low half). A
-  chunk is claimed by a compare-and-swap that takes one off: it can only succeed while the job is
-  current, so a worker that wakes late finds nothing and touches nothing, and the caller waits for
-  claimed chunks only (``DONE``), never for a worker.
-- The caller claims chunks as well. On a machine whose other core is taken it does them all.
+- ``WORD`` holds, from the high bits on, the job's number, the first chunk that nobody has claimed
+  (``FRONT`` is one of these), and how many there are from that on. A chunk is claimed by a
+  compare-and-swap: it can only succeed while the job is current, so a worker that wakes late finds
+  nothing and touches nothing, and the caller waits for claimed chunks only (``DONE``), never for
+  a worker.
+- The caller claims chunks as well, from the front, and the workers from the back. So a chunk mostly
+  runs on the core that ran it in the kernel before and in the call before, whose cache has its
+  data. On a machine whose other core is taken the caller does them all.
 - ``BUSY`` belongs to the caller that uses the workers. A second caller, or a nested one, finds it
   taken and runs its chunks itself.
 - An idle worker spins for a while, since work comes in bursts, then parks on a condition variable.
@@ -59,13 +62,18 @@ RECORD = len(Field)
 WAKE_NS = 350_000
 
 
+# Bits of WORD for the number of unclaimed chunks, and for the first of them.
+CHUNK_BITS = 22
+MOST_CHUNKS = (1 << CHUNK_BITS) - 1
+
+
 class Pool(IntEnum):
     """Byte offsets in the pool's memory; what different threads write is on its own cache line."""
 
     WORD = 0
     DONE = 64
     BUSY = 128
-    JOB = 192  # record address, pointer table, number of chunks
+    JOB = 192  # record address, pointer table
     SLEEPERS = 256
     STOP = 264
     LIMIT = 272  # workers that may take part
@@ -144,15 +152,18 @@ entry:
   %word.at = call ptr @at(ptr %pool, i64 {WORD})
   %done.at = call ptr @at(ptr %pool, i64 {DONE})
   %job = call ptr @at(ptr %pool, i64 {JOB})
+  %caller = icmp eq i64 %id, 0
   br label %look
 look:
   %some = phi i1 [ false, %entry ], [ %some, %lost ], [ true, %run ]
   %word = load atomic i64, ptr %word.at acquire, align 8
-  %left = and i64 %word, 4294967295
+  %left = and i64 %word, {MOST_CHUNKS}
   %none = icmp eq i64 %left, 0
   br i1 %none, label %out, label %try
 try:
-  %less = sub i64 %word, 1
+  %rest = sub i64 %word, 1
+  %rest.front = add i64 %rest, {FRONT}
+  %less = select i1 %caller, i64 %rest.front, i64 %rest
   %swap = cmpxchg ptr %word.at, i64 %word, i64 %less acq_rel acquire, align 8
   %won = extractvalue {OPEN} i64, i1 {CLOSE} %swap, 1
   br i1 %won, label %run, label %lost
@@ -163,8 +174,11 @@ run:
   %record = inttoptr i64 %record.i to ptr
   %table.i = call i64 @field(ptr %job, i64 1)
   %table = inttoptr i64 %table.i to ptr
-  %chunks = call i64 @field(ptr %job, i64 2)
-  %index = sub i64 %chunks, %left
+  %shifted = lshr i64 %word, {CHUNK_BITS}
+  %front = and i64 %shifted, {MOST_CHUNKS}
+  %end.chunk = add i64 %front, %left
+  %back = sub i64 %end.chunk, 1
+  %index = select i1 %caller, i64 %front, i64 %back
   %begin0 = call i64 @field(ptr %record, i64 {BEGIN})
   %end0 = call i64 @field(ptr %record, i64 {END})
   %grain = call i64 @field(ptr %record, i64 {GRAIN})
@@ -191,8 +205,6 @@ entry:
   store i64 %record.i, ptr %job
   %job.1 = getelementptr i64, ptr %job, i64 1
   store i64 %table.i, ptr %job.1
-  %job.2 = getelementptr i64, ptr %job, i64 2
-  store i64 %chunks, ptr %job.2
   store atomic i64 0, ptr %done.at monotonic, align 8
   %ended.at = call ptr @at(ptr %pool, i64 {ENDED})
   %gap.at = call ptr @at(ptr %pool, i64 {GAP})
@@ -201,8 +213,8 @@ entry:
   %gap = sub i64 %now, %ended
   store atomic i64 %gap, ptr %gap.at monotonic, align 8
   %old = load atomic i64, ptr %word.at monotonic, align 8
-  %number = and i64 %old, -4294967296
-  %next = add i64 %number, 4294967296
+  %number = and i64 %old, {NUMBERS}
+  %next = add i64 %number, {NUMBER}
   %word = or i64 %next, %chunks
   store atomic i64 %word, ptr %word.at seq_cst, align 8
   %sleepers.at = call ptr @at(ptr %pool, i64 {SLEEPERS})
@@ -355,7 +367,7 @@ check:
   %limit = load atomic i64, ptr %limit.at monotonic, align 8
   %allowed = icmp sle i64 %id, %limit
   %word = load atomic i64, ptr %word.at acquire, align 8
-  %number = and i64 %word, -4294967296
+  %number = and i64 %word, {NUMBERS}
   %new = icmp ne i64 %number, %last
   %go = and i1 %allowed, %new
   %now = call i64 @ticks()
@@ -393,7 +405,7 @@ recheck:
   %limit2 = load atomic i64, ptr %limit.at monotonic, align 8
   %allowed2 = icmp sle i64 %id, %limit2
   %word2 = load atomic i64, ptr %word.at seq_cst, align 8
-  %number2 = and i64 %word2, -4294967296
+  %number2 = and i64 %word2, {NUMBERS}
   %new2 = icmp ne i64 %number2, %last
   %go2 = and i1 %allowed2, %new2
   %up = or i1 %stopping2, %go2
@@ -424,6 +436,9 @@ def emit_driver(x86: bool) -> str:
         "COUNTER": "readcyclecounter" if x86 else "readsteadycounter",
         # Some 50 ms at 2.6 GHz; other processors' counters run at 24 MHz to 1 GHz.
         "STRETCH": str(1 << 27 if x86 else 1 << 22), "NEVER": str(NEVER),
+        "CHUNK_BITS": str(CHUNK_BITS), "MOST_CHUNKS": str(MOST_CHUNKS),
+        "FRONT": str(1 << CHUNK_BITS), "NUMBER": str(1 << 2 * CHUNK_BITS),
+        "NUMBERS": str(-1 << 2 * CHUNK_BITS),
         "LEAST": str(8_000 if x86 else 200),
         "OPEN": "{", "CLOSE": "}",
     }.items():  # fmt: skip

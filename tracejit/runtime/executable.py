@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tracejit.codegen.driver import RECORD
+from tracejit.codegen.driver import MOST_CHUNKS, RECORD
 from tracejit.codegen.forms import Base, Step
 from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
@@ -63,7 +63,7 @@ class NativeCall:
         self.pointers = tuple(pointers)
         self.sizes: I64Array = np.array(sizes, np.int64)
         self.end = end
-        self.grain = grain
+        self.grain = max(grain, -(-end // MOST_CHUNKS))
         self.workspace = aligned(workspace)
         self.ns = ns
         self.private = private if workspace else -1
