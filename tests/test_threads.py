@@ -101,13 +101,16 @@ def test_every_chunk_runs_once_among_uneven_workers() -> None:
     """The caller takes chunks from the front and workers from the back, whatever each one takes."""
     random_ = random.Random(3)
     ran: list[tuple[int, int, int]] = []
+    order: dict[int, int] = {}
     caller, started = threading.get_ident(), set(threading.enumerate())
 
     def kernel(_pointers: int, _sizes: int, begin: int, end: int) -> None:
         me = threading.get_ident()
         ran.append((me, begin, end))
         # Some threads are slow for a whole job, as on a core that somebody else uses.
-        time.sleep(0.0005 * (me % slow == 0) + 0.0002 * random_.random())
+        time.sleep(
+            0.0005 * (order.setdefault(me, len(order)) % 3 == slow) + 0.0002 * random_.random()
+        )
 
     word = ctypes.c_size_t
     code = ctypes.CFUNCTYPE(None, word, word, ctypes.c_int64, ctypes.c_int64)(kernel)
@@ -124,7 +127,7 @@ def test_every_chunk_runs_once_among_uneven_workers() -> None:
 
     try:
         for job in range(60):
-            slow = 2 + job % 3
+            slow = job % 4  # of three groups of threads, or none
             begin, grain = random_.randrange(100), random_.randrange(1, 50)
             end = begin + random_.randrange(1, 70 * grain)
             ran.clear()

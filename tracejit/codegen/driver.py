@@ -13,12 +13,11 @@ whole.
 
 The pool is a block of memory (offsets in bytes below) and native threads parked in ``worker``.
 
-- ``WORD`` holds, from the high bits on, the job's number, the first chunk that nobody has claimed
-  and how many there are from that on. A chunk is claimed by a
-  compare-and-swap: it can only succeed while the job is current, so a worker that wakes late finds
-  nothing and touches nothing, and the caller waits for claimed chunks only (``DONE``), never for
-  a worker. Numbers come round after 2²⁰ jobs; a claim is right even then, since all that it
-  reads of the job is read after it.
+- ``WORD`` holds, from the high bits on, the job's number, the first chunk that nobody has claimed,
+  and how many there are from that on. A chunk is claimed by a compare-and-swap: it can only succeed
+  while the job is current, so a worker that wakes late finds nothing and touches nothing, and the
+  caller waits for claimed chunks only (``DONE``), never for a worker. Numbers come round after 2²⁰
+  jobs; a claim is right even then, since all that it reads of the job is read after it.
 - The caller claims chunks as well, from the front, and the workers from the back. So a chunk mostly
   runs on the core that ran it in the kernel before and in the call before, whose cache has its
   data. On a machine whose other core is taken the caller does them all.
