@@ -58,7 +58,8 @@ def test_a_trace_file_has_each_stage_and_kernel(tmp_path: Path):
     assert any(line.startswith(__file__) for line in product["args"]["lines"])
     for m in complete:
         assert m["dur"] >= 0
-        assert m["pid"] == os.getpid()
+        # Compilers may be processes of their own.
+        assert m["pid"] == os.getpid() or m["cat"] == "compile"
         assert isinstance(m["tid"], int)
     named = {m["tid"]: m["args"]["name"] for m in marks if m["name"] == "thread_name"}
     assert {m["tid"] for m in complete} <= set(named)
