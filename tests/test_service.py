@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from tracejit import config
 from tracejit.codegen.target import LEVELS
 from tracejit.errors import InternalError
 from tracejit.runtime import code as codes
-from tracejit.runtime import workers
+from tracejit.runtime import events, workers
 from tracejit.runtime.service import Cancelled, Priority, QueueFull, Service
 
 TARGET = LEVELS["generic"]
@@ -291,3 +292,21 @@ def test_a_forked_child_compiles_what_its_parent_had_begun(service: Service) -> 
     gate.open.set()
     assert os.waitstatus_to_exitcode(status) == 0
     assert value(ticket.result()) == number
+
+
+def test_events_say_where_code_came_from(tmp_path: Path) -> None:
+    number, seen = fresh(), list[events.Event]()
+    stop = events.subscribe(seen.append)
+    try:
+        with config.override(cache_dir=tmp_path):
+            for _ in range(2):
+                Service().obtain(f"f {number}", emitter(number), "f", TARGET)
+                codes.clear()
+        with pytest.raises(InternalError):
+            Service().obtain(f"f {fresh()}", lambda: "no module", "f", TARGET)
+    finally:
+        stop()
+    told = [e for e in seen if e.topic == "cache"]
+    assert [e.details["origin"] for e in told] == ["compiled", "disk", "failed"]
+    assert " ms" in told[0].message
+    assert "from disk" in told[1].message

@@ -6,7 +6,7 @@ variable                  value                                                d
 TRACEJIT_ISA              a level of ``codegen/target.py`` (``avx2``, …)       the machine's
 TRACEJIT_DISABLE_JIT      0 or 1: run everything in the NumPy interpreter      0
 TRACEJIT_COMPILE          auto, now, background or never: see ``jit``          auto
-TRACEJIT_LOGS             topics to print: recompiles, tiers                   none
+TRACEJIT_LOGS             topics to print: recompiles, cache, tiers            none
 TRACEJIT_OPT              0 to 3: LLVM's level of instruction selection        2
 TRACEJIT_CACHE_DIR        a folder                                             see cache_dir
 TRACEJIT_NUM_THREADS      a positive whole number                              OMP_NUM_THREADS
@@ -51,7 +51,7 @@ _FALSE = frozenset({"", "0", "false", "no", "off"})
 # When to compile what asks for nothing else (``frontend/python.jit``).
 COMPILE_MODES = ("auto", "now", "background", "never")
 # What ``TRACEJIT_LOGS`` can print (``runtime/events.py``).
-LOG_TOPICS = ("recompiles", "tiers")
+LOG_TOPICS = ("recompiles", "cache", "tiers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _topics(environ: Mapping[str, str]) -> tuple[str, ...]:
         if name not in LOG_TOPICS:
             raise ValueArgumentError(
                 f"TRACEJIT_LOGS has {name!r}, which is not one of {', '.join(LOG_TOPICS)}",
-                hint='separate several with commas: TRACEJIT_LOGS="recompiles,tiers"',
+                hint='separate several with commas: TRACEJIT_LOGS="recompiles,cache,tiers"',
             )
     return wanted
 

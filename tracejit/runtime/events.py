@@ -1,8 +1,9 @@
 """Events: what the runtime decides, told to the log and to callbacks.
 
-Topics are ``recompiles`` (a function met arguments it had no signature for, and why) and ``tiers``
-(a program moved to kernels, or failed to). The stdlib logger ``tracejit`` has a child for each.
-``TRACEJIT_LOGS="recompiles,tiers"`` prints these to stderr.
+Topics are ``recompiles`` (a function met arguments it had no signature for, and why), ``tiers`` (a
+program moved to kernels, or failed to) and ``cache`` (a kernel was compiled, or loaded from disk).
+The stdlib logger ``tracejit`` has a child for each. ``TRACEJIT_LOGS="recompiles,cache,tiers"``
+prints these to stderr.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from tracejit import config
 from tracejit.codegen import llvm
 from tracejit.codegen.target import Target
 from tracejit.errors import InternalError, LimitError
-from tracejit.runtime import cache, spans, workers
+from tracejit.runtime import cache, events, spans, workers
 from tracejit.runtime import code as codes
 from tracejit.runtime.code import Code, Key
 from tracejit.runtime.loader import LoadedObject
@@ -416,6 +416,7 @@ class Service:
             self.counts["failed"] += error is not None
             callbacks, job.callbacks = job.callbacks, []
             job.changed.notify_all()
+        _tell(job, code, error)
         for function in callbacks:
             _call(function)
 
@@ -451,6 +452,18 @@ class Service:
 
 def _most_threads() -> int:
     return max(1, config.compile_workers())
+
+
+def _tell(job: _Job, code: Code | None, error: Exception | None) -> None:
+    """Report where the code of a job came from."""
+    kernel = cache.label_of(job.key.structure)
+    if code is None:
+        events.emit("cache", f"{kernel}: {error}", kernel=kernel, origin="failed")
+        return
+    where = (
+        "loaded from disk" if code.origin == "disk" else f"compiled in {1e3 * code.seconds:.1f} ms"
+    )
+    events.emit("cache", f"{kernel}: {where}", code.seconds, kernel=kernel, origin=code.origin)
 
 
 def _call(function: Callable[[], Any]) -> None:
