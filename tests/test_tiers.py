@@ -321,10 +321,12 @@ def test_machine_code_of_the_runtime_is_made_once_by_one_of_many_threads() -> No
 
 def test_a_fresh_process_moves_to_kernels(tmp_path: Path) -> None:
     program = (
-        "import numpy as np, tracejit as tj\n"
+        "import time, numpy as np, tracejit as tj\n"
         "f = tj.jit(lambda a, b: a * 2 + b, compile='background')\n"
         "a = np.ones(1000, np.float32)\n"
-        "while f.stats()['tier'] == 0: f(a, a)\n"
+        # A breath for the compiler's thread: without, it fights for the GIL for up to a minute
+        # where nothing is cached, not even bytecode.
+        "while f.stats()['tier'] == 0: f(a, a); time.sleep(1e-3)\n"
         "f.wait()\n"
         "for _ in range(10): assert (f(a, a) == 3).all()\n"
     )
