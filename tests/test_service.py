@@ -16,8 +16,8 @@ import pytest
 from tracejit import config
 from tracejit.codegen.target import LEVELS
 from tracejit.errors import InternalError
-from tracejit.runtime import events, workers
 from tracejit.runtime import code as codes
+from tracejit.runtime import events, workers
 from tracejit.runtime.service import Cancelled, Priority, QueueFull, Service
 
 TARGET = LEVELS["generic"]
