@@ -376,7 +376,7 @@ def _attention_shape(
     ):
         raise ShapeError(
             f"attention: queries {q.shape}, keys {k.shape}, values {v.shape} do not fit",
-            hint="[…, L, E], [… , S, E], […, S, D]",
+            hint="give queries […, L, E], keys […, S, E] and values […, S, D]",
         )
     lead = broadcast_shapes("attention", [o.shape[:-2] for o in (q, k, v)])
     if mask:
