@@ -32,8 +32,8 @@ with tj.num_threads({threads}):
     f(x)
     took = time.perf_counter() - started
     calls, used = f._entry.calls, tj.memory_stats()["used"]
-    print(took, flush=True)
     try:
+        print(took, flush=True)  # the signal comes after this line, so always within the try
         {call}
     except KeyboardInterrupt:
         print("interrupted", f._entry.calls - calls, tj.memory_stats()["used"] - used, flush=True)
