@@ -36,6 +36,7 @@ from tracejit.functions.random import randint as randint
 from tracejit.functions.random import randn as randn
 from tracejit.functions.random import randperm as randperm
 from tracejit.functions.reductions import *
+from tracejit.functions.sampled import *
 from tracejit.tensor import Tensor as Tensor
 
 if TYPE_CHECKING:

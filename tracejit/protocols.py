@@ -29,6 +29,7 @@ from tracejit.functions import (
     ordering,
     products,
     reductions,
+    sampled,
 )
 from tracejit.functions import fft as transforms
 from tracejit.functions.arguments import as_dtype, fail, is_array, is_sequence, is_tuple
@@ -64,6 +65,7 @@ _UFUNCS: dict[str, Callable[..., Any]] = {
     "matmul": products.matmul,
     "vecdot": products.vecdot,
     "matvec": products.matmul,
+    "vecmat": products.vecmat,
     "degrees": elementwise.rad2deg,
     "radians": elementwise.deg2rad,
 }
@@ -252,16 +254,17 @@ _FUNCTIONS: dict[Any, str] = {
         swapaxes trace
         """,
     joining: """
-        append array_split block column_stack concatenate dsplit dstack hsplit hstack pad repeat
-        roll split stack tile trim_zeros vsplit vstack unstack
+        append array_split block column_stack concatenate delete dsplit dstack hsplit hstack insert
+        pad repeat resize roll split stack tile trim_zeros vsplit vstack unstack
         """,
     convolution: "convolve correlate",
-    products: "cov cross dot einsum inner kron outer tensordot vdot",
+    products: "corrcoef cov cross dot einsum inner kron outer tensordot vdot",
     gather: """
         argwhere bincount choose compress digitize extract flatnonzero histogram interp isin nonzero
         searchsorted select take take_along_axis unique unique_all unique_counts unique_inverse
         unique_values
         """,
+    sampled: "ediff1d gradient polyval trapezoid unwrap vander",
     ordering: """
         argpartition argsort cumprod cumsum cumulative_prod cumulative_sum diff lexsort nancumprod
         nancumsum partition sort
@@ -276,7 +279,8 @@ _SUBMODULES: dict[Any, tuple[Any, str]] = {
         svdvals tensordot trace vecdot vector_norm
         """,
     ),
-    np.fft: (transforms, "fft fftshift ifft ifftshift irfft rfft"),
+    np.fft: (transforms, "fft fft2 fftn fftshift ifft ifft2 ifftn ifftshift irfft rfft"),
+    np.lib.stride_tricks: (sampled, "sliding_window_view"),
 }
 _FREE = ("order", "subok", "device", "like")  # arguments that change nothing here
 

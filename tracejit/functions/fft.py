@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from tracejit.functions.arguments import as_index, one_axis
+from tracejit.errors import ShapeError
+from tracejit.functions.arguments import as_index, fail, one_axis
 from tracejit.functions.creation import asarray
 from tracejit.functions.joining import roll
 from tracejit.tensor import Tensor, lift, record
 
-__all__ = ["fft", "fftfreq", "fftshift", "ifft", "ifftshift", "irfft", "rfft", "rfftfreq"]
+__all__ = [
+    "fft", "fft2", "fftfreq", "fftn", "fftshift", "ifft", "ifft2", "ifftn", "ifftshift", "irfft",
+    "rfft", "rfftfreq",
+]  # fmt: skip
 
 
 def _transform(name: str, x: Any, n: int | None, axis: int, norm: str | None) -> Tensor:
@@ -41,6 +45,41 @@ def rfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = Non
 def irfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
     """Return the inverse of ``rfft`` with ``n`` real points."""
     return _transform("irfft", x, n, axis, norm)
+
+
+def _transforms(name: str, x: Any, s: Any, axes: Any, norm: str | None) -> Tensor:
+    """Transform along several axes, the last one first."""
+    value = lift(x)
+    if axes is None:
+        axes = range(value.ndim) if s is None else range(-len(s), 0)
+    places = [one_axis(name, a, value.ndim) for a in axes]
+    sizes = [None] * len(places) if s is None else [None if n == -1 else n for n in s]
+    if len(sizes) != len(places):
+        text = f"{name}: {len(sizes)} sizes for {len(places)} axes of {value.shape}"
+        raise fail(ShapeError, text, "give one size for each axis")
+    for place, points in reversed(list(zip(places, sizes, strict=True))):
+        value = _transform(name[:-1], value, points, place, norm)
+    return value
+
+
+def fftn(x: Any, /, s: Any = None, axes: Any = None, norm: str | None = None) -> Tensor:
+    """Return the discrete Fourier transform along several axes (all without ``axes``)."""
+    return _transforms("fftn", x, s, axes, norm)
+
+
+def ifftn(x: Any, /, s: Any = None, axes: Any = None, norm: str | None = None) -> Tensor:
+    """Return the inverse of ``fftn``."""
+    return _transforms("ifftn", x, s, axes, norm)
+
+
+def fft2(x: Any, /, s: Any = None, axes: Any = (-2, -1), norm: str | None = None) -> Tensor:
+    """Return the discrete Fourier transform along two axes."""
+    return _transforms("fft2", x, s, axes, norm)
+
+
+def ifft2(x: Any, /, s: Any = None, axes: Any = (-2, -1), norm: str | None = None) -> Tensor:
+    """Return the inverse of ``fft2``."""
+    return _transforms("ifft2", x, s, axes, norm)
 
 
 def fftfreq(n: int, /, d: float = 1.0, *, dtype: Any = None, device: Any = None) -> Tensor:

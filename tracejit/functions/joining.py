@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tracejit.errors import ArgumentError, DivisionError, ShapeError, ValueArgumentError
+from tracejit.errors import (
+    ArgumentError,
+    DivisionError,
+    ShapeError,
+    TraceError,
+    ValueArgumentError,
+)
 from tracejit.functions.arguments import (
     Axis,
     alias,
@@ -21,21 +28,26 @@ from tracejit.functions.arguments import (
     is_sequence,
     one_axis,
 )
+from tracejit.functions.creation import zeros
 from tracejit.functions.movement import (
     atleast_1d,
     atleast_2d,
     atleast_3d,
+    broadcast_to,
     cut,
+    moveaxis,
     ravel,
     reshape,
     squeeze,
 )
+from tracejit.ops.table import Array
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
 
 __all__ = [
     "append", "array_split", "block", "cat", "chunk", "column_stack", "concat", "concatenate",
-    "dsplit", "dstack", "hsplit", "hstack", "pad", "repeat", "repeat_interleave", "roll",
-    "split", "stack", "tile", "trim_zeros", "unbind", "unstack", "vsplit", "vstack",
+    "delete", "dsplit", "dstack", "hsplit", "hstack", "insert", "pad", "repeat",
+    "repeat_interleave", "resize", "roll", "split", "stack", "tile", "trim_zeros", "unbind",
+    "unstack", "vsplit", "vstack",
 ]  # fmt: skip
 
 # -- joining and splitting -------------------------------------------------------------------------
@@ -277,6 +289,75 @@ def pad(x: Any, pad_width: Any, /, mode: str = "constant", *, constant_values: A
 def append(x: Any, values: Any, /, axis: int | None = None) -> Tensor:
     """Return ``x`` with ``values`` joined at the end; both flattened without an axis."""
     return concat([x, values], axis)
+
+
+def _runs(value: Tensor, axis: int, places: Array) -> Tensor:
+    """Return the places of an axis in the order given; consecutive ones move together."""
+    breaks = np.flatnonzero(np.diff(places) != 1) + 1
+    runs = [r for r in np.split(places, breaks) if r.size]
+    parts = [cut(value, axis, int(r[0]), int(r[-1]) + 1) for r in runs]
+    return concat(parts or [cut(value, axis, 0, 0)], axis)
+
+
+def _line(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
+    value = lift(x)
+    return (ravel(value), 0) if axis is None else (value, one_axis(name, axis, value.ndim))
+
+
+def delete(arr: Any, obj: Any, /, axis: int | None = None) -> Tensor:
+    """Return ``arr`` without the places ``obj`` (an int, a slice, ints or a mask) of an axis.
+
+    >>> import tracejit as tj
+    >>> tj.delete([1, 2, 3, 4], [0, 2])
+    tensor([2, 4])
+    """
+    value, place = _line("delete", arr, axis)
+    return _runs(value, place, np.delete(np.arange(value.shape[place]), _places("delete", obj)))
+
+
+def insert(arr: Any, obj: Any, values: Any, /, axis: int | None = None) -> Tensor:
+    """Return ``arr`` with ``values`` put before the places ``obj`` (an int, a slice or ints).
+
+    One place takes any number of values along the axis; several places take one each.
+
+    >>> import tracejit as tj
+    >>> tj.insert([1, 2, 3], 1, [8, 9])
+    tensor([1, 8, 9, 2, 3])
+    """
+    value, place = _line("insert", arr, axis)
+    count = value.shape[place]
+    where = _places("insert", obj)
+    added = cast(lift(values), value.dtype)
+    added = reshape(added, (1,) * (value.ndim - added.ndim) + added.shape)
+    if np.ndim(where) == 0 and not isinstance(where, slice):
+        added = moveaxis(added, 0, place)  # a row of values is a column to insert
+    marks = np.arange(count)
+    sites = marks[where] if isinstance(where, slice) else np.atleast_1d(where)
+    total = added.shape[place] if sites.size == 1 else sites.size
+    shape = (*value.shape[:place], total, *value.shape[place + 1 :])
+    both = concat([value, broadcast_to(added, shape)], place)
+    sites = np.repeat(sites, total) if sites.size == 1 else sites
+    return _runs(both, place, np.insert(marks, sites, count + np.arange(total)))
+
+
+def _places(name: str, obj: Any) -> Any:
+    if isinstance(obj, Tensor):
+        if obj.traced_in is not None:
+            text = f"{name}: the places must be known while tracing; they say the shape"
+            raise fail(TraceError, text, "give them as ints, or keep what is wanted with tj.where")
+        return obj.numpy()
+    return obj if type(obj) is slice else np.asarray(obj)
+
+
+def resize(x: Any, new_shape: Any, /) -> Tensor:
+    """Return a tensor of ``new_shape`` filled with repeats of the elements of ``x``."""
+    value, shape = ravel(lift(x)), as_shape(new_shape)
+    total = math.prod(shape)
+    if value.size == 0:
+        return zeros(shape, dtype=value.dtype)
+    whole, rest = builtins.divmod(total, value.size)
+    parts = [value] * whole + ([cut(value, 0, 0, rest)] if rest else [])
+    return reshape(concat(parts or [cut(value, 0, 0, 0)]), shape)
 
 
 def trim_zeros(x: Any, /, trim: str = "fb") -> Tensor:

@@ -6,18 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tracejit.errors import ArgumentError, AxisError, ShapeError, ValueArgumentError
 from tracejit.functions.arguments import Axis, alias, as_index, fail, is_sequence, some_axes
 from tracejit.functions.creation import filled
-from tracejit.functions.movement import matrix_transpose, moveaxis
+from tracejit.functions.movement import diagonal, matrix_transpose, moveaxis
 from tracejit.functions.reductions import reduce
 from tracejit.ops.table import promote
 from tracejit.tensor import SPECIAL, Tensor, apply, lift, record
 
 __all__ = [
-    "addmm", "bmm", "chain_matmul", "cov", "cross", "dot", "einsum", "ger", "inner", "kron",
-    "matmul", "matrix_power", "mm", "multi_dot", "mv", "norm", "outer", "tensordot", "vdot",
-    "vecdot", "vector_norm",
+    "addmm", "bmm", "chain_matmul", "corrcoef", "cov", "cross", "dot", "einsum", "ger", "inner",
+    "kron", "matmul", "matrix_power", "mm", "multi_dot", "mv", "norm", "outer", "tensordot",
+    "vdot", "vecdot", "vecmat", "vector_norm",
 ]  # fmt: skip
 
 
@@ -231,11 +233,14 @@ def addmm(x: Any, m1: Any, m2: Any, /, *, beta: Any = 1, alpha: Any = 1) -> Tens
 
 
 def cov(x: Any, /, *, rowvar: bool = True, correction: int = 1, ddof: int | None = None) -> Tensor:
-    """Return the covariance matrix of variables in rows (or columns), observations across."""
+    """Return the covariance matrix of variables in rows (or columns), observations across.
+
+    Computed in float64 (complex128) at least, as NumPy does.
+    """
     value = lift(x)
     if value.ndim > 2:
         raise fail(ShapeError, f"cov takes at most two axes; the shape is {value.shape}")
-    value = record("multiply", (value, filled((), 1, promote((value.dtype, float)))))
+    value = record("multiply", (value, filled((), 1, promote((value.dtype, np.dtype(np.float64))))))
     rows = _shaped(value, (1, value.size)) if value.ndim < 2 else value
     if not rowvar and value.ndim == 2:
         rows = matrix_transpose(rows)
@@ -245,6 +250,29 @@ def cov(x: Any, /, *, rowvar: bool = True, correction: int = 1, ddof: int | None
     freedom = count - (correction if ddof is None else ddof)
     result = record("divide", (record("matmul", (centred, turned)), max(freedom, 0)))
     return _shaped(result, ()) if result.size == 1 else result
+
+
+def corrcoef(x: Any, /, *, rowvar: bool = True) -> Tensor:
+    """Return the correlation coefficients of variables in rows (or columns)."""
+    covariance = cov(x, rowvar=rowvar)
+    if covariance.ndim == 0:
+        return record("divide", (covariance, covariance))
+    spread = record("sqrt", (record("real", (diagonal(covariance),)),))
+    scaled = record("divide", (covariance, _shaped(spread, (*spread.shape, 1))))
+    scaled = record("divide", (scaled, spread))
+    if scaled.dtype.kind == "c":
+        return scaled
+    return record("clip", (scaled, -1, 1))
+
+
+def vecmat(x1: Any, x2: Any, /) -> Tensor:
+    """Return the products conj(x1) @ x2 of vectors along the last axis with matrices."""
+    row = lift(x1)
+    if row.ndim == 0:
+        raise fail(ShapeError, "vecmat: the first operand needs an axis", "use tj.multiply")
+    rows = _shaped(record("conjugate", (row,)), (*row.shape[:-1], 1, row.shape[-1]))
+    result = matmul(rows, x2)
+    return _shaped(result, (*result.shape[:-2], result.shape[-1]))
 
 
 SPECIAL["matmul"] = matmul
