@@ -66,16 +66,24 @@ def emit_repeat(target: Target) -> str:
 
 
 class Repeated:
-    """Runs a bound product ``times`` times from native code."""
+    """Runs a bound product from native code, ``times`` times where it is one stage.
+
+    A product of several stages is long enough to be called from here.
+    """
 
     def __init__(self, repeat: int, call: Call, times: int):
         pointers, numbers = [ctypes.c_void_p] * 3, [ctypes.c_int64] * 2
         entry = ctypes.CFUNCTYPE(None, ctypes.c_int64, *pointers, *numbers)(repeat)
         code = ctypes.cast(call.entry, ctypes.c_void_p)  # type: ignore[arg-type]
-        self.call = lambda: entry(times, code, call.ptrs, call.sizes, 0, call.tiles)
+        assert times == 1 or len(call.stages) == 1
+        self.calls = [
+            lambda sizes=sizes, tiles=stage.tiles: entry(times, code, call.ptrs, sizes, 0, tiles)
+            for stage, sizes in zip(call.stages, call.sizes, strict=True)
+        ]
 
     def __call__(self) -> None:
-        self.call()
+        for call in self.calls:
+            call()
 
 
 def timed(call: Callable[[], object], times: int) -> float:

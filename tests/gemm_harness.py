@@ -14,9 +14,11 @@ from tracejit.codegen.builder import Module
 from tracejit.codegen.contraction import (
     GemmProblem,
     GemmSpec,
+    Stage,
     classify,
     gemm_arguments,
-    tile_count,
+    packed_bytes,
+    stages,
     workspace_bytes,
 )
 from tracejit.codegen.contraction.gemm import emit_gemm
@@ -65,19 +67,22 @@ def problem_of(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> GemmProblem:
 
 @dataclass
 class Call:
-    """A product bound to arrays: call it, or run a range of its tiles."""
+    """A product bound to arrays: call it, or run a range of the tiles of one of its stages."""
 
     entry: object
     ptrs: ctypes.Array[ctypes.c_void_p]
-    sizes: ctypes.Array[ctypes.c_int64]
-    tiles: int
+    stages: Sequence[Stage]
     keep: Sequence[object]
 
-    def __call__(self) -> None:
-        self.range(0, self.tiles)
+    def __post_init__(self) -> None:
+        self.sizes = [(ctypes.c_int64 * len(s.sizes))(*s.sizes) for s in self.stages]
 
-    def range(self, begin: int, end: int) -> None:
-        self.entry(self.ptrs, self.sizes, begin, end)  # type: ignore[operator]
+    def __call__(self) -> None:
+        for number, stage in enumerate(self.stages):
+            self.range(0, stage.tiles, number)
+
+    def range(self, begin: int, end: int, stage: int = 0) -> None:
+        self.entry(self.ptrs, self.sizes[stage], begin, end)  # type: ignore[operator]
 
 
 def bind(target: Target, a: np.ndarray, b: np.ndarray, c: np.ndarray, **options: object) -> Call:
@@ -87,11 +92,10 @@ def bind(target: Target, a: np.ndarray, b: np.ndarray, c: np.ndarray, **options:
     if options:
         spec = replace(spec, **options)  # type: ignore[arg-type]
     loaded, entry = kernel(target.with_caches(0, 0, 0), spec)  # the code is the same
-    size = workspace_bytes(spec, target, problem)
-    raw = np.full(size + 64, 0xA5, np.uint8)
-    work = raw.ctypes.data + -raw.ctypes.data % 64
+    works = [workspace_bytes(spec, target, problem), packed_bytes(spec, target, problem)]
+    raws = [np.full(size + 64, 0xA5, np.uint8) for size in works]
+    memory = [raw.ctypes.data + -raw.ctypes.data % 64 for raw in raws]
     arguments = gemm_arguments(spec, target, problem)
-    pointers = arguments.pointers(a.ctypes.data, b.ctypes.data, c.ctypes.data, work)
-    ptrs = (ctypes.c_void_p * 4)(*pointers)
-    sizes = (ctypes.c_int64 * len(arguments.sizes))(*arguments.sizes)
-    return Call(entry, ptrs, sizes, tile_count(spec, target, problem), (loaded, raw, a, b, c))
+    pointers = arguments.pointers(a.ctypes.data, b.ctypes.data, c.ctypes.data, *memory)
+    ptrs = (ctypes.c_void_p * len(pointers))(*pointers)
+    return Call(entry, ptrs, stages(spec, target, problem, 1), (loaded, raws, a, b, c))

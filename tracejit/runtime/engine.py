@@ -20,6 +20,7 @@ from tracejit.runtime import cpu, service
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.threads import available
+from tracejit.schedule.arena import aligned
 from tracejit.schedule.attention import visible_scores
 from tracejit.schedule.grain import NEVER, SERIAL_NS, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
@@ -136,8 +137,8 @@ def _native_calls(
 ) -> list[NativeCall]:
     if isinstance(step, KernelStep):
         return _kernel_calls(step.kernel, target, obtain)
-    call = _contraction_call if step.kernel.attend is None else _attention_call
-    return [call(step.kernel, len(schedule.buffers), target, obtain)]
+    call = _contraction_calls if step.kernel.attend is None else _attention_calls
+    return call(step.kernel, len(schedule.buffers), target, obtain)
 
 
 def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[NativeCall]:
@@ -175,36 +176,47 @@ def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[Native
     ]
 
 
-def _contraction_call(kernel: Kernel, workspace: int, target: Target, obtain: Obtain) -> NativeCall:
-    """Return the call of a product; ``workspace`` is the number of the buffer after the last."""
+def _contraction_calls(
+    kernel: Kernel, workspace: int, target: Target, obtain: Obtain
+) -> list[NativeCall]:
+    """Return the calls of a product; ``workspace`` is the number of the buffer after the last."""
     contract = cast(Contract, kernel.contract)
     problem, accesses = _gemm_problem(kernel)
     epilogue = None if is_plain(kernel) else _epilogue(kernel, problem)
     spec = contraction.classify(target, contract.dtype, problem, epilogue)
-    arguments = contraction.gemm_arguments(spec, target, problem)
+    _, swapped = contraction.canonical(problem, fold=epilogue is None)
     code = obtain(f"gemm {spec.key}", lambda: _emit(spec, target))
-    if arguments.swapped:
+    if swapped:
         accesses[0], accesses[1] = accesses[1], accesses[0]
-    sizes = arguments.sizes
+    private = contraction.workspace_bytes(spec, target, problem)
     pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
     pointers.insert(contraction.WORK_POINTER, (workspace, 0))
+    pointers.insert(contraction.PACKED_POINTER, (workspace, available() * aligned(private)))
+    own: tuple[int, ...] = ()
     if epilogue is not None:
         pointers += [(a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses]
-        sizes = (*sizes, *kernel.sizes())
-    return NativeCall(
-        code,
-        pointers,
-        contraction.with_table(sizes, problem),
-        contraction.tile_count(spec, target, problem),
-        contraction.tile_grain(spec, target, problem, available()),
-        contraction.workspace_bytes(spec, target, problem),
-        prod((*problem.batch, problem.m, problem.n, problem.k)) / GEMM_PER_NS,
-        contraction.WORK_POINTER,
-        kernel=kernel,
-    )
+        own = kernel.sizes()
+    stages = contraction.stages(spec, target, problem, available())
+    return [
+        NativeCall(
+            code,
+            pointers,
+            contraction.with_table((*stage.sizes, *own), problem),
+            stage.tiles,
+            stage.grain,
+            private,
+            prod((*problem.batch, problem.m, problem.n, problem.k)) / GEMM_PER_NS / len(stages),
+            contraction.WORK_POINTER,
+            shared=contraction.packed_bytes(spec, target, problem),
+            kernel=kernel,
+        )
+        for stage in stages
+    ]
 
 
-def _attention_call(kernel: Kernel, workspace: int, target: Target, obtain: Obtain) -> NativeCall:
+def _attention_calls(
+    kernel: Kernel, workspace: int, target: Target, obtain: Obtain
+) -> list[NativeCall]:
     """Return the call of an attention kernel; ``workspace`` as above."""
     call = attention.bind(kernel, target, visible=visible_scores(kernel))
     spec = call.spec
@@ -214,17 +226,19 @@ def _attention_call(kernel: Kernel, workspace: int, target: Target, obtain: Obta
     pointers.insert(attention.WORK_POINTER, (workspace, 0))
     ns = call.flops / 2 / GEMM_PER_NS
     grain = 1 if ns > SERIAL_NS else NEVER
-    return NativeCall(
-        code,
-        pointers,
-        call.sizes,
-        call.tiles,
-        grain,
-        call.nbytes,
-        ns,
-        attention.WORK_POINTER,
-        kernel=kernel,
-    )
+    return [
+        NativeCall(
+            code,
+            pointers,
+            call.sizes,
+            call.tiles,
+            grain,
+            call.nbytes,
+            ns,
+            attention.WORK_POINTER,
+            kernel=kernel,
+        )
+    ]
 
 
 def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]]:

@@ -41,7 +41,8 @@ I64Array = np.ndarray[Any, np.dtype[np.int64]]
 class NativeCall:
     """One record: code, pointers as (buffer, byte offset), sizes, trip count and grain.
 
-    With ``workspace`` bytes of private memory for each thread, its address is pointer ``private``.
+    With ``workspace`` bytes of private memory for each thread, its address is pointer ``private``;
+    ``shared`` bytes follow them, for all threads.
     ``ns`` is a rough time of the call on one thread; ``kernel`` is what the code was made from.
     """
 
@@ -56,6 +57,7 @@ class NativeCall:
         ns: float = UNKNOWN_NS,
         private: int = -1,
         *,
+        shared: int = 0,
         kernel: Kernel,
     ):
         self.code = code
@@ -67,6 +69,7 @@ class NativeCall:
         self.workspace = aligned(workspace)
         self.ns = ns
         self.private = private if workspace else -1
+        self.shared = shared
 
 
 class _Segment:
@@ -168,8 +171,13 @@ class Executable:
             if buffer.value is not None:
                 self._template[i] = buffer.value.ctypes.data
         self._arena = aligned(schedule.arena.nbytes)
-        workspace = available() * max(
-            (c.workspace for s in self._stages if isinstance(s, _Segment) for c in s.calls),
+        workspace = max(
+            (
+                available() * c.workspace + c.shared
+                for s in self._stages
+                if isinstance(s, _Segment)
+                for c in s.calls
+            ),
             default=0,
         )
         self._scratch = self._arena + workspace

@@ -5,7 +5,9 @@ What is here plans calls, and loads none of the emitters.
 
 from tracejit.codegen.contraction.epilogue import KernelEpilogue
 from tracejit.codegen.contraction.gather import Gather
+from tracejit.codegen.contraction.plan import Stage, packed_bytes, stages
 from tracejit.codegen.contraction.spec import (
+    PACKED_POINTER,
     WORK_POINTER,
     Epilogue,
     GemmArguments,
@@ -24,6 +26,7 @@ from tracejit.codegen.contraction.spec import (
 )
 
 __all__ = [
+    "PACKED_POINTER",
     "WORK_POINTER",
     "Epilogue",
     "Gather",
@@ -33,10 +36,13 @@ __all__ = [
     "KernelEpilogue",
     "Place",
     "Slot",
+    "Stage",
     "canonical",
     "classify",
     "epilogue_slot",
     "gemm_arguments",
+    "packed_bytes",
+    "stages",
     "tile_count",
     "tile_grain",
     "with_table",

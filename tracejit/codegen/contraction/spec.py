@@ -51,8 +51,15 @@ class Slot(IntEnum):
     time, ``TILES_*`` and ``BLOCKS_K`` how many there are (``BLOCKS_K`` at least 1: K = 0 stores
     zeros). ``WORK_A`` and ``WORK_B`` are the places (elements) of the packed blocks in the
     workspace; ``TABLE`` is the index in ``sizes`` of where the elements of a gathered B are
-    (``with_table``). From ``BATCH`` on stand, for each batch axis, outermost first: its extent
-    and the strides of A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
+    (``with_table``).
+
+    Where both operands are packed ahead (``plan``): ``PACKING`` is 1 in a stage that packs. A
+    stage is about the batch elements from ``FIRST_BATCH`` and the ``BLOCKS_K`` depth blocks from
+    ``FIRST_K`` on, of ``ALL_K``. ``BLOCK_A`` and ``BLOCK_B`` are the elements of a packed block,
+    and those of B begin at ``PACKED_B``.
+
+    From ``BATCH`` on stand, for each batch axis, outermost first: its extent and the strides of
+    A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
     """
 
     M = 0
@@ -73,12 +80,20 @@ class Slot(IntEnum):
     WORK_A = 15
     WORK_B = 16
     TABLE = 17
-    BATCH = 18
+    PACKING = 18
+    FIRST_BATCH = 19
+    FIRST_K = 20
+    ALL_K = 21
+    BLOCK_A = 22
+    BLOCK_B = 23
+    PACKED_B = 24
+    BATCH = 25
 
 
-# Index in ``ptrs`` of each pointer: element [0, …, 0] of A, B and C, and this worker's own
-# workspace (aligned to 64 bytes). An epilogue's pointers follow from POINTERS on.
-A_POINTER, B_POINTER, C_POINTER, WORK_POINTER, POINTERS = range(5)
+# Index in ``ptrs`` of each pointer: element [0, …, 0] of A, B and C, this worker's own workspace,
+# and the packed operands that all share (both aligned to 64 bytes). An epilogue's pointers follow
+# from POINTERS on.
+A_POINTER, B_POINTER, C_POINTER, WORK_POINTER, PACKED_POINTER, POINTERS = range(6)
 
 
 class Place(NamedTuple):
@@ -123,10 +138,11 @@ class GemmSpec:
     ``dtype``: element kind (f32 f64 i32 i64). ``a``, ``b``, ``c``: which axis of the operand has
     stride 1 ("last": the rows are contiguous, "first": the columns are, "any": neither is known).
     ``c`` is "last" or "any". ``pack_a``, ``pack_b``: whether the operand is copied to panels; B
-    can be read in place only where ``b`` is "last". ``kind``: "gemm", or for M = 1 "axpys" (rows
-    of B are summed up) and "dots" (columns of B are dotted). ``batch_axes``: how many batch axes
-    there are. ``gather``: for a gathered B its step if that is 1 or 2, 0 if it is another one,
-    None where B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
+    can be read in place only where ``b`` is "last", and A is packed only where B is (``ahead``).
+    ``kind``: "gemm", or for M = 1 "axpys" (rows of B are summed up) and "dots" (columns of B are
+    dotted). ``batch_axes``: how many batch axes there are. ``gather``: for a gathered B its step
+    if that is 1 or 2, 0 if it is another one, None where B has strides. ``epilogue`` stores what
+    becomes of a finished vector, instead of C.
     """
 
     dtype: str
@@ -143,6 +159,11 @@ class GemmSpec:
     @property
     def type(self) -> Type:
         return Type(self.dtype)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether both operands are packed for all threads, before the product."""
+        return self.pack_a
 
     @property
     def key(self) -> str:
@@ -179,9 +200,10 @@ class GemmArguments(NamedTuple):
     sizes: tuple[int, ...]
     swapped: bool
 
-    def pointers(self, a: int, b: int, c: int, workspace: int) -> tuple[int, int, int, int]:
-        """Return ``ptrs`` for the addresses of A, B, C (elements [0, …, 0]) and workspace."""
-        return (b, a, c, workspace) if self.swapped else (a, b, c, workspace)
+    def pointers(self, a: int, b: int, c: int, *memory: int) -> tuple[int, ...]:
+        """Return ``ptrs`` for the addresses of A, B, C (elements [0, …, 0]), the workspace and
+        the packed operands."""
+        return (b, a, c, *memory) if self.swapped else (a, b, c, *memory)
 
 
 def element_kind(dtype: np.dtype) -> str:
@@ -306,9 +328,9 @@ def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) ->
 def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> GemmArguments:
     """Return the ``sizes`` of ``problem`` for the kernel of ``spec``, as ``Slot`` orders them."""
     p, swapped = canonical(problem, fold=spec.epilogue is None)
-    grid = _grid(spec, target, p)
+    grid = grid_of(spec, target, p)
     axes = zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True)
-    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0)
+    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0, 0, 0, 0, grid.blocks_k, 0, 0, 0)
     return GemmArguments((*fixed, *(number for axis in axes for number in axis)), swapped)
 
 
@@ -324,7 +346,7 @@ def epilogue_slot(spec: GemmSpec) -> int:
     return Slot.BATCH + 4 * spec.batch_axes
 
 
-class _Grid(NamedTuple):
+class Grid(NamedTuple):
     """The slots from ``TILE_M`` to ``WORK_B``."""
 
     tile_m: int
@@ -337,7 +359,7 @@ class _Grid(NamedTuple):
     work_b: int
 
 
-def _grid(spec: GemmSpec, target: Target, p: GemmProblem) -> _Grid:
+def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
     m, n, k = p.m, p.n, p.k
     unit = register_block(target, spec.dtype)
     cache = cache_block(target, spec.dtype)
@@ -345,17 +367,17 @@ def _grid(spec: GemmSpec, target: Target, p: GemmProblem) -> _Grid:
         tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
         work_a = round_up(tile_n, unit.columns)
         work_b = work_a + (k if spec.kind == "dots" and spec.a != "last" else 0)
-        return _Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
-    tile_m = balanced(m, cache.m, unit.rows)
-    tile_n = balanced(n, cache.n, unit.columns)
-    tile_m, tile_n = _shared(spec, target, p, (tile_m, tile_n))
+        return Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
+    if spec.ahead:
+        tile_m, tile_n = _small(target, spec, p)
+    else:
+        tile_m = balanced(m, cache.m, unit.rows)
+        tile_n = balanced(n, cache.n, unit.columns)
+        tile_m, tile_n = _shared(spec, target, p, (tile_m, tile_n))
     block_k = balanced(k, cache.k, unit.lanes)
-    slack = 64 // (spec.type.bits // 8)
-    work_a = round_up(unit.rows * unit.columns, slack)
-    packed_a = round_up(tile_m, unit.rows) * block_k + slack if spec.pack_a else 0
-    work_b = work_a + round_up(packed_a, slack)
+    work = round_up(unit.rows * unit.columns, 64 // (spec.type.bits // 8))
     counts = (max(1, -(-m // tile_m)), max(1, -(-n // tile_n)), max(1, -(-k // block_k)))
-    return _Grid(tile_m, tile_n, block_k, *counts, work_a, work_b)
+    return Grid(tile_m, tile_n, block_k, *counts, work, work)
 
 
 # A tile has at least so many multiply-adds (about 10 µs), unless there are so many tiles anyway.
@@ -365,6 +387,26 @@ _TILE_WORK, _TILES = 1 << 20, 8
 def _wanted_tiles(p: GemmProblem) -> int:
     """Return how many tiles a product should have for threads to share."""
     return min(_TILES, prod(p.batch) * p.m * p.n * p.k // _TILE_WORK)
+
+
+def _small(target: Target, spec: GemmSpec, p: GemmProblem) -> tuple[int, int]:
+    """Return the size of a tile of packed operands: none is packed twice, so tiles may be small.
+
+    The block of A and the sums stay in the second-level cache; a panel of B is read from far away
+    once for at least nine products with it, as a panel of A for four.
+    """
+    unit, cache = register_block(target, spec.dtype), cache_block(target, spec.dtype)
+    wanted, batch = 2 * _wanted_tiles(p), prod(p.batch)
+    rows = min(18 * unit.rows, cache.m)
+    columns = min(8 * unit.columns, cache.n)
+    while batch * -(-p.m // rows) * -(-p.n // columns) < wanted:
+        if columns > 4 * unit.columns:
+            columns //= 2
+        elif rows > 9 * unit.rows:
+            rows //= 2
+        else:
+            break
+    return balanced(p.m, rows, unit.rows), balanced(p.n, columns, unit.columns)
 
 
 def _shared(
@@ -378,7 +420,7 @@ def _shared(
     tile_m, tile_n = tile
     unit, wanted, batch = register_block(target, spec.dtype), _wanted_tiles(p), prod(p.batch)
     near = p.m * p.k * (spec.type.bits // 8) <= target.l2_bytes
-    if spec.gather is not None or (near and not spec.pack_a):
+    if spec.gather is not None or near:
         columns = -(-wanted // max(1, batch * -(-p.m // tile_m)))
         if columns > -(-p.n // tile_n):
             tile_n = round_up(-(-p.n // columns), unit.columns)
@@ -399,9 +441,9 @@ def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
 def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     """Return the bytes of workspace that each worker needs for itself, 64-byte aligned."""
     p, _ = canonical(problem, fold=spec.epilogue is None)
-    grid = _grid(spec, target, p)
+    grid = grid_of(spec, target, p)
     unit = register_block(target, spec.dtype)
-    if spec.kind != "gemm":
+    if spec.kind != "gemm" or spec.ahead:
         return grid.work_b * (spec.type.bits // 8)
     width = round_up(grid.tile_n, unit.columns) if spec.pack_b else unit.columns
     slack = 64 // (spec.type.bits // 8)
@@ -413,7 +455,7 @@ def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     p, _ = canonical(problem, fold=spec.epilogue is None)
     if p.m == 0 or p.n == 0:
         return 0
-    grid = _grid(spec, target, p)
+    grid = grid_of(spec, target, p)
     return grid.tiles_m * grid.tiles_n * prod(p.batch)
 
 
@@ -430,9 +472,9 @@ def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: in
     tiles = tile_count(spec, target, problem)
     if threads <= 1 or prod(p.batch) * p.m * p.n * p.k < 1 << 18:
         return max(1, tiles)
-    if spec.gather is not None:
+    if spec.gather is not None or spec.ahead:
         return 1
-    height = _grid(spec, target, p).tiles_m
+    height = grid_of(spec, target, p).tiles_m
     columns = tiles // height
     if columns >= 2 * threads:
         return height * -(-columns // (3 * threads))

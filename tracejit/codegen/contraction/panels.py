@@ -1,0 +1,284 @@
+"""The loops of a matrix product around packing and microkernel.
+
+    for (batch, column tile):                  a run: the row tiles of [begin, end) in it
+      for k block:                             BLOCK_K deep
+        pack B[k block, column tile]           → panels as wide as the microkernel
+        for row tile of the run:
+          for column panel: for row panel: microkernel
+
+Where B is not packed the microkernel reads it in place; without masks, the columns beyond the last
+whole panel are copied. The first k block writes C, later ones add to it: C is never read before it
+is written, so what it held does not matter. Blocks that do not lie along the rows of C, that the
+epilogue is to see (in the last k block), or that are not whole where there are no masks go through
+a small tile in the workspace (``finish``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tracejit.codegen.builder import I1, I64, PTR, Builder, Value, const
+from tracejit.codegen.contraction.blocking import offered_heights, offered_vectors, panel_heights
+from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
+from tracejit.codegen.contraction.microkernel import MicroCall
+from tracejit.codegen.contraction.spec import GemmSpec, Slot
+
+
+def micro_name(name: str, rows: int, vectors: int) -> str:
+    return f"{name}.{rows}x{vectors}"
+
+
+def _advance(b: Builder, stop: Value, body: Callable[[Value], Value]) -> None:
+    """Write a loop from 0 up to ``stop`` whose ``body(i)`` says how far the next step goes."""
+    before, head, inside, done = b.current_block, *(b.label(x) for x in ("head", "body", "done"))
+    b.jump(head)
+    b.block(head)
+    place = b.emit(I64, f"phi i64 [ 0, %{before} ], [ %{head}.next, %{head}.latch ]")
+    b.branch(b.compare("lt", place, stop), inside, done)
+    b.block(inside)
+    step = body(place)
+    b.jump(f"{head}.latch")
+    b.block(f"{head}.latch")
+    b.effect(f"%{head}.next = add i64 {place.text}, {step.text}")
+    b.jump(head)
+    b.block(done)
+
+
+@dataclass(slots=True)
+class Block:
+    """A row tile by a column tile by a k block: where its operands are read and C is written."""
+
+    a: Value
+    a_row: Value
+    a_depth: Value
+    b: Value
+    edge: Value
+    c: Value
+    row: Value
+    column: Value
+    rows: Value
+    columns: Value
+    depth: Value
+    first: Value
+    last: Value
+    batch: Value
+
+
+class Panels(Frame):
+    """Writes the body of the kernel; every method writes one level of the loop nest."""
+
+    def __init__(self, b: Builder, name: str, spec: GemmSpec):
+        super().__init__(b, name, spec)
+        self.heights = panel_heights(self.unit, spec.pack_a)
+
+    def emit(self) -> None:
+        self.each_run(self._run)
+
+    def _run(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
+        b, get = self.b, self.loaded
+        a_base, b_base, c_base = self.batch_element(batch)
+        column = b.mul(tile, get[Slot.TILE_N])
+        columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
+        top = b.mul(low, get[Slot.TILE_M])
+        bottom = self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
+        work_b = b.element(self.work, get[Slot.WORK_B], self.type)
+
+        def k_block(index: Value, _: list[Value]) -> list[Value]:
+            k = b.mul(index, get[Slot.BLOCK_K])
+            depth = self.minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
+            if self.spec.gather is None:
+                b_block = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
+                b_read = self._pack_b(b_block, work_b, columns, depth)
+            else:
+                b_read = self._pack_windows(b_base, work_b, column, columns, k, depth)
+
+            def row_tile(row: Value, _: list[Value]) -> list[Value]:
+                rows = self.minimum(b.sub(bottom, row), get[Slot.TILE_M])
+                a_block = self.at(a_base, (row, Slot.A_ROW), (k, Slot.A_DEPTH))
+                c_block = self.at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
+                first = b.compare("eq", index, ZERO)
+                last = b.compare("eq", b.add(index, ONE), get[Slot.BLOCKS_K])
+                self.block(
+                    Block(
+                        a_block, get[Slot.A_ROW], get[Slot.A_DEPTH], b_read, work_b, c_block,
+                        row, column, rows, columns, depth, first, last, batch,
+                    )
+                )  # fmt: skip
+                return []
+
+            b.loop(top, bottom, get[Slot.TILE_M], [], row_tile)
+            return []
+
+        b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], k_block)
+
+    def _pack_b(self, source: Value, work: Value, columns: Value, depth: Value) -> Value:
+        """Pack the block of B, or only its last columns where they need it; return where to read.
+
+        Without masks the microkernel reads whole panels only.
+        """
+        b, get = self.b, self.loaded
+        strides = (get[Slot.B_COLUMN], get[Slot.B_DEPTH])
+        if self.spec.pack_b:
+            self.call("pack_b", work, source, *strides, columns, depth)
+            return work
+        if not b.target.masks:
+            left = b.rem(columns, const(self.unit.columns, I64), signed=False)
+            edge = self.at(source, (b.sub(columns, left), Slot.B_COLUMN))
+            self.call("pack_b", work, edge, *strides, left, depth)
+        return source
+
+    def _pack_windows(
+        self, base: Value, work: Value, column: Value, columns: Value, k: Value, depth: Value
+    ) -> Value:
+        """Pack the block of a gathered B; return where to read."""
+        get = self.loaded
+        table = self.b.element(self.sizes, get[Slot.TABLE], I64)
+        self.call("pack_b", work, base, table, column, columns, get[Slot.N], k, depth)
+        return work
+
+    def block(self, block: Block) -> None:
+        """Go through the column panels, as wide as the microkernel; the last may be narrower."""
+        b, unit = self.b, self.unit
+        width, lanes = const(unit.columns, I64), const(unit.lanes, I64)
+
+        def panel(j: Value, _: list[Value]) -> list[Value]:
+            left = self.minimum(b.sub(block.columns, j), width)
+            source, stride = self._panel_of_b(block, j, left)
+
+            def wide() -> list[Value]:
+                self._row_panels(block, j, left, source, stride, unit.vectors)
+                return []
+
+            def narrow() -> list[Value]:
+                self._row_panels(block, j, left, source, stride, 1)
+                return []
+
+            b.if_(b.compare("gt", left, lanes), wide, narrow)
+            return []
+
+        b.loop(ZERO, block.columns, unit.columns, [], panel)
+
+    def _panel_of_b(self, block: Block, j: Value, left: Value) -> tuple[Value, Value]:
+        """Return where the ``left`` columns from ``j`` on are read, and their depth stride."""
+        b, width = self.b, const(self.unit.columns, I64)
+        if self.spec.pack_b:
+            return b.element(block.b, b.mul(j, block.depth), self.type), width
+        source, stride = self.at(block.b, (j, Slot.B_COLUMN)), self.loaded[Slot.B_DEPTH]
+        if b.target.masks:
+            return source, stride
+        full = b.compare("eq", left, width)
+        return b.select(full, source, block.edge), b.select(full, stride, width)
+
+    def _row_panels(
+        self, block: Block, j: Value, columns: Value, source: Value, b_depth: Value, vectors: int
+    ) -> None:
+        """Go down one column panel of ``columns`` columns that starts at column ``j``."""
+        b = self.b
+
+        def panel(i: Value) -> Value:
+            rows = self._panel_rows(b.sub(block.rows, i))
+            if self.spec.pack_a:
+                within = b.rem(i, const(self.unit.rows, I64), signed=False)
+                place = b.add(b.mul(b.sub(i, within), block.depth), within)
+            else:
+                place = b.mul(i, block.a_row)
+            a = b.element(block.a, place, self.type)
+            c = self.at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
+            call = MicroCall(
+                a, block.a_row, block.a_depth, source, b_depth,
+                c, self.loaded[Slot.C_ROW], columns, block.depth, b.not_(block.first),
+            )  # fmt: skip
+            self._one_panel(block, call, i, j, rows, columns, vectors)
+            return rows
+
+        _advance(b, block.rows, panel)
+
+    def _panel_rows(self, left: Value) -> Value:
+        """Return the height of the next panel, of ``left`` rows that remain."""
+        b, height = self.b, const(self.unit.rows, I64)
+        table = b.module.table(f"{self.name}.heights", self.heights, I64)
+        near = b.intrinsic("umin", I64, left, const(len(self.heights) - 1, I64))
+        listed = b.load(b.element(table, near, I64), I64)
+        return b.select(b.compare("eq", near, left), listed, height)
+
+    def _one_panel(
+        self, block: Block, call: MicroCall, i: Value, j: Value,
+        rows: Value, columns: Value, vectors: int,
+    ) -> None:  # fmt: skip
+        """Call the microkernel on C itself where the block is whole, else on the tile."""
+        b = self.b
+        whole = self._whole(block, rows, columns, vectors)
+        if whole.text == "true":
+            self._dispatch(call, rows, vectors)
+            return
+        if self.spec.epilogue is not None:
+            self._fetch_partial(block, call, rows)
+        tile_row = const(self.unit.columns, I64)
+        self._dispatch(
+            call._replace(
+                c=b.select(whole, call.c, self.work),
+                c_row=b.select(whole, call.c_row, tile_row),
+                accumulate=b.and_(whole, call.accumulate),
+            ),
+            rows,
+            vectors,
+        )
+
+        def finish() -> list[Value]:
+            self.call(
+                "finish", self.work, call.c, call.c_row, self.loaded[Slot.C_COLUMN],
+                rows, columns, block.first, block.last,
+                b.add(block.row, i), b.add(block.column, j), block.batch, self.ptrs, self.sizes,
+            )  # fmt: skip
+            return []
+
+        b.if_(b.not_(whole), finish)
+
+    def _fetch_partial(self, block: Block, call: MicroCall, rows: Value) -> None:
+        """Fetch the partial sums that the epilogue will add: the microkernel writes elsewhere.
+
+        Measured with a GELU after 512×768×3072 in float32: 1.0 ms for the epilogue, not 2.3.
+        """
+        b = self.b
+        last = const(self.unit.columns - 1, I64)
+
+        def fetch(r: Value, _: list[Value]) -> list[Value]:
+            start = b.element(call.c, b.mul(r, call.c_row), self.type)
+            b.prefetch(start)
+            b.prefetch(b.element(start, last, self.type))
+            return []
+
+        def all_rows() -> list[Value]:
+            return b.loop(ZERO, rows, 1, [], fetch)
+
+        b.if_(b.and_(block.last, b.not_(block.first)), all_rows)
+
+    def _whole(self, block: Block, rows: Value, columns: Value, vectors: int) -> Value:
+        """Return (i1) whether the microkernel may write its block of C itself."""
+        b, unit = self.b, self.unit
+        if self.spec.c != "last":
+            return const(False, I1)
+        whole = const(True, I1)
+        if not b.target.masks:
+            whole = b.compare("eq", columns, const(vectors * unit.lanes, I64))
+            narrow = [h for h in offered_heights(unit) if 1 in offered_vectors(unit, h)]
+            if vectors == 1:  # lower panels are computed by a wider microkernel
+                whole = b.and_(whole, b.compare("ge", rows, const(min(narrow), I64)))
+        if self.spec.epilogue is not None:
+            whole = b.and_(whole, b.not_(block.last))
+        return whole
+
+    def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
+        """Call the microkernel for ``rows`` rows, which is known at run time only."""
+        b, unit = self.b, self.unit
+        functions = {
+            h: f"@{micro_name(self.name, h, max(vectors, min(offered_vectors(unit, h))))}"
+            for h in offered_heights(unit)
+        }
+        chosen = Value(functions.pop(unit.rows), PTR)
+        for height, function in sorted(functions.items()):
+            same = b.compare("eq", rows, const(height, I64))
+            chosen = b.select(same, Value(function, PTR), chosen)
+        spelled = ", ".join(f"{a.type} {a.text}" for a in call)
+        b.effect(f"call void {chosen.text}({spelled})")
