@@ -192,7 +192,7 @@ def _contraction_calls(
     pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
     pointers.insert(contraction.WORK_POINTER, (workspace, 0))
     pointers.insert(contraction.PACKED_POINTER, (workspace, available() * aligned(private)))
-    own: tuple[int, ...] = ()
+    own: list[int] = []
     if epilogue is not None:
         pointers += [(a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses]
         own = kernel.sizes()
