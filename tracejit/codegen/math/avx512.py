@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 
 from tracejit.codegen.builder import I32, Builder, Type, Value, const
 
-# getmant: mantissas in [3/4, 3/2), NaN for negative numbers. And "the current rounding mode".
-_MANTISSA_MODE, _CURRENT = 0b1011, 4
+# getmant: mantissas in [3/4, 3/2) or in [1, 2), NaN for negative numbers.
+_AROUND_ONE, _FROM_ONE = 0b1011, 0b1000
+# scalef and others: "the current rounding mode".
+_CURRENT = 4
 
 
 def available(b: Builder) -> bool:
@@ -68,5 +70,14 @@ def exponent(b: Builder, x: Value) -> Value:
 
 def mantissa(b: Builder, x: Value) -> Value:
     """Return x times a power of two in [3/4, 3/2); ±1 for ±0, 1 for inf, NaN for NaN and x < 0."""
-    mode = const(_MANTISSA_MODE, I32)
-    return on_registers(b, lambda parts: _masked(b, "getmant", *parts, mode), x)
+    return _mantissa(b, x, _AROUND_ONE)
+
+
+def significand(b: Builder, x: Value) -> Value:
+    """Return x 2^-exponent(x), in [1, 2); the rest as ``mantissa``."""
+    return _mantissa(b, x, _FROM_ONE)
+
+
+def _mantissa(b: Builder, x: Value, mode: int) -> Value:
+    code = const(mode, I32)
+    return on_registers(b, lambda parts: _masked(b, "getmant", *parts, code), x)

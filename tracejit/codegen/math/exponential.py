@@ -216,6 +216,21 @@ def exp2(b: Builder, x: Value) -> Value:
     return scale_by_sign(b, exp2_reduced(b, b.sub(x, n)), n, low_bits, x)
 
 
+def exp2_of_sum(b: Builder, hi: Value, lo: Value) -> Value:
+    """Return 2^(hi + lo) on AVX-512, for any ``hi`` and a ``lo`` of at most 1.
+
+    ``lo`` counts only where ``hi`` is far from overflow and underflow; elsewhere it may be NaN.
+    """
+    total = b.add(hi, lo)
+    k, index = nearest(b, total, 1.0) if hi.type.kind == "f32" else _sixteenths(b, total, 1.0)
+    r = b.add(b.sub(hi, k), lo)
+    near = b.compare("lt", b.abs(total), like(2.0 * format_of(hi).bias, hi))
+    r = b.select(near, r, like(0.0, r))
+    if hi.type.kind == "f32":
+        return avx512.scalef(b, exp2_reduced(b, r), k)
+    return _times_root(b, b.mul(r, horner(b, r, EXP2_SERIES)), k, index)
+
+
 def expm1_pair(b: Builder, x: Value) -> Pair:
     """Return (e^x - 1) / 2 as hi + lo, for x from -50 to the overflow of e^x.
 

@@ -1,15 +1,17 @@
 """power: x^y = 2^(y log2 x), with all special cases of C99 Annex F.
 
 Doubles find log2 x to about 2^-64 as a pair: s = (m - 1) / (m + 1) as a pair, the first two terms
-of the series of atanh in pairs, the rest plain. Floats compute in doubles. Positive normal x with
-a moderate y takes the core alone; every other lane goes through a cold function.
+of the series of atanh in pairs, the rest plain. Floats compute in doubles. AVX-512 finds log2 x by
+a table of 1/c and log2 c, as a pair of its own type. Positive normal x with a moderate y takes the
+core alone; every other lane goes through a cold function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracejit.codegen.builder import Builder, Value
+from tracejit.codegen.builder import Builder, Value, const
+from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     INF,
     NAN,
@@ -19,6 +21,7 @@ from tracejit.codegen.math.common import (
     fast_two_sum,
     flip_sign,
     format_of,
+    from_bits,
     horner,
     like,
     nearest,
@@ -32,12 +35,15 @@ from tracejit.codegen.math.common import (
     shift_exponent,
     sign_bit,
     split_exponent,
+    to_bits,
     two_prod,
     two_sum,
 )
-from tracejit.codegen.math.exponential import exp2_reduced
+from tracejit.codegen.math.exponential import exp2_of_sum, exp2_reduced
 from tracejit.codegen.math.logarithm import SQRT_HALF
+from tracejit.codegen.math.lookup import lookup
 from tracejit.codegen.math.registry import register
+from tracejit.codegen.math.tables import INVERSES, LOG2_PAIR_F32, LOG2_PAIR_F64
 
 # 2/ln2 and 2/(3 ln2), in two parts: the first coefficients of log2((1+s)/(1-s)) / s.
 _FIRST = (2.8853900817779268, 4.0710547481862066e-17)
@@ -115,6 +121,34 @@ def _core_f32(b: Builder, x: Value, y: Value, extra: Value) -> Value:
     return b.convert(shift_exponent(b, power, low_bits), x.type)
 
 
+def _core_by_table(b: Builder, x: Value, y: Value) -> Value:
+    """Return x^y for positive normal x and finite y, or NaN for some; see ``LogarithmPair``."""
+    table = pick(x, f32=LOG2_PAIR_F32, f64=LOG2_PAIR_F64)
+    mantissa = format_of(x).mantissa
+    bits = to_bits(b, x)
+    # Half a sixteenth is added for the number of the nearest one, and taken away again.
+    half_step = const(1 << (mantissa - 5), bits.type)
+    moved = from_bits(b, b.add(bits, half_step))
+    significand = to_bits(b, avx512.significand(b, moved))
+    m = from_bits(b, b.sub(significand, half_step))
+    index = b.lshr(significand, const(mantissa - 4, bits.type))
+
+    r = b.fma(m, lookup(b, INVERSES, index), like(-1.0, x))
+    square = b.mul(b.mul(r, like(-0.5, x)), r)
+    hi = b.fma(b.mul(r, like(-0.5, x)), r, r)
+    lo = b.fma(b.mul(r, like(-0.5, x)), r, b.sub(r, hi))
+    of_e, rest = pair_const(table.of_e, x)
+    log = b.mul(of_e, hi)
+    low = b.fma(of_e, lo, b.fma(rest, hi, b.fma(of_e, hi, b.neg(log))))
+    low = b.fma(b.mul(square, r), polynomial(b, r, table.series), low)
+    head = b.add(avx512.exponent(b, moved), lookup(b, table.heads, index))
+    whole = fast_two_sum(b, head, log)
+    low = b.add(b.add(whole.lo, lookup(b, table.tails, index)), low)
+
+    product = two_prod(b, y, whole.hi)
+    return exp2_of_sum(b, product.hi, b.fma(y, low, product.lo))
+
+
 def _core(b: Builder, x: Value, y: Value, extra: Value) -> Value:
     """Return (x 2^extra)^y for positive normal x and |y| up to ``_LARGE_Y``; one shared body."""
     emit = pick(x, f32=_core_f32, f64=_core_f64)
@@ -159,10 +193,18 @@ def _general(b: Builder, x: Value, y: Value) -> Value:
     return b.select(certain, one, result)
 
 
+def _by_general(b: Builder, x: Value, y: Value, special: Value, usual: Value) -> Value:
+    return rare(b, "power.general", special, usual, [x, y], lambda b, a: _general(b, a[0], a[1]))
+
+
 @register("power", arity=2)
 def power(b: Builder, x: Value, y: Value) -> Value:
     """x^y as C's pow: 1 for y = 0 or x = 1 even with NaN; NaN for negative x and a fraction y."""
+    if avx512.available(b):
+        result = _core_by_table(b, x, y)
+        special = b.compare("lt", x, like(format_of(x).tiny, x))
+        return _by_general(b, x, y, b.or_(special, b.compare("uno", result, result)), result)
     result = _core(b, x, y, like(0.0, x))
     bound = like(_LARGE_Y[x.type.kind], x)
     special = b.or_(not_normal(b, x), b.not_(b.compare("lt", b.abs(y), bound)))
-    return rare(b, "power.general", special, result, [x, y], lambda b, a: _general(b, a[0], a[1]))
+    return _by_general(b, x, y, special, result)
