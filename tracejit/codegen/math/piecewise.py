@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from tracejit.codegen.builder import Builder, Value, const
 from tracejit.codegen.math.common import (
+    Pair,
     at_most,
     flip_sign,
     format_of,
@@ -30,8 +31,8 @@ def choose(b: Builder, x: Value, choice: Choice) -> Pieces | None:
     return choice.get((x.type.kind, entries(b, x.type.kind)))
 
 
-def on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
-    """Return f(x) for 0 <= x <= limit, NaN for NaN."""
+def _terms(b: Builder, x: Value, pieces: Pieces) -> tuple[Value, Value, Value]:
+    """Return (t, p, v) with f(x) = v + t p for 0 <= x <= limit; t is NaN for NaN."""
     form = format_of(x)
     y = b.fma(x, like(pieces.scale, x), like(1.0, x))
     bits = to_bits(b, y)
@@ -52,7 +53,20 @@ def on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
     if pieces.centres[0] == 0.0:
         at_zero = b.compare("lt", y, like(1.0 + 1.0 / pieces.per_octave, x))
         value = b.select(at_zero, t, value)
+    return t, p, value
+
+
+def on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
+    """Return f(x) for 0 <= x <= limit, NaN for NaN."""
+    t, p, value = _terms(b, x, pieces)
     return b.fma(t, p, value)
+
+
+def pair_on_pieces(b: Builder, x: Value, pieces: Pieces) -> Pair:
+    """Return f(x) for 0 <= x <= limit with what its last rounding leaves."""
+    t, p, value = _terms(b, x, pieces)
+    hi = b.fma(t, p, value)
+    return Pair(hi, b.fma(t, p, b.sub(value, hi)))
 
 
 def odd_on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:

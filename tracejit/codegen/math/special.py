@@ -37,7 +37,7 @@ from tracejit.codegen.math.exponential import (
     reduce_log2,
 )
 from tracejit.codegen.math.piece_tables import ERF, ERFCX, Pieces
-from tracejit.codegen.math.piecewise import choose, odd_on_pieces, on_pieces
+from tracejit.codegen.math.piecewise import choose, odd_on_pieces, pair_on_pieces
 from tracejit.codegen.math.registry import register
 
 # erf(x)/x - 1 in x² - 1/2 on |x| <= 1: relative errors 2^-29 and 2^-56.5.
@@ -204,11 +204,12 @@ def _erfc_f32(b: Builder, x: Value) -> Value:
 def _erfc_on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
     """The same by a table of e^(y²) erfc y; e^(-y²) enters as its difference from a power of 2."""
     y = at_most(b, b.abs(x), pieces.limit)
-    g = on_pieces(b, y, pieces)
+    g = pair_on_pieces(b, y, pieces)
     square = two_prod(b, y, y)
     reduced = reduce_log2(b, b.neg(square.hi), bias=format_of(x).bias + SCALE_DOWN[x.type.kind])
     less = exp_minus_one_series(b, b.sub(reduced.r, square.lo))
-    upper = scale_down(b, b.fma(g, less, g), reduced.n, reduced.low_bits)
+    product = b.add(g.hi, b.fma(g.hi, less, g.lo))
+    upper = scale_down(b, product, reduced.n, reduced.low_bits)
     return b.select(b.compare("lt", x, like(0.0, x)), b.sub(like(2.0, x), upper), upper)
 
 
