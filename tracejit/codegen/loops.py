@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.elementwise import Loop, lower, splat_to
+from tracejit.codegen.positions import bound, gather, position_exprs
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.target import Target
@@ -30,9 +31,11 @@ from tracejit.schedule.kernel import (
     Apply,
     Attend,
     Block,
+    Bound,
     Const,
     Contract,
     Expr,
+    Gather,
     Index,
     Kernel,
     Load,
@@ -80,7 +83,9 @@ class KernelEmitter:
     # -- choices -------------------------------------------------------------------------------
 
     def _choose_lanes(self, target: Target) -> int:
-        bits = [register_type(e.dtype).bits for e in self.exprs if not _is_position(e)]
+        positions = position_exprs(self.kernel)
+        values = [e for p, e in enumerate(self.exprs) if p not in positions]
+        bits = [register_type(e.dtype).bits for e in values if not _is_position(e)]
         wide = max((n for n in bits if n > 1), default=8)
         return max(2, target.lanes(wide))
 
@@ -486,6 +491,10 @@ class KernelEmitter:
                 return self.load(expr, scope)
             case Index():
                 return self._index(position, expr, scope)
+            case Bound():
+                return bound(self, expr, scope)
+            case Gather():
+                return gather(self, expr, scope)
             case Apply():
                 return self._apply(expr, scope)
             case Scan() if self.scan is not None:
@@ -532,8 +541,12 @@ class KernelEmitter:
         pointer = scope.pointers[expr.access]
         if not self._is_vector(expr, scope):
             return [from_memory(b, b.load(pointer, memory_type(access.dtype)), access.dtype)]
-        vector = scope.vector
-        assert vector is not None
+        assert scope.vector is not None
+        return self.load_from(pointer, expr.access, scope.vector)
+
+    def load_from(self, pointer: Value, number: int, vector: Vector) -> Values:
+        """Load the vectors of access ``number`` whose first element is at ``pointer``."""
+        b, access = self.b, self.kernel.accesses[number]
         type = memory_type(access.dtype, vector.lanes)
         loaded: Values = []
         for part in range(vector.unroll):
@@ -546,7 +559,7 @@ class KernelEmitter:
                 )
             else:
                 value = b.gather(
-                    pointer, self._lane_offsets(expr.access, vector, part), type, vector.mask
+                    pointer, self.lane_offsets(number, vector, part), type, vector.mask
                 )
             loaded.append(from_memory(b, value, access.dtype))
         return loaded
@@ -554,7 +567,7 @@ class KernelEmitter:
     def _advance(self, pointer: Value, elements: int, type: Type) -> Value:
         return self.b.element(pointer, const(elements, I64), type) if elements else pointer
 
-    def _lane_offsets(self, access: int, vector: Vector, part: int) -> Value:
+    def lane_offsets(self, access: int, vector: Vector, part: int) -> Value:
         b = self.b
         stride = b.splat(self.strides[access][vector.axis], vector.lanes)
         lane = b.lane_index(I64.vector(vector.lanes))
@@ -573,7 +586,7 @@ class KernelEmitter:
             value = splat_to(b, values[part if len(values) > 1 else 0], vector.lanes)
             value = to_memory(b, value, access.dtype)
             if access.strides[vector.axis] != 1:
-                b.scatter(value, pointer, self._lane_offsets(number, vector, part), vector.mask)
+                b.scatter(value, pointer, self.lane_offsets(number, vector, part), vector.mask)
             elif stream and vector.aligned:
                 place = self._advance(pointer, part * vector.lanes, type)
                 b.store(value, place, align=b.target.vector_bits // 8, stream=True)

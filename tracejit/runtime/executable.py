@@ -22,7 +22,7 @@ from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
 from tracejit.runtime import entry, memory, monitor, perf, spans
 from tracejit.runtime.code import Code
-from tracejit.runtime.interpreter import evaluate_node
+from tracejit.runtime.interpreter import evaluate_node, run_graph
 from tracejit.runtime.native import driver
 from tracejit.runtime.threads import available, pool_address, pool_cell_address
 from tracejit.schedule.arena import aligned
@@ -170,6 +170,9 @@ class Executable:
         for i, buffer in enumerate(buffers):
             if buffer.value is not None:
                 self._template[i] = buffer.value.ctypes.data
+        counters = [b.value for b in buffers if b.kind == "faults"]
+        # Counts positions that were out of range; kernels go on with position 0.
+        self._faults = counters[0] if counters else None
         self._arena = aligned(schedule.arena.nbytes)
         workspace = max(
             (
@@ -203,11 +206,11 @@ class Executable:
     def native_plan(self) -> NativePlan | None:
         """Return how to run natively: one stretch of kernels, each output in a buffer of its own.
 
-        None where that is not so.
+        None where that is not so, and where positions out of range have to be looked for.
         """
         schedule = self.schedule
         segment = self._stages[0] if len(self._stages) == 1 else None
-        if not isinstance(segment, _Segment):
+        if not isinstance(segment, _Segment) or self._faults is not None:
             return None
         places: dict[int, int] = {}
         for number, view in enumerate(schedule.outputs):
@@ -301,12 +304,22 @@ class Executable:
             bases[-1] = start + self._arena
             for i, offset in self._temps:
                 bases[i] = start + offset
+        faults = 0 if self._faults is None else int(self._faults)
         for stage in self._stages:
-            if isinstance(stage, _Segment):
-                stage.run(self._driver, bases)
-            else:
+            if not isinstance(stage, _Segment):
                 self._run_opaque(stage, bases, held, block)
+                continue
+            stage.run(self._driver, bases)
+            if self._faults is not None and int(self._faults) != faults:
+                return self._interpret(arrays)
         return self._collect(held, block)
+
+    def _interpret(self, arrays: Sequence[Array]) -> list[Array]:
+        """Run again by NumPy, which raises the error of a position out of range.
+
+        It does not where the position was another call's, which ran at the same time.
+        """
+        return [np.array(result) for result in run_graph(self.schedule.graph, arrays)]
 
     def _run_opaque(
         self, step: OpaqueStep, bases: I64Array, held: dict[int, Array], block: Array | None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracejit.errors import InternalError
+from tracejit.errors import InternalError, UserError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Array
@@ -27,7 +27,11 @@ def evaluate_node(node: Node, operands: Sequence[Array]) -> Array:
 
 
 def _apply(node: Node, reference: Callable[..., Any], operands: Sequence[Array]) -> Array:
-    result = np.asarray(reference(*operands, **node.attrs))
+    try:
+        result = np.asarray(reference(*operands, **node.attrs))
+    except UserError as error:
+        error.loc = error.loc or node.loc
+        raise
     if result.dtype != node.dtype or result.shape != node.shape:
         raise InternalError(
             f"{node.op.name}: inferred {node.dtype}{list(node.shape)}, "

@@ -11,7 +11,9 @@ from tracejit.errors import InternalError
 from tracejit.graph.node import Node
 from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
+from tracejit.schedule import native
 from tracejit.schedule.cluster import Attention, Cluster, Product, Root
+from tracejit.schedule.gather import Gathered, gathered
 from tracejit.schedule.index import (
     VIEWS,
     Affine,
@@ -27,9 +29,11 @@ from tracejit.schedule.kernel import (
     Apply,
     Attend,
     Block,
+    Bound,
     Const,
     Contract,
     Expr,
+    Gather,
     Index,
     Kernel,
     Load,
@@ -42,6 +46,7 @@ from tracejit.schedule.merged import Walk, collapsed
 from tracejit.schedule.product import arrange_attention, arrange_product
 
 BOOL = np.dtype(bool)
+INT64 = np.dtype(np.int64)
 
 
 class Place(NamedTuple):
@@ -55,11 +60,18 @@ Instance = tuple[Node, Map]
 
 
 class KernelBuilder:
-    """Builds one kernel. ``place(node)`` says where a stored node lives, or None."""
+    """Builds one kernel.
 
-    def __init__(self, cluster: Cluster, place: Callable[[Node], Place | None]):
+    ``place(node)`` says where a stored node lives, or None; ``faults()`` returns the buffer that
+    counts positions out of range.
+    """
+
+    def __init__(
+        self, cluster: Cluster, place: Callable[[Node], Place | None], faults: Callable[[], int]
+    ):
         self.cluster = cluster
         self.place = place
+        self.faults = faults
         self.extents = cluster.extents
         self.accesses: dict[Access, int] = {}
         self.exprs: list[Expr] = []
@@ -144,6 +156,8 @@ class KernelBuilder:
             return [(attention.scores, self._scores_map(index))]
         if node in self.cluster.reduced:
             return [(node.inputs[0], self._reduced_map(node, index))]
+        if native.is_gather(node):
+            return [(p.node, p.index) for p in self._gathered(instance).positions]
         inputs = node.inputs
         if node.op.has(Fact.COMMUTATIVE):
             # The graph's canonical order follows digests; by age, repeated code looks the same.
@@ -182,6 +196,8 @@ class KernelBuilder:
         if self.cluster.attention is not None and node is self.cluster.attention.node:
             return self._attend(index, args[0])
         self._note(node)
+        if native.is_gather(node):
+            return self._gather(instance, args)
         if node in self.cluster.reduced:
             return self._reduce(node, args[0])
         if node in self.cluster.scanned:
@@ -225,6 +241,29 @@ class KernelBuilder:
         place = cast(Place, self.place(node))
         offset = flat(index, place.strides)
         return self._add(Load(node.dtype, offset.axes, self._access(place.buffer, node, offset)))
+
+    def _gathered(self, instance: Instance) -> Gathered:
+        return gathered(*instance, len(self.extents))
+
+    def _gather(self, instance: Instance, args: Sequence[int]) -> int:
+        node, _ = instance
+        found = self._gathered(instance)
+        operand, count = node.inputs[0], len(self.extents)
+        offset, place = self._offset(operand, found.index, found.extents(self.extents))
+        steps = dict(offset.terms)
+        kept = Affine(tuple(t for t in offset.terms if t[0] < count), offset.offset)
+        access = self._access(place.buffer, node, kept)
+        none = Access(self.faults(), INT64, 0, (0,) * count)
+        faults = self.accesses.setdefault(none, len(self.accesses))
+        places = tuple(
+            self._add(
+                Bound(INT64, self.exprs[a].axes, a, self._const(position.extent, INT64), faults)
+            )
+            for a, position in zip(args, found.positions, strict=True)
+        )
+        strides = tuple(self._const(steps.get(count + i, 0), INT64) for i in range(len(args)))
+        axes = self._axes(args) | kept.axes
+        return self._add(Gather(node.dtype, axes, access, places, strides))
 
     def _product(self, node: Node, index: Map) -> int:
         product = cast(Product, self.cluster.product)
@@ -348,15 +387,17 @@ class KernelBuilder:
             self.lines.append(str(node.loc))
 
 
-def build(cluster: Cluster, place: Callable[[Node], Place | None]) -> Kernel:
+def build(
+    cluster: Cluster, place: Callable[[Node], Place | None], faults: Callable[[], int]
+) -> Kernel:
     """Return the kernel of ``cluster``, with its loops arranged."""
     if cluster.attention is not None:
-        return arrange_attention(KernelBuilder(cluster, place).build())
+        return arrange_attention(KernelBuilder(cluster, place, faults).build())
     if cluster.product is not None:
-        return arrange_product(KernelBuilder(cluster, place).build())
+        return arrange_product(KernelBuilder(cluster, place, faults).build())
     # Each round gives some reductions axes of their own, so there is at most one a reduction.
     for _ in range(len(cluster.reduced) + 1):
-        builder = KernelBuilder(cluster, place)
+        builder = KernelBuilder(cluster, place, faults)
         kernel = builder.build()
         try:
             return arrange(kernel)

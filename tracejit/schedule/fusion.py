@@ -12,6 +12,9 @@ stores vary with: they become the outer loops, and everything else runs inside, 
 is how softmax is one kernel: its two reductions vary with the row, so the row is the outer loop.
 The axis of a scan runs inside too.
 
+A gather joins its readers like an elementwise op: they read its operand, which is stored, at
+positions that their kernel computes.
+
 A matrix product joins the elementwise kernel that reads it, which becomes its epilogue.
 
 Movement nodes are never placed: reading through one reads its operand at another index map.
@@ -30,6 +33,7 @@ from tracejit.ops.table import Shape
 from tracejit.schedule import native
 from tracejit.schedule.attention import Softmax, find_attention
 from tracejit.schedule.cluster import Attention, Cluster, Product, Root, Target, Unit, whole
+from tracejit.schedule.gather import gathered
 from tracejit.schedule.index import (
     VIEWS,
     Affine,
@@ -157,6 +161,8 @@ class Fuser:
             self._place_elementwise(node, demand)
         elif native.is_reduction(node):
             self._place_reduction(node, demand)
+        elif native.is_gather(node):
+            self._place_gather(node, demand)
         elif native.is_scan(node):
             self._place_scan(node)
         elif native.is_contraction(node):
@@ -215,6 +221,31 @@ class Fuser:
             for index in maps:
                 for operand in node.inputs:
                     self._demand(operand).read(cluster, broadcast(index, operand.shape))
+
+    def _place_gather(self, node: Node, demand: Demand) -> None:
+        homes = self._homes(node, demand)
+        if homes is None or any(c.product or c.attention for c in homes):
+            homes = [self._new_cluster(node)]
+        for cluster in homes:
+            maps = demand.readers.get(cluster) or [cluster.roots[0].index]
+            cluster.members[node] = maps
+            cluster.values += 4 * len(maps)
+            for index in maps:
+                found = gathered(node, index, len(cluster.extents))
+                for position in found.positions:
+                    self._demand(position.node).read(cluster, position.index)
+                # Strictly before: any of its elements may be read.
+                extents = found.extents(cluster.extents)
+                self._want_read(node.inputs[0], found.index, extents, cluster.number + 1)
+
+    def _want_read(self, node: Node, index: Map, extents: Sequence[int], before: int) -> None:
+        """Ask for ``node`` in memory, or for what it is a view of, if ``index`` maps into that."""
+        while node.op.name in VIEWS and not self._demand(node).stored:
+            below = through(node, index, extents)
+            if below is None:
+                break
+            index, node = below, node.inputs[0]
+        self._want_stored(node, before)
 
     def _homes(self, node: Node, demand: Demand) -> list[Cluster] | None:
         """Return the clusters that compute ``node`` inline, or None for a kernel of its own."""
@@ -372,6 +403,8 @@ class Fuser:
         last = max(demand.readers, key=lambda c: c.number)
         maps = demand.readers[last]
         if last.number < demand.before or last.product or last.reduced or last.scanned:
+            return None
+        if any(native.is_gather(member) for member in last.members):
             return None
         if last.attention is not None:
             alone = len(demand.readers) == 1 and not demand.stored

@@ -4,6 +4,7 @@ Grammar (``docs/ir.md`` has it in full)::
 
     kernel  ::= axis* access* expr* store*
     expr    ::= Load access | Const value | Index coefficients
+              | Bound expr expr access | Gather access (expr expr)*
               | Apply op expr* | Reduce op expr axes | Scan op expr axis | Contract expr expr axes
               | Attend expr expr axes
     store   ::= access ← expr
@@ -93,6 +94,30 @@ class Index(Expr):
 
 
 @dataclass(frozen=True, slots=True)
+class Bound(Expr):
+    """``arg`` as a position among ``extent`` elements (both i64), negative ones from the end.
+
+    One out of range becomes 0, and is counted in access ``faults``.
+    """
+
+    arg: int
+    extent: int
+    faults: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gather(Expr):
+    """The element of ``access`` that lies Σ place·step beyond where the strides lead.
+
+    ``places`` are bounds, ``steps`` constants: both i64.
+    """
+
+    access: int
+    places: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Apply(Expr):
     op: str
     args: tuple[int, ...]
@@ -152,6 +177,10 @@ def operands(expr: Expr) -> tuple[int, ...]:
     match expr:
         case Apply(args=args):
             return args
+        case Bound(arg=arg, extent=extent):
+            return (arg, extent)
+        case Gather(places=places, steps=steps):
+            return (*places, *steps)
         case Reduce(arg=arg) | Scan(arg=arg):
             return (arg,)
         case Contract(left=left, right=right):
@@ -241,6 +270,10 @@ class Kernel:
                     parts.append(f"load {e.access}")
                 case Const():
                     parts.append(f"const {e.dtype.str} {repr(e.value) if e.literal else '?'}")
+                case Bound():
+                    parts.append(f"bound {e.arg} {e.extent} {e.faults}")
+                case Gather():
+                    parts.append(f"gather {e.access} {e.places} {e.steps}")
                 case Index():
                     varies = "".join("0" if c == 0 else "s" for c in e.coefficients)
                     parts.append(f"index {e.dtype.str} {varies}")
@@ -300,7 +333,8 @@ class Kernel:
     def loaded(self) -> list[Access]:
         """The accesses that the kernel loads from."""
         packed = [self.accesses[source] for source, _ in self.packs]
-        return packed + [self.accesses[e.access] for e in self.exprs if isinstance(e, Load)]
+        loads = [e for e in self.exprs if isinstance(e, Load | Gather)]
+        return packed + [self.accesses[e.access] for e in loads]
 
     @property
     def ops(self) -> int:

@@ -18,6 +18,7 @@ from tracejit.schedule.kernel import (
     Block,
     Contract,
     Expr,
+    Gather,
     Index,
     Kernel,
     Load,
@@ -332,7 +333,7 @@ class _Tree:
 
     def _touched(self, roots: list[int]) -> set[int]:
         needed = self._needed(roots, frozenset())
-        return {e.access for e in (self.exprs[p] for p in needed) if isinstance(e, Load)}
+        return {e.access for e in (self.exprs[p] for p in needed) if isinstance(e, Load | Gather)}
 
     def _levels(
         self, needed: list[int], bound: frozenset[int], done: frozenset[int]

@@ -16,6 +16,7 @@ NATIVE_DTYPES = frozenset(
 
 NATIVE_REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all", "argmax", "argmin"})
 NATIVE_SCANS = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
+GATHERS = frozenset({"take", "take_along_axis", "advanced_index"})
 PIECEWISE = frozenset({"concat", "pad", "update_slice"})
 
 
@@ -65,6 +66,10 @@ def is_scan(node: Node) -> bool:
     return node.op.name in NATIVE_SCANS and has_native_dtypes(node)
 
 
+def is_gather(node: Node) -> bool:
+    return node.op.name in GATHERS and has_native_dtypes(node)
+
+
 def is_contraction(node: Node) -> bool:
     return node.op.name == "matmul" and node.dtype in _GEMM_DTYPES
 
@@ -74,6 +79,7 @@ _GEMM_DTYPES = frozenset(np.dtype(name) for name in ("float32", "float64", "int3
 # Rough flops per element, for the cost model; EXPENSIVE rows count twenty.
 _COSTS: dict[str, int] = {
     "divide": 4, "sqrt": 4, "floor_divide": 8, "remainder": 8, "reciprocal": 4, "fmod": 8,
+    "take": 4, "take_along_axis": 4, "advanced_index": 8,
 }  # fmt: skip
 
 
@@ -92,7 +98,7 @@ def how(op: Op, lowers: Lowers) -> str:
         return "leaf"
     if op.decompose is not None:
         return "decomposed"
-    if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE:
+    if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE | GATHERS:
         return "kernel"
     if op.name == "matmul":
         return "matrix kernel"

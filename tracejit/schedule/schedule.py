@@ -38,9 +38,10 @@ Layout = tuple[int, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A piece of memory. ``kind``: input, data, output, temp (in the arena), or opaque.
+    """A piece of memory. ``kind``: input, data, output, temp (in the arena), opaque, or faults.
 
-    ``number`` counts within the kind for inputs; ``offset`` is the place in the arena.
+    ``number`` counts within the kind for inputs; ``offset`` is the place in the arena. The faults
+    are one counter, of positions out of range; it only ever rises, so that runs can share it.
     """
 
     kind: str
@@ -130,6 +131,7 @@ class _Scheduler:
         self.units = {u.node for u in self.fusion.units if isinstance(u, Unit)}
         self.buffers: list[Buffer] = []
         self.number: dict[Node, int] = {}
+        self.faults: int | None = None
         self.wanted = {self._base(o) for o in graph.outputs}
 
     def run(self) -> Schedule:
@@ -223,7 +225,7 @@ class _Scheduler:
         return OpaqueStep(node, tuple(self._view(i) for i in node.inputs), self.number[node])
 
     def _kernel(self, cluster: Cluster) -> Kernel:
-        kernel = build(cluster, self.place)
+        kernel = build(cluster, self.place, lambda: self._faults(next(iter(cluster.members))))
         extra = len(self.buffers)
         if kernel.attend is not None:
             return kernel
@@ -237,6 +239,14 @@ class _Scheduler:
             size = kernel.trip_count * prod(kernel.extents[a] for a in kernel.parallel)
             self.buffers.append(Buffer("temp", node.dtype, (size,), node))
         return kernel
+
+    def _faults(self, node: Node) -> int:
+        """Return the buffer that counts positions out of range, which ``node`` needs."""
+        if self.faults is None:
+            self.faults = len(self.buffers)
+            counter = np.zeros((), np.int64)
+            self.buffers.append(Buffer("faults", counter.dtype, (), node, value=counter))
+        return self.faults
 
     def _streamed(self, steps: Sequence[Step]) -> list[Step]:
         """Let large results bypass the caches, which is for when all readers are known."""

@@ -19,9 +19,11 @@ from tracejit.schedule.kernel import (
     Apply,
     Attend,
     Block,
+    Bound,
     Const,
     Contract,
     Expr,
+    Gather,
     Index,
     Kernel,
     Load,
@@ -110,7 +112,7 @@ class _Printer:
         expr = self.kernel.exprs[number]
         return expr.op if isinstance(expr, Reduce) else ""
 
-    def _place(self, access: int) -> str:
+    def _place(self, access: int, beyond: Sequence[str] = ()) -> str:
         memory = self.kernel.accesses[access]
         name = "row" if memory.buffer == SCRATCH else f"b{memory.buffer}"
         parts = [
@@ -118,6 +120,7 @@ class _Printer:
             for axis, stride in enumerate(memory.strides)
             if stride
         ]
+        parts += beyond
         if memory.offset or not parts:
             parts.append(str(memory.offset))
         return f"{name}[{' + '.join(parts)}]"
@@ -162,6 +165,15 @@ class _Printer:
                     if c
                 ]
                 return "(" + " + ".join([*terms, str(expr.offset)]) + ")"
+            case Bound():
+                return f"bound({self.known[expr.arg]}, {self.known[expr.extent]})"
+            case Gather():
+                known = [
+                    (self.known[p], self.known[s])
+                    for p, s in zip(expr.places, expr.steps, strict=True)
+                ]
+                beyond = [place if step == "1" else f"{step}*{place}" for place, step in known]
+                return self._place(expr.access, beyond)
             case Apply():
                 arguments = [self.known[a] for a in expr.args]
                 if expr.op in _INFIX and len(arguments) == 2:

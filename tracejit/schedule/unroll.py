@@ -18,6 +18,7 @@ from tracejit.schedule.kernel import (
     Apply,
     Const,
     Expr,
+    Gather,
     Index,
     Kernel,
     Load,
@@ -55,7 +56,7 @@ def check_unroll(kernel: Kernel, axis: int) -> bool:
     if not any(n > TINY for n in kernel.extents):
         return False
     reductions = [e for e in kernel.exprs if isinstance(e, Reduce)]
-    if any(isinstance(e, Scan) for e in kernel.exprs):
+    if any(isinstance(e, Scan | Gather) for e in kernel.exprs):
         return False
     if any(e.op not in _CHAIN for e in reductions if axis in e.over):
         return False

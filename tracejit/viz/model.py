@@ -28,7 +28,7 @@ from tracejit.graph.text import name_nodes, value_text
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.schedule.index import VIEWS
-from tracejit.schedule.kernel import SCRATCH, Attend, Contract, Kernel, Load
+from tracejit.schedule.kernel import SCRATCH, Attend, Contract, Gather, Kernel, Load
 from tracejit.schedule.product import batch_axes, head_axes
 from tracejit.schedule.schedule import (
     ContractionStep,
@@ -332,7 +332,7 @@ def read_buffers(step: Step) -> set[int]:
     """Return the buffers that a step reads."""
     match step:
         case KernelStep(kernel) | ContractionStep(kernel):
-            loads = {e.access for e in kernel.exprs if isinstance(e, Load)}
+            loads = {e.access for e in kernel.exprs if isinstance(e, Load | Gather)}
             return {kernel.accesses[i].buffer for i in loads} - {SCRATCH}
         case OpaqueStep(_, views, _):
             return {v.buffer for v in views}

@@ -1,0 +1,88 @@
+"""Computed positions: an index array's elements, checked, and the loads that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tracejit.codegen.builder import I64, Value, const
+from tracejit.codegen.elementwise import splat_to
+from tracejit.codegen.scope import Scope, Values
+from tracejit.codegen.types import from_memory, memory_type
+from tracejit.schedule.kernel import Bound, Gather, Kernel, operands
+
+if TYPE_CHECKING:
+    from tracejit.codegen.loops import KernelEmitter
+
+
+def position_exprs(kernel: Kernel) -> set[int]:
+    """Return the expressions that only serve to find positions: they do not choose the lanes."""
+    found = set(range(len(kernel.exprs))) - {s.value for s in kernel.stores}
+    for number in reversed(range(len(kernel.exprs))):
+        expr = kernel.exprs[number]
+        if number not in found and not isinstance(expr, Bound | Gather):
+            found -= set(operands(expr))
+        elif isinstance(expr, Gather):
+            found.discard(number)
+    return found
+
+
+def bound(emitter: KernelEmitter, expr: Bound, scope: Scope) -> Values:
+    """Return positions in range; those that are not become 0, and one is added to the faults."""
+    b = emitter.b
+    (extent,) = emitter.value(scope, expr.extent)
+    result: Values = []
+    wrong: Value | None = None
+    for value in emitter.value(scope, expr.arg):
+        zero, size = const(0, value.type), splat_to(b, extent, value.type.lanes)
+        moved = b.add(value, b.select(b.compare("lt", value, zero), size, zero))
+        fits = b.and_(b.compare("ge", moved, zero), b.compare("lt", moved, size))
+        result.append(b.select(fits, moved, zero))
+        wrong = b.not_(fits) if wrong is None else b.or_(wrong, b.not_(fits))
+    assert wrong is not None
+    vector = scope.vector
+    if wrong.type.lanes > 1 and vector is not None and vector.mask is not None:
+        wrong = b.and_(wrong, vector.mask)
+    faults = scope.pointers[expr.faults]
+
+    def count() -> Sequence[Value]:
+        b.emit(I64, f"atomicrmw add ptr {faults.text}, i64 1 monotonic")
+        return ()
+
+    b.if_(b.any(wrong), count)
+    return result
+
+
+def gather(emitter: KernelEmitter, expr: Gather, scope: Scope) -> Values:
+    """Load at computed positions: along contiguous memory, where lanes share them, else by lane."""
+    b, vector = emitter.b, scope.vector
+    access = emitter.kernel.accesses[expr.access]
+    pointer = scope.pointers[expr.access]
+    places = [emitter.value(scope, p) for p in expr.places]
+    steps = [emitter.value(scope, s)[0] for s in expr.steps]
+
+    def offset(part: int) -> Value:
+        """Return the elements from the pointer on, of one vector or of all lanes."""
+        mine = [p[part if len(p) > 1 else 0] for p in places]
+        lanes = max(p.type.lanes for p in mine)
+        total = const(0, I64.vector(lanes) if lanes > 1 else I64)
+        for place, step in zip(mine, steps, strict=True):
+            moved = place if step.text == "1" else b.mul(place, splat_to(b, step, place.type.lanes))
+            total = b.add(total, splat_to(b, moved, lanes))
+        return total
+
+    if vector is None or vector.axis not in expr.axes:
+        address = b.element(pointer, offset(0), memory_type(access.dtype))
+        return [from_memory(b, b.load(address, memory_type(access.dtype)), access.dtype)]
+    if all(p[0].type.lanes == 1 for p in places):
+        address = b.element(pointer, offset(0), memory_type(access.dtype))
+        return emitter.load_from(address, expr.access, vector)
+    type = memory_type(access.dtype, vector.lanes)
+    result: Values = []
+    for part in range(vector.unroll):
+        index = splat_to(b, offset(part), vector.lanes)
+        if access.strides[vector.axis]:
+            index = b.add(index, emitter.lane_offsets(expr.access, vector, part))
+        value = b.gather(pointer, index, type, vector.mask)
+        result.append(from_memory(b, value, access.dtype))
+    return result
