@@ -2,7 +2,8 @@
 
 ``answer`` allocates the scratch memory and the outputs, fills in addresses, calls the driver, turns
 0-d outputs into NumPy scalars, copies new values into arguments, and puts the result together. It
-returns a new reference, or null with an exception set and everything given back.
+returns a new reference, or null with an exception set and everything given back. Null without an
+exception says that a position was out of range, and that the Python path is to say which.
 
 It runs with the GIL, but for the driver in a form that is LONG. Such a run comes back now and then
 to ask for signals (Ctrl-C), between two kernels. The scratch memory of a call is its own:
@@ -318,7 +319,7 @@ done:
   ret ptr %result
 }
 
-; Answer a call that fits a form; a new reference, or null with an exception set.
+; Answer a call that fits a form; a new reference or null, see above.
 define internal ptr @answer(ptr %form, ptr %args, ptr %bases) {
 entry:
   %objects = alloca [{MAX_OUTPUTS} x ptr], align 16
@@ -343,13 +344,27 @@ outputs:
   %made = call i1 @make_outputs(ptr %form, ptr %bases, ptr %objects, ptr %scalars)
   br i1 %made, label %run, label %give
 run:
+  %faults = call ptr @pointer(ptr %form, i64 {FAULTS_BYTE})
+  %faultless = icmp eq ptr %faults, null
+  br i1 %faultless, label %go, label %note
+note:
+  %noted = load atomic i64, ptr %faults monotonic, align 8
+  br label %go
+go:
+  %before = phi i64 [ 0, %run ], [ %noted, %note ]
   %ran = call i1 @run(ptr %form, ptr %bases)
-  br i1 %ran, label %finish, label %give
+  br i1 %ran, label %look, label %give
+look:
+  br i1 %faultless, label %finish, label %compare
+compare:
+  %after = load atomic i64, ptr %faults monotonic, align 8
+  %same = icmp eq i64 %after, %before
+  br i1 %same, label %finish, label %give
 finish:
   %finished = call i1 @finish(ptr %form, ptr %bases, ptr %objects)
   br label %give
 give:
-  %fine = phi i1 [ false, %outputs ], [ false, %run ], [ %finished, %finish ]
+  %fine = phi i1 [ false, %outputs ], [ false, %go ], [ false, %compare ], [ %finished, %finish ]
   br i1 %none, label %given, label %free
 free:
   %release = inttoptr i64 {POOL_FREE} to ptr

@@ -36,6 +36,7 @@ from tracejit.codegen.forms import (
 ENTRY = "entry"
 
 _COMMON = r"""
+declare ptr @PyErr_Occurred()
 declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
 declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
@@ -288,10 +289,20 @@ stamp:
   %took = sub i64 %now, %started
   call void @add(ptr %form, i64 {TICKS}, i64 %took)
   call void @put(ptr %form, i64 {LAST}, i64 %now)
-  ret ptr %output
+  br label %answered
 count:
   %output.2 = call ptr @answer(ptr %form, ptr %args, ptr %bases)
-  ret ptr %output.2
+  br label %answered
+answered:
+  %result = phi ptr [ %output, %stamp ], [ %output.2, %count ]
+  %lost = icmp eq ptr %result, null
+  br i1 %lost, label %why, label %done
+why:
+  %raised = call ptr @PyErr_Occurred()
+  %silent = icmp eq ptr %raised, null
+  br i1 %silent, label %python, label %done
+done:
+  ret ptr %result
 python:
   %value = call ptr @PyObject_Vectorcall(ptr %fallback, ptr %args, i64 %nargs, ptr %names)
   ret ptr %value
@@ -318,6 +329,7 @@ def emit_entry(driver: str) -> str:
     words: dict[str, object] = {s.name: int(s) for enum in enums for s in enum}
     words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
     words |= {"RECORDS_BYTE": 8 * Form.RECORDS, "POOL_BYTE": 8 * Form.POOL}
+    words |= {"FAULTS_BYTE": 8 * Form.FAULTS}
     words |= {"OUTPUT": OUTPUT, "APART_WORDS": APART_WORDS, "WRITE": WRITE, "STEP": STEP}
     words |= {"MAX_ARGUMENTS": MAX_ARGUMENTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
     text = imports.declarations(Addresses._fields) + _COMMON + _MATCH + ANSWER + _ENTRY

@@ -49,7 +49,8 @@ class Form(IntEnum):
     CALLS = 16  # calls that this form has answered
     TICKS = 17  # their time together, in ticks of the processor's counter
     LAST = 18  # the counter at the end of the newest
-    BODY = 19  # the argument specifications
+    FAULTS = 19  # address of the counter of positions out of range, 0 where there is none
+    BODY = 20  # the argument specifications
 
 
 class Argument(IntEnum):

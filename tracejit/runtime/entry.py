@@ -277,6 +277,7 @@ class _Builder:
         head[Form.ARGUMENTS] = len(self.args)
         head[Form.RECORDS], head[Form.COUNT] = plan.records, plan.calls
         head[Form.POOL] = plan.pool_cell
+        head[Form.FAULTS] = plan.faults
         head[Form.LONG] = int(plan.long)
         head[Form.SCRATCH] = self.scratch
         words = head + [word for spec in body for word in spec or ()]

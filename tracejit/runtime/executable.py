@@ -118,6 +118,7 @@ class NativePlan(NamedTuple):
     ``codegen.forms.Base`` has them; ``pool_cell`` is the address of the cell that holds the thread
     pool's address, 0 where no kernel is worth sharing; ``scratch`` is the size of the memory that
     a call needs beside its outputs; ``long`` says that other threads should run meanwhile;
+    ``faults`` is the address of the counter of positions out of range, 0 where there is none;
     ``kept`` holds what a form's words point at.
     """
 
@@ -127,6 +128,7 @@ class NativePlan(NamedTuple):
     pool_cell: int
     scratch: int
     long: bool
+    faults: int
     outputs: list[Buffer]
     kept: list[Any]
 
@@ -206,11 +208,11 @@ class Executable:
     def native_plan(self) -> NativePlan | None:
         """Return how to run natively: one stretch of kernels, each output in a buffer of its own.
 
-        None where that is not so, and where positions out of range have to be looked for.
+        None where that is not so.
         """
         schedule = self.schedule
         segment = self._stages[0] if len(self._stages) == 1 else None
-        if not isinstance(segment, _Segment) or self._faults is not None:
+        if not isinstance(segment, _Segment):
             return None
         places: dict[int, int] = {}
         for number, view in enumerate(schedule.outputs):
@@ -232,6 +234,7 @@ class Executable:
             pool_cell_address() if segment.shareable else 0,
             self._scratch,
             segment.long,
+            0 if self._faults is None else self._faults.ctypes.data,
             [replace(b, shape=v.shape) for b, v in zip(outputs, schedule.outputs, strict=True)],
             [],
         )
