@@ -157,7 +157,7 @@ class KernelBuilder:
         if node in self.cluster.reduced:
             return [(node.inputs[0], self._reduced_map(node, index))]
         if native.is_gather(node):
-            return [(p.node, p.index) for p in self._gathered(instance).positions]
+            return [(p.node, p.where) for p in self._gathered(instance).positions]
         inputs = node.inputs
         if node.op.has(Fact.COMMUTATIVE):
             # The graph's canonical order follows digests; by age, repeated code looks the same.
@@ -249,7 +249,7 @@ class KernelBuilder:
         node, _ = instance
         found = self._gathered(instance)
         operand, count = node.inputs[0], len(self.extents)
-        offset, place = self._offset(operand, found.index, found.extents(self.extents))
+        offset, place = self._offset(operand, found.holed, found.extents(self.extents))
         steps = dict(offset.terms)
         kept = Affine(tuple(t for t in offset.terms if t[0] < count), offset.offset)
         access = self._access(place.buffer, node, kept)

@@ -233,10 +233,10 @@ class Fuser:
             for index in maps:
                 found = gathered(node, index, len(cluster.extents))
                 for position in found.positions:
-                    self._demand(position.node).read(cluster, position.index)
+                    self._demand(position.node).read(cluster, position.where)
                 # Strictly before: any of its elements may be read.
                 extents = found.extents(cluster.extents)
-                self._want_read(node.inputs[0], found.index, extents, cluster.number + 1)
+                self._want_read(node.inputs[0], found.holed, extents, cluster.number + 1)
 
     def _want_read(self, node: Node, index: Map, extents: Sequence[int], before: int) -> None:
         """Ask for ``node`` in memory, or for what it is a view of, if ``index`` maps into that."""

@@ -14,10 +14,10 @@ from tracejit.schedule.index import Affine, Map, axis_index, broadcast
 
 
 class Position(NamedTuple):
-    """One computed position: ``node`` at ``index`` names an element of ``extent``."""
+    """One computed position: ``node``, read at ``where``, names an element of ``extent``."""
 
     node: Node
-    index: Map
+    where: Map
     extent: int
 
 
@@ -25,7 +25,7 @@ class Gathered(NamedTuple):
     """Where an element comes from: computed positions, and the map that has holes for them."""
 
     positions: tuple[Position, ...]
-    index: Map
+    holed: Map
 
     def extents(self, loops: list[int]) -> list[int]:
         """Return the extents of the loop axes, then those of the holes."""
