@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 # Tests of kernels want them at the first call; those of the runtime say what they want.
 os.environ.setdefault("TRACEJIT_COMPILE", "now")
+# Tests count what is compiled; those of specialised code ask for it.
+os.environ.setdefault("TRACEJIT_SPECIALISE", "0")
 
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu

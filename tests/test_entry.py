@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tracejit as tj
+from tracejit.codegen.forms import ALL_TIMED
 from tracejit.errors import OutOfMemory, ShapeError
 from tracejit.runtime import engine, entry, memory, ticks
 from tracejit.runtime.monitor import recording
@@ -485,11 +486,27 @@ def test_counters_tell_calls_and_time_of_each_form() -> None:
     assert (small.calls, large.calls) == (5, 5)
     assert large.last > small.last > 0
     assert 0 < small.ticks < large.ticks  # 4 elements take less than 50,000
-    assert large.form.executable is not small.form.executable
+    one, other = function._entry.forms
+    assert one.executable is not other.executable
     function._entry.timed = False
     function(*vectors(4))
     again = function._entry.counters()[0]
-    assert (again.calls, again.ticks) == (6, small.ticks)
+    assert (again.calls, again.ended) == (6, 6)
+    assert (again.timed, again.timed_ticks) == (5, small.timed_ticks)
+
+
+def test_short_calls_are_sampled_and_the_shortest_is_known() -> None:
+    function = scaled()
+    for _ in range(1 + ALL_TIMED + 8 * 10):
+        function(*vectors(4))
+    (form,) = function._entry.forms
+    counted = form.counters()
+    assert (counted.calls, counted.timed) == (ALL_TIMED + 80, ALL_TIMED + 10)
+    assert counted.least is not None
+    assert 0 < counted.least <= counted.timed_ticks // counted.timed
+    assert counted.ticks >= counted.timed_ticks
+    form.watch_least()
+    assert form.counters().least is None
 
 
 def test_ticks_keep_the_pace_of_the_clock() -> None:

@@ -16,6 +16,7 @@ TRACEJIT_CODE_CACHE       bytes of machine code kept in memory                 6
 TRACEJIT_DISK_CACHE       bytes of object code kept on disk                    256 MiB
 TRACEJIT_COMPILE_WORKERS  processes that compile; 0: threads instead           compile_workers
 TRACEJIT_PERF_MAP         0 or 1: write /tmp/perf-PID.map for Linux's perf     0
+TRACEJIT_SPECIALISE       0 or 1: constant sizes for signatures called often   1
 TRACEJIT_STRESS_DEOPT     n: every n-th native call takes the Python path      0 (none)
 TRACEJIT_STRESS_POISON    0 or 1: overwrite memory before its first use        0
 ========================  ===================================================  ===============
@@ -72,6 +73,7 @@ class Settings:
     logs: tuple[str, ...] = ()
     optimize: int = 2
     perf_map: bool = False
+    specialise: bool = True
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -103,6 +105,7 @@ class Changes(TypedDict, total=False):
     stress_deopt: int
     stress_poison: bool
     perf_map: bool
+    specialise: bool
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:
@@ -213,6 +216,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         or 0,
         stress_poison=_flag(environ, "TRACEJIT_STRESS_POISON"),
         perf_map=_flag(environ, "TRACEJIT_PERF_MAP"),
+        specialise=_flag({"TRACEJIT_SPECIALISE": "1", **environ}, "TRACEJIT_SPECIALISE"),
     )
 
 
@@ -286,6 +290,11 @@ def memory_cache() -> int:
 def perf_map() -> bool:
     """Return whether to tell Linux's ``perf`` where generated code is."""
     return settings().perf_map
+
+
+def specialise() -> bool:
+    """Return whether signatures that are called often get kernels with constant sizes."""
+    return settings().specialise
 
 
 def stress_deopt() -> int:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from tracejit.codegen import imports
 from tracejit.codegen.answer import ANSWER
 from tracejit.codegen.forms import (
+    ALL_TIMED,
     APART_WORDS,
     MAX_ARGUMENTS,
     MAX_OUTPUTS,
@@ -278,23 +279,43 @@ pooled:
   %missing = icmp eq i64 %pool, 0
   br i1 %missing, label %python, label %go
 go:
-  call void @add(ptr %form, i64 {CALLS}, i64 1)
+  %calls = call i64 @slot(ptr %form, i64 {CALLS})
+  %calls.1 = add i64 %calls, 1
+  call void @put(ptr %form, i64 {CALLS}, i64 %calls.1)
   %timed.i = call i64 @slot(ptr %state, i64 {TIMED})
-  %timed = icmp ne i64 %timed.i, 0
+  %sample = call i64 @slot(ptr %form, i64 {SAMPLE})
+  %rest = and i64 %calls, %sample
+  %chosen = icmp eq i64 %rest, 0
+  %early = icmp ult i64 %calls, {ALL_TIMED}
+  %wanted = or i1 %chosen, %early
+  %timing = icmp ne i64 %timed.i, 0
+  %timed = and i1 %timing, %wanted
   br i1 %timed, label %stamp, label %count
 stamp:
   %started = call i64 @ticks()
   %output = call ptr @answer(ptr %form, ptr %args, ptr %bases)
   %now = call i64 @ticks()
   %took = sub i64 %now, %started
+  ; Counters of two processors may differ: what ends before it starts is not counted.
+  %forward = icmp sge i64 %took, 0
+  br i1 %forward, label %record, label %answered
+record:
+  call void @add(ptr %form, i64 {TIMED_CALLS}, i64 1)
   call void @add(ptr %form, i64 {TICKS}, i64 %took)
   call void @put(ptr %form, i64 {LAST}, i64 %now)
+  %least = call i64 @slot(ptr %form, i64 {LEAST})
+  %less = icmp slt i64 %took, %least
+  br i1 %less, label %shortest, label %answered
+shortest:
+  call void @put(ptr %form, i64 {LEAST}, i64 %took)
   br label %answered
 count:
   %output.2 = call ptr @answer(ptr %form, ptr %args, ptr %bases)
   br label %answered
 answered:
-  %result = phi ptr [ %output, %stamp ], [ %output.2, %count ]
+  %result = phi ptr [ %output, %stamp ], [ %output, %record ], [ %output, %shortest ],
+                    [ %output.2, %count ]
+  call void @add(ptr %form, i64 {ENDED}, i64 1)
   %lost = icmp eq ptr %result, null
   br i1 %lost, label %why, label %done
 why:
@@ -331,6 +352,7 @@ def emit_entry(driver: str) -> str:
     words |= {"RECORDS_BYTE": 8 * Form.RECORDS, "POOL_BYTE": 8 * Form.POOL}
     words |= {"FAULTS_BYTE": 8 * Form.FAULTS}
     words |= {"OUTPUT": OUTPUT, "APART_WORDS": APART_WORDS, "WRITE": WRITE, "STEP": STEP}
+    words |= {"ALL_TIMED": ALL_TIMED}
     words |= {"MAX_ARGUMENTS": MAX_ARGUMENTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
     text = imports.declarations(Addresses._fields) + _COMMON + _MATCH + ANSWER + _ENTRY
     for name, value in words.items():

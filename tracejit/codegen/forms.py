@@ -13,6 +13,9 @@ MAX_FORMS = 8
 MAX_ARGUMENTS = 16
 MAX_OUTPUTS = 16
 MAX_POINTERS = 2048  # of 8 bytes each, on the stack
+# So many calls of a form are all timed; after them, where calls are short, every eighth.
+ALL_TIMED = 64
+EIGHTH = 7
 # Steps of the program that puts a result together; its stack is never higher.
 MAX_STEPS = 64
 
@@ -46,11 +49,15 @@ class Form(IntEnum):
     WRITES_AT = 13
     STEPS = 14  # 0: the result is output 0
     STEPS_AT = 15
-    CALLS = 16  # calls that this form has answered
-    TICKS = 17  # their time together, in ticks of the processor's counter
-    LAST = 18  # the counter at the end of the newest
-    FAULTS = 19  # address of the counter of positions out of range, 0 where there is none
-    BODY = 20  # the argument specifications
+    CALLS = 16  # calls that this form has begun to answer
+    ENDED = 17  # those that have ended
+    TIMED_CALLS = 18  # those that were timed
+    TICKS = 19  # the time of these together, in ticks of the processor's counter
+    LEAST = 20  # the shortest of them since this word was set
+    LAST = 21  # the counter at the end of the newest
+    SAMPLE = 22  # after the first calls, those are timed whose number has none of these bits
+    FAULTS = 23  # address of the counter of positions out of range, 0 where there is none
+    BODY = 24  # the argument specifications
 
 
 class Argument(IntEnum):

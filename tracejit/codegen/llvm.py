@@ -25,6 +25,9 @@ _lock = threading.Lock()
 # Kernels are emitted in their final form: on a softmax LLVM's passes over the IR took 19 of 34 ms
 # and made it 2 % faster (measured), so only the instruction selection optimises.
 KERNEL_PASSES = 0
+# The level of code whose sizes are constants (``codegen/specialise.py``): all passes over the IR,
+# which then also write short loops out.
+SPECIALISED = 4
 
 
 class InvalidIR(Exception):
@@ -51,7 +54,7 @@ def loaded() -> bool:
 def _machine(cpu: str, features: str, level: int) -> Any:
     llvm = binding()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=cpu, features=features, opt=level, reloc="pic", codemodel="small", jit=True
+        cpu=cpu, features=features, opt=min(level, 3), reloc="pic", codemodel="small", jit=True
     )
 
 
@@ -66,20 +69,23 @@ def _parse(text: str) -> Any:
 
 
 def optimise(text: str, target: Target, level: int = 2, passes: int | None = None) -> Any:
-    """Return the parsed module of ``text`` after LLVM's pipeline at ``level`` (0…3).
+    """Return the parsed module of ``text`` after LLVM's pipeline at ``level`` (0…3, SPECIALISED).
 
     ``passes`` sets another level for the passes over the IR than for the instruction selection
-    (``level``): 0 suits code that is emitted in its final form, and saves half the time.
+    (``level``): 0 suits code that is emitted in its final form, and saves half the time. It does
+    not count for SPECIALISED code, which gets them all.
     """
     llvm = binding()
     module = _parse(text)
     machine = _machine(target.cpu, target.features, level)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
-    options = llvm.create_pipeline_tuning_options(speed_level=level if passes is None else passes)
+    special = level == SPECIALISED
+    speed = 3 if special else level if passes is None else passes
+    options = llvm.create_pipeline_tuning_options(speed_level=speed)
     options.loop_vectorization = False
     options.slp_vectorization = False
-    options.loop_unrolling = False
+    options.loop_unrolling = special
     options.loop_interleaving = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)

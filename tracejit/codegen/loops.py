@@ -28,6 +28,7 @@ from tracejit.codegen.types import from_memory, memory_type, register_type, to_m
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import (
     SCRATCH,
+    Access,
     Apply,
     Attend,
     Block,
@@ -564,6 +565,15 @@ class KernelEmitter:
             loaded.append(from_memory(b, value, access.dtype))
         return loaded
 
+    def _has_room(self, access: Access, vector: Vector) -> bool:
+        """Whether a whole vector may be stored where a row of scratch ends.
+
+        It is read back at once, and the processor forwards whole stores to loads only. Each value
+        starts on a cache line, so where the row is all of it the line is its own.
+        """
+        row = all(not s for axis, s in enumerate(access.strides) if axis != vector.axis)
+        return access.buffer == SCRATCH and row and vector.lanes * access.dtype.itemsize <= 64
+
     def _advance(self, pointer: Value, elements: int, type: Type) -> Value:
         return self.b.element(pointer, const(elements, I64), type) if elements else pointer
 
@@ -590,7 +600,7 @@ class KernelEmitter:
             elif stream and vector.aligned:
                 place = self._advance(pointer, part * vector.lanes, type)
                 b.store(value, place, align=b.target.vector_bits // 8, stream=True)
-            elif vector.mask is None:
+            elif vector.mask is None or self._has_room(access, vector):
                 b.store(value, self._advance(pointer, part * vector.lanes, type))
             else:
                 b.masked_store(value, pointer, vector.mask)

@@ -8,8 +8,10 @@ in place, where its value comes from.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import is_not
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, data, placeholder
 from tracejit.ops.table import Array, DType
 from tracejit.runtime import spans, stance
+from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program, Wanted
 from tracejit.tensor import Tensor, value_of, wrap, write
 from tracejit.tracing import Trace, user_location
@@ -62,11 +65,13 @@ class Compiled:
 
     ``simple`` says that the function returns one fresh array and changes nothing, so that a call
     is a run of the program. ``tracing`` is what recording it took, in seconds. ``reason`` is why
-    no earlier signature of the function fitted; None for its first.
+    no earlier signature of the function fitted; None for its first. ``guard_failures`` counts
+    calls that its kernels could not answer as they came.
     """
 
     __slots__ = (
         "graph",
+        "guard_failures",
         "keys",
         "program",
         "reason",
@@ -94,7 +99,8 @@ class Compiled:
         self.writes = traced.writes
         self.keys = tuple(keys)
         self.tracing = tracing
-        self.reason: str | None = None
+        self.reason: Reason | None = None
+        self.guard_failures: Counter[Reason] = Counter()
         layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
         self.program = Program(
             self.graph, layouts, mode, name=name, fast_math=fast_math, level=level
@@ -125,7 +131,11 @@ class Compiled:
         it writes.
         """
         arrays = [as_array(leaf, key) for leaf, key in zip(leaves, self.keys, strict=True)]
+        if any(map(is_not, arrays, leaves)):
+            copies = sum(a is not b and is_array(b) for a, b in zip(arrays, leaves, strict=True))
+            self.guard_failures[Reason.ALIGNMENT] += bool(copies)
         if self.writes and self._overlap(leaves, arrays):
+            self.guard_failures[Reason.ALIASING] += 1
             return plain(args, kwargs)
         program = self.program
         results = (program.interpret if stance.interpreting else program.run)(arrays)
@@ -144,8 +154,20 @@ class Compiled:
                 array = self._value(source, results, arrays)
                 returned.append(_finish(array, tensors, source.weak))
         for (index, _), value in zip(self.writes, written, strict=True):
-            _write_back(leaves[index], value, index)
+            self._write_back(leaves[index], value, index)
         return returned[0] if self.tree is LEAF else unflatten(self.tree, returned)
+
+    def _write_back(self, leaf: Any, value: Array, index: int) -> None:
+        if isinstance(leaf, Tensor):
+            write(leaf, data(value), None)
+            return
+        if not leaf.flags.writeable:
+            self.guard_failures[Reason.READ_ONLY] += 1
+            raise ValueArgumentError(
+                f"argument array {index} is read-only, and the function assigns to it",
+                hint="pass a copy, or return the new value instead of assigning",
+            )
+        np.copyto(leaf, value)
 
     def _value(self, source: Source, results: Sequence[Array], arrays: Sequence[Array]) -> Array:
         """Return an array that nobody else holds."""
@@ -191,18 +213,6 @@ def _finish(array: Array, tensors: bool, weak: bool) -> Any:
     if tensors:
         return wrap(data(array))
     return array[()] if array.ndim == 0 else array
-
-
-def _write_back(leaf: Any, value: Array, index: int) -> None:
-    if isinstance(leaf, Tensor):
-        write(leaf, data(value), None)
-        return
-    if not leaf.flags.writeable:
-        raise ValueArgumentError(
-            f"argument array {index} is read-only, and the function assigns to it",
-            hint="pass a copy, or return the new value instead of assigning",
-        )
-    np.copyto(leaf, value)
 
 
 # -- tracing ---------------------------------------------------------------------------------------

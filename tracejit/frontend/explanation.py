@@ -20,6 +20,7 @@ from tracejit.frontend.signature import signature_text
 from tracejit.graph.node import Node
 from tracejit.runtime import engine, stance
 from tracejit.runtime.costs import model
+from tracejit.runtime.specialise import Stage
 from tracejit.runtime.tiers import Program, State
 from tracejit.schedule.kernel import SCRATCH, Access, Kernel
 from tracejit.schedule.native import why_opaque
@@ -67,10 +68,12 @@ class StoredReport:
 class Explanation:
     """What ``explain`` returns: print it, read its fields, or take ``as_dict()``.
 
-    ``tier`` is 0 where NumPy answers and 1 where kernels do; ``state`` is one of ``State``'s
-    values, or "not called yet". ``why`` says why that tier answers, ``traced`` why this signature
-    was traced. ``retraces`` counts the function's signatures by that reason. ``arena_bytes`` is
-    what the values between kernels take, ``unfused_bytes`` what they would, each for itself.
+    ``tier`` is 0 where NumPy answers, 1 where kernels do, 2 where these are specialised on their
+    sizes; ``state`` is one of ``State``'s values, or "not called yet". ``reason`` is the entry of
+    ``runtime/reasons.py`` for tier 0. ``why`` says why that tier answers, ``traced`` why this
+    signature was traced. ``retraces`` counts the function's signatures by that reason.
+    ``arena_bytes`` is what the values between kernels take, ``unfused_bytes`` what they would, each
+    for itself.
     """
 
     function: str
@@ -82,6 +85,7 @@ class Explanation:
     retraces: dict[str, int]
     seconds: float
     kernels: dict[str, int]
+    reason: str | None = None
     steps: list[StepReport] = field(default_factory=list[StepReport])
     stored: list[StoredReport] = field(default_factory=list[StoredReport])
     arena_bytes: int = 0
@@ -128,6 +132,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     """
     jitted, args = _unbound(function, args)
     compiled = jitted.form(*args, **kwargs)
+    called = compiled is not None
     if compiled is None:
         compiled, reason = jitted.preview(*args, **kwargs)
         why = "the first call with such arguments will trace it"
@@ -136,7 +141,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
             traced = "not yet; it would be the first signature"
     else:
         tier, state, why = _tier(jitted, compiled, args, kwargs)
-        traced = compiled.reason or "the function's first signature"
+        traced = "the function's first signature" if compiled.reason is None else compiled.reason
     program = compiled.program
     schedule = _schedule(program)
     return Explanation(
@@ -145,10 +150,11 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         tier=tier,
         state=state,
         why=why,
-        traced=traced,
+        traced=str(traced),
         retraces=dict(jitted.stats()["guard_failures"]),
         seconds=program.seconds + compiled.tracing,
         kernels=_origins(program),
+        reason=None if program.reason is None or not called else str(program.reason),
         steps=[] if schedule is None else [_step(s, schedule) for s in schedule.steps],
         stored=[] if schedule is None else list(_stored(schedule)),
         arena_bytes=0 if schedule is None else schedule.arena.nbytes,
@@ -187,13 +193,32 @@ def _tier(
     if stance.interpreting:
         return 0, program.state.value, 'set_stance("never") is in force'
     if program.executable is not None:
-        return 1, program.state.value, _compiled(program)
+        return program.tier, program.state.value, _compiled(program)
     return 0, program.state.value, _interpreted(program)
 
 
 def _compiled(program: Program) -> str:
     found = ", ".join(f"{n} {where}" for where, n in _origins(program).items() if n)
-    return f"kernels answer: {found}; planning and compiling took {program.seconds * 1e3:.1f} ms"
+    took = f"planning and compiling took {program.seconds * 1e3:.1f} ms"
+    return f"kernels answer: {found}; {took}{_specialised(program)}"
+
+
+def _specialised(program: Program) -> str:
+    """Return what has become of kernels with constant sizes; nothing where none were wanted."""
+    special = program.specialisation
+    if special is None:
+        return ""
+    match special.stage:
+        case Stage.SPECIALISED:
+            return f"; their sizes are constants, which made calls {special.gain:.2f} times as fast"
+        case Stage.REJECTED:
+            return f"; constant sizes were measured: calls {special.gain:.2f} times as fast"
+        case Stage.COMPILING | Stage.TRIAL:
+            return f"; {special.stage.value}"
+        case _ if special.reason is not None:
+            return f"; {special.reason}: {special.reason.sentence}"
+        case _:
+            return ""
 
 
 def _interpreted(program: Program) -> str:

@@ -34,7 +34,9 @@ from tracejit.frontend.signature import (
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Tree, check_statics, flatten, statics
 from tracejit.runtime import background, entry, events, profiler, stance
+from tracejit.runtime.analysis import Family
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
+from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program, State, Wanted
 from tracejit.tensor import Tensor
 from tracejit.tracing import state
@@ -67,6 +69,7 @@ class Jitted:
         "_calls",
         "_compiled",
         "_entry",
+        "_families",
         "_fast",
         "_hinted",
         "_last",
@@ -123,6 +126,7 @@ class Jitted:
             self._compiled: dict[Key, Compiled] = {}
             self._fast: tuple[Any, dict[Key, _Fast]] = (None, {})
             self._locks: dict[Key, threading.Lock] = {}
+            self._families: dict[Key, Family] = {}
             self._stats = _Counts()
             self._values: dict[str, set[Any]] = {}
             self._hinted = False
@@ -310,8 +314,9 @@ class Jitted:
             compiled.reason = reason
             name, text = self.__name__, signature_text(key[1])
             message = f"{name} is traced again: {reason}, {text}"
-            events.emit("recompiles", message, compiled.tracing, function=name, reason=reason)
+            events.emit("recompiles", message, compiled.tracing, function=name, reason=str(reason))
         self._last = key
+        self._families.setdefault(_but_sizes(key), Family()).add(compiled.program)
         while len(self._compiled) >= SIGNATURES_KEPT:
             stats.evict(self._compiled.pop(next(iter(self._compiled))))
         self._compiled[key] = compiled
@@ -336,9 +341,14 @@ class Jitted:
                 )
 
     def plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the Python function itself, counted as a fallback."""
-        self._stats.fallbacks += 1
-        return self.__wrapped__(*args, **kwargs)
+        """Call the Python function itself, counted and timed as a fallback."""
+        stats = self._stats
+        stats.fallbacks += 1
+        timed = profiler.python_timer(stats.fallbacks)
+        try:
+            return self.__wrapped__(*args, **kwargs)
+        finally:
+            timed.stop(stats.python)
 
     # -- what users ask --------------------------------------------------------------------------
 
@@ -418,15 +428,19 @@ class Jitted:
 
         ``calls``; ``compiles`` (signatures traced), ``retraces`` (all but the first) and
         ``recompiles`` (kernels compiled for them that the first one had not);
-        ``tier`` of the newest (0 interpreted, 1 compiled); ``kernels``; ``pending`` (signatures
-        whose kernels are being made); ``failed`` (why signatures stay interpreted);
-        ``fallbacks`` (calls and compilations that NumPy did instead); ``guard_failures`` (calls
-        that no signature matched, by reason); ``compile_seconds``.
+        ``tier`` of the newest (0 interpreted, 1 compiled, 2 specialised on its sizes);
+        ``specialised`` (signatures in tier 2); ``kernels``; ``pending`` (signatures whose kernels
+        are being made); ``interpreted`` (signatures that NumPy answers, by reason); ``failed``
+        (why compiling failed); ``fallbacks`` (calls and compilations that NumPy did instead);
+        ``guard_failures`` (calls that compiled code was not there for, or not in their best form,
+        by reason); ``compile_seconds``. The reasons are those of ``runtime/reasons.py``.
         """
         stats = self._stats
         native = 0 if self._entry is None else self._entry.calls - self._native_before
         with self._lock:
-            programs = [compiled.program for compiled in self._compiled.values()]
+            kept = list(self._compiled.values())
+        programs = [compiled.program for compiled in kept]
+        interpreted = Counter(str(p.reason) for p in programs if p.reason is not None)
         failures = [str(p.failure) for p in programs if p.failure is not None]
         return {
             "calls": self._calls + native,
@@ -434,41 +448,51 @@ class Jitted:
             "retraces": max(0, stats.traces - 1),
             "recompiles": stats.recompiles(programs),
             "tier": programs[-1].tier if programs else 0,
+            "specialised": sum(p.tier == 2 for p in programs),
             "kernels": stats.kernels + sum(p.kernels for p in programs),
             "pending": sum(p.state is State.WAITING for p in programs),
+            "interpreted": dict(interpreted),
             "failed": failures,
             "fallbacks": stats.fallbacks + len(failures),
-            "guard_failures": dict(stats.reasons),
-            "compile_seconds": stats.tracing + stats.seconds + sum(p.seconds for p in programs),
+            "guard_failures": _guard_failures(stats, kept),
+            "compile_seconds": stats.tracing
+            + stats.seconds
+            + sum(p.compile_seconds for p in programs),
         }
 
     def profile(self) -> FunctionProfile:
         """Return what the calls of this function have cost, by signature."""
         with self._lock:
             kept = list(self._compiled.items())
-        counters = [] if self._entry is None else self._entry.counters()
         signatures: list[SignatureProfile] = []
         sizes: dict[str, set[int]] = {}
         for key, compiled in kept:
             program = compiled.program
-            mine = [c for c in counters if c.form.executable is program.executable]
-            calls, ticks = sum(c.calls for c in mine), sum(c.ticks for c in mine)
-            text = signature_text(key[1])
-            signatures.append(profiler.signature_profile(program, text, calls, ticks))
+            signatures.append(profiler.signature_profile(program, signature_text(key[1])))
             for number, part in enumerate(key[1]):
                 if isinstance(part, ArrayKey):
                     for axis, size in enumerate(part[1]):
                         sizes.setdefault(f"argument {number}, axis {axis}", set()).add(size)
         stats = self.stats()
+        python = self._stats.python
+        compiled_seconds = sum(s.seconds for s in signatures)
         return FunctionProfile(
             name=self.__name__,
             calls=stats["calls"],
-            seconds=sum(s.seconds for s in signatures),
+            seconds=compiled_seconds + python.seconds,
+            exclusive_seconds=compiled_seconds + python.exclusive,
+            rate=sum(s.rate for s in signatures),
             compile_seconds=stats["compile_seconds"],
             guard_failures=stats["guard_failures"],
             sizes={axis: sorted(seen) for axis, seen in sizes.items()},
             signatures=signatures,
         )
+
+    def exclusive_seconds(self) -> float:
+        """Return the time of all calls, without jitted functions that were called inside."""
+        with self._lock:
+            programs = [compiled.program for compiled in self._compiled.values()]
+        return profiler.seconds_of(programs) + self._stats.python.exclusive
 
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
         """Return the traced and compiled form for these example arguments, to look at."""
@@ -490,17 +514,34 @@ def _fast_entry(compiled: Compiled, args: Sequence[Any], leaves: Sequence[Any]) 
     """Return what the fast path needs for arguments like these."""
     positions = [i for i, a in enumerate(args) if a.__class__ not in _STATIC]
     all_leaves = len(positions) == len(args)
-    if not compiled.simple:
+    direct = [as_array(leaf, key) is leaf for leaf, key in zip(leaves, compiled.keys, strict=True)]
+    ready = tuple(is_array(leaf) and own for leaf, own in zip(leaves, direct, strict=True))
+    copies = any(is_array(leaf) and not own for leaf, own in zip(leaves, direct, strict=True))
+    if copies or not compiled.simple:
         return compiled, None if all_leaves else positions, None
-    ready = tuple(
-        is_array(leaf) and as_array(leaf, key) is leaf
-        for leaf, key in zip(leaves, compiled.keys, strict=True)
-    )
     return (
         compiled,
         None if all_leaves else positions,
         (everything if all_leaves and all(ready) else ready),
     )
+
+
+def _but_sizes(key: Key) -> Key:
+    """Return a signature without the sizes and strides of its arrays."""
+    tree, leaves, settings = key
+    kinds = tuple(
+        (part[0], len(part[1])) if isinstance(part, ArrayKey) else part for part in leaves
+    )
+    return tree, kinds, settings
+
+
+def _guard_failures(stats: _Counts, kept: Sequence[Compiled]) -> dict[str, int]:
+    """Return the calls that compiled code was not there for as they came, by reason."""
+    found = Counter(stats.reasons)
+    for compiled in kept:
+        found.update(compiled.guard_failures)
+        found[Reason.SIZES] += compiled.program.guard_failures
+    return {str(reason): count for reason, count in found.items() if count}
 
 
 class _Bound:
@@ -533,6 +574,7 @@ class _Counts:
         "evicted",
         "fallbacks",
         "kernels",
+        "python",
         "reasons",
         "seconds",
         "traces",
@@ -543,7 +585,9 @@ class _Counts:
         self.traces = 0
         self.tracing = 0.0
         self.fallbacks = 0
-        self.reasons: Counter[str] = Counter()
+        # Calls that found no signature, and guard failures of signatures that are gone.
+        self.reasons: Counter[Reason] = Counter()
+        self.python = profiler.PythonTime()
         self.evicted = 0
         self.kernels = 0
         self.compiled_kernels = 0
@@ -553,7 +597,10 @@ class _Counts:
         """Keep the counts of a signature that is dropped."""
         program = compiled.program
         self.kernels += program.kernels
-        self.seconds += program.seconds
+        self.seconds += program.compile_seconds
+        self.reasons += compiled.guard_failures
+        if program.specialisation is not None:
+            self.reasons[Reason.SIZES] += program.specialisation.guard_failures
         if self.evicted:  # the first signature's kernels are not recompiled ones
             self.compiled_kernels += program.compiled_kernels
         self.evicted += 1

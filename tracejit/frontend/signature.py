@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any, TypeGuard, cast
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from tracejit.errors import ArgumentError, DTypeError
 from tracejit.frontend.trees import Spec
 from tracejit.ops.table import Array, DType, Shape
+from tracejit.runtime.reasons import Reason
 from tracejit.tensor import Tensor, value_of
 
 Key = tuple[Any, ...]
@@ -19,18 +19,6 @@ Key = tuple[Any, ...]
 _ARRAY_TYPES = (np.ndarray, np.memmap)
 # Types of NumPy scalars that tracejit computes with; the type alone decides their dtype.
 NUMPY_SCALARS = frozenset(np.dtype(char).type for char in "?bhilqBHILQefdFD")
-
-
-class Reason(StrEnum):
-    """Why no signature at hand fitted a call."""
-
-    STRUCTURE = "new argument structure"
-    STATIC = "new static value"
-    DTYPE = "new dtype"
-    SHAPE = "new shape"
-    LAYOUT = "new memory layout"
-    KIND = "array in place of a scalar, or the reverse"
-    SETTINGS = "new settings"
 
 
 class ArrayKey(tuple[DType, Shape, Shape | None]):
@@ -124,25 +112,27 @@ def signature_text(keys: Sequence[Any]) -> str:
     return ", ".join(parts)
 
 
-def why_new(key: Key, last: Key) -> str:
+def why_new(key: Key, last: Key) -> Reason:
     """Return why ``key`` (tree, leaf keys, settings) is not ``last``."""
     (tree, leaves, settings), (old_tree, old_leaves, old_settings) = key, last
     if settings != old_settings:
-        return Reason.SETTINGS.value
+        return Reason.SETTINGS
     if len(leaves) != len(old_leaves):
-        return Reason.STRUCTURE.value
+        return Reason.STRUCTURE
     if tree != old_tree:
-        return (Reason.STATIC if same_structure(tree, old_tree) else Reason.STRUCTURE).value
+        return Reason.STATIC if same_structure(tree, old_tree) else Reason.STRUCTURE
     for new, old in zip(leaves, old_leaves, strict=False):
         if new == old:
             continue
         if not (isinstance(new, ArrayKey) and isinstance(old, ArrayKey)):
-            return Reason.KIND.value
+            return Reason.KIND
+        if new[0] == old[0] and len(new[1]) != len(old[1]):
+            return Reason.RANK
         for part, reason in enumerate((Reason.DTYPE, Reason.SHAPE, Reason.LAYOUT)):
             if new[part] != old[part]:
-                return reason.value
+                return reason
     # The newest signature equals it: it was evicted, or another one lies between.
-    return Reason.STRUCTURE.value
+    return Reason.STRUCTURE
 
 
 def same_structure(a: Any, b: Any) -> bool:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from tracejit.runtime import service
+from tracejit.runtime import analysis, service
 
 # While the thread works, a caller waits at most this long to get the interpreter back from it
 # (Python's default is 5 ms, which an interpreted call would pay after every large ufunc).
@@ -143,8 +143,9 @@ def _in_child() -> None:
 
 _paused = False
 atexit.register(lambda: _worker.stop())
-# After the compile service's own: the last one registered is the first to be called before a fork,
-# and a job may need the service to end.
+# After the compile service's own, and the analysis': the last one registered is the first to be
+# called before a fork, and a job may need both to end.
 assert service
+assert analysis
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -133,6 +133,9 @@ def name_of(structure: str, target: Target, level: int) -> str | None:
     return blake2b(code_generator + text.encode(), digest_size=_NAME // 2).hexdigest()
 
 
+_NO_OPS = frozenset({"axes", "totals", "load", "const", "store", "sizes"})
+
+
 def label_of(structure: str) -> str:
     """Return what a kernel computes, in a few words: its ops, in order."""
     ops: list[str] = []
@@ -140,7 +143,7 @@ def label_of(structure: str) -> str:
         first, _, rest = line.partition(" ")
         if first in ("reduce", "scan"):
             first = rest.partition(" ")[0]
-        if first.isidentifier() and first not in ("axes", "totals", "load", "const", "store"):
+        if first.isidentifier() and first not in _NO_OPS:
             ops.append(first)
     return " ".join(ops)[:200]
 

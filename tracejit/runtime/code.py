@@ -52,7 +52,7 @@ class Code:
 
     @property
     def level(self) -> int:
-        """LLVM's optimisation level (0…3)."""
+        """LLVM's optimisation level: 0…3, or that of specialised code (``codegen/llvm.py``)."""
         return self.key.level
 
     @property
@@ -109,6 +109,13 @@ class CodeCache:
                 self.evicted += oldest is not code
                 dropped.append(oldest)
         return code
+
+    def drop(self, code: Code) -> None:
+        """Do not keep ``code`` any longer: it is freed once nobody holds it."""
+        with self.lock:
+            if self._kept.get(code.key) is code:
+                del self._kept[code.key]
+                self.bytes -= code.nbytes
 
     def clear(self) -> None:
         """Forget all code; what an executable holds stays valid, and is not found again."""

@@ -8,13 +8,20 @@ decides how to run, never what the result is, so concurrent updates may lose one
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family
+from tracejit.schedule.grain import loop_entries
 from tracejit.schedule.index import VIEWS
+from tracejit.schedule.kernel import Kernel
 from tracejit.schedule.native import cost as flops
+
+if TYPE_CHECKING:
+    from tracejit.runtime.executable import NativeCall
 
 # Weight of a new measurement.
 _NEWEST = 0.3
@@ -34,6 +41,11 @@ _SLOW_NS = {
     **dict.fromkeys(("erf", "erfc", "gelu", "lgamma", "gamma", "digamma"), 150.0),
     **dict.fromkeys(("sigmoid", "silu", "softplus"), 10.0),
 }
+# Measured: 1 to 9 ns for loops (rows of softmax, stencils, scans), 5 for tiles of products.
+_ENTRY_NS = {"loop": 4.0, "product": 4.0}
+_SPECIAL_S = {"loop": 0.03, "product": 0.15}
+# One kernel that gains nothing does not speak for all others.
+_LEAST_ENTRY_NS = 1.0
 
 
 def compute_nodes(graph: Graph) -> list[Node]:
@@ -87,6 +99,16 @@ def _towards(old: float, new: float) -> float:
     return old + _NEWEST * (new - old)
 
 
+def _kind(kernel: Kernel) -> str:
+    return "loop" if kernel.contract is None else "product"
+
+
+def _scale(figures: dict[str, float], calls: Sequence[NativeCall], ratio: float) -> None:
+    """Move the figures of all kinds among ``calls`` towards ``ratio`` times what they are."""
+    for kind in {_kind(c.kernel) for c in calls}:
+        figures[kind] = _towards(figures[kind], figures[kind] * ratio)
+
+
 class CostModel:
     """Estimates of interpreter, compiler and kernel time, corrected by measurements."""
 
@@ -99,6 +121,10 @@ class CostModel:
         # nobody else wants the cores (measured).
         self.start_s = 0.1
         self.kernel_scale = 1.0
+        # What entering an inner loop costs more if its sizes are run-time values, and what
+        # compiling a kernel with constant ones takes, by kind.
+        self.entry_ns = dict(_ENTRY_NS)
+        self.special_kernel_s = dict(_SPECIAL_S)
 
     # -- the interpreter ---------------------------------------------------------------------------
 
@@ -141,6 +167,26 @@ class CostModel:
         if count:
             self.start_s = 0.0
             self.kernel_s = _towards(self.kernel_s, seconds / count)
+
+    # -- specialised kernels -----------------------------------------------------------------------
+
+    def special_saving_ns(self, calls: Sequence[NativeCall]) -> float:
+        """Return what constant sizes would save each time these native calls are made."""
+        return sum(self.entry_ns[_kind(c.kernel)] * loop_entries(c.kernel) for c in calls)
+
+    def special_s(self, calls: Sequence[NativeCall]) -> float:
+        """Return what compiling them with constant sizes would take."""
+        return sum(self.special_kernel_s[_kind(c.kernel)] for c in calls)
+
+    def observe_special(self, calls: Sequence[NativeCall], seconds: float) -> None:
+        """Take what compiling these with constant sizes took."""
+        _scale(self.special_kernel_s, calls, seconds / max(self.special_s(calls), 1e-9))
+
+    def observe_saving(self, calls: Sequence[NativeCall], ns: float) -> None:
+        """Take what constant sizes saved; less than nothing where they cost."""
+        _scale(self.entry_ns, calls, max(ns, 0.0) / max(self.special_saving_ns(calls), 1e-9))
+        for kind, value in self.entry_ns.items():
+            self.entry_ns[kind] = max(value, _LEAST_ENTRY_NS)
 
     # -- kernels -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from tracejit.schedule.index import contiguous_strides
 from tracejit.schedule.kernel import Kernel
 from tracejit.schedule.schedule import Buffer, OpaqueStep, Schedule, View
 from tracejit.schedule.steps import kernel_title
+
+if TYPE_CHECKING:
+    from tracejit.runtime.entry import Counters, NativeForm
 
 # From this estimate on a run lets other Python threads work, and looks for signals.
 LONG_NS = 100_000
@@ -88,6 +91,8 @@ class _Segment:
             )  # fmt: skip
             first += len(call.pointers)
         self.address = self.records.ctypes.data
+        # The first word of each record.
+        self.code: I64Array = self.records[:, 0]
         self.shareable = any(c.end > c.grain for c in calls)
         self.long = self.shareable or sum(c.ns for c in calls) > LONG_NS
 
@@ -189,6 +194,13 @@ class Executable:
         self._block = memory.block_maker(self._scratch) if self._scratch else None
         self._native: Callable[..., list[Array]] | None = None
         self._runs = 0
+        # Native forms that run this, as long as their entries live; an item for each run by
+        # ``_run`` that has not ended, and how many there were.
+        self.forms: list[weakref.ref[NativeForm]] = []
+        self._inside: list[None] = []
+        self._begun = 0
+        self._special: tuple[Code, ...] = ()
+        self._given_back: list[Code] = []
 
     @property
     def codes(self) -> list[Code]:
@@ -204,6 +216,57 @@ class Executable:
     def compile_seconds(self) -> float:
         """What compiling these kernels cost, whenever that was."""
         return sum(c.seconds for c in {id(c): c for c in self.codes}.values())
+
+    @property
+    def calls(self) -> Sequence[NativeCall]:
+        """The native calls, where one stretch of them is all there is to run; else none."""
+        segment = self._stages[0] if len(self._stages) == 1 else None
+        return segment.calls if isinstance(segment, _Segment) else ()
+
+    # -- specialised code --------------------------------------------------------------------------
+
+    def use(self, codes: Sequence[Code]) -> None:
+        """Run ``codes`` in place of the code compiled for any size; with none, that again.
+
+        There is one for each of ``calls``, made for these very sizes. Calls that are running go on
+        with what they have begun: it is kept until they have ended.
+        """
+        segment = self._stages[0]
+        assert isinstance(segment, _Segment)
+        for place, code in enumerate(codes or self.codes):
+            segment.code[place] = code.address
+        before, self._special = self._special, tuple(codes)
+        self._given_back += before
+        self.release()
+
+    @property
+    def specialised(self) -> tuple[Code, ...]:
+        """The specialised code that runs now, if any."""
+        return self._special
+
+    def release(self) -> bool:
+        """Let go of replaced code if no call is running; return whether none is left."""
+        if self._given_back:
+            counted = self.counters()
+            if counted.calls == counted.ended and not self._inside:
+                self._given_back.clear()
+        return not self._given_back
+
+    def living_forms(self) -> list[NativeForm]:
+        """Return the native forms that run this."""
+        found = (reference() for reference in tuple(self.forms))
+        return [form for form in found if form is not None]
+
+    def counters(self) -> Counters:
+        """Return what all native calls of this have counted together."""
+        return entry.total([form.counters() for form in self.living_forms()])
+
+    @property
+    def runs(self) -> int:
+        """How many runs of it have begun, by whatever way."""
+        return self._begun + self.counters().calls
+
+    # -- running -----------------------------------------------------------------------------------
 
     def native_plan(self) -> NativePlan | None:
         """Return how to run natively: one stretch of kernels, each output in a buffer of its own.
@@ -283,7 +346,6 @@ class Executable:
         # Weakly, so that code is freed with its executable and not by a search for cycles.
         this = weakref.proxy(self)
         made = entry.NativeEntry("run", lambda *arrays: this._run(arrays))
-        made.timed = False
         fits = made.add(this, arrays, range(len(arrays)), result) is not None
         if fits:
             self._native = made.function
@@ -293,6 +355,14 @@ class Executable:
         return self._run(arrays)
 
     def _run(self, arrays: Sequence[Array]) -> list[Array]:
+        self._begun += 1
+        self._inside.append(None)
+        try:
+            return self._run_stages(arrays)
+        finally:
+            self._inside.pop()
+
+    def _run_stages(self, arrays: Sequence[Array]) -> list[Array]:
         bases = self._template.copy()
         held: dict[int, Array] = {}
         for i, number in self._inputs:

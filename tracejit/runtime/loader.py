@@ -26,6 +26,10 @@ _names = itertools.count()
 _lock = threading.Lock()
 
 
+class NoMemory(InternalError):
+    """The system has no memory for code, or none that may become executable."""
+
+
 class _Mapping(Protocol):
     nbytes: int
     start: int
@@ -37,7 +41,8 @@ class LoadedObject:
     """Machine code in memory. ``address(name)`` is valid while this object lives.
 
     ``addresses`` are symbols that the code imports beside C functions. It takes ``nbytes`` of
-    memory from the address ``start`` on. Raises InternalError where it cannot be linked.
+    memory from the address ``start`` on. Raises InternalError where it cannot be linked, NoMemory
+    where there is none for it.
     """
 
     def __init__(
@@ -68,7 +73,10 @@ class _Mapped:
     def __init__(self, file: elf.ObjectFile, symbols: tuple[str, ...], known: Mapping[str, int]):
         self.nbytes = -(-max(file.size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        self._memory = mmap.mmap(-1, self.nbytes, flags=flags)
+        try:
+            self._memory = mmap.mmap(-1, self.nbytes, flags=flags)
+        except OSError as error:
+            raise NoMemory(f"the system has no memory for code: {error.strerror}") from error
         self.start = base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._memory[: file.size] = bytes(file.link(base, lambda name: _address(name, known)))
         self._addresses = {s: base + file.offset(s) for s in symbols}
@@ -76,7 +84,7 @@ class _Mapped:
         protect.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
         if protect(base, self.nbytes, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
             why = os.strerror(ctypes.get_errno())
-            raise InternalError(f"the system does not let memory become executable: {why}")
+            raise NoMemory(f"the system does not let memory become executable: {why}")
 
     def address(self, symbol: str) -> int:
         return self._addresses[symbol]

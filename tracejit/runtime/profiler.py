@@ -1,34 +1,41 @@
 """The profiler: where the time of jitted functions goes, and what would pay.
 
-Nothing is sampled and nothing runs on a caller's path for it. Native entries count and time their
-calls themselves, programs count what the interpreter does for them, and a report reads both.
+Nothing runs on a caller's path for it. Native entries count their calls and time a sample of them
+themselves, programs count what the interpreter does for them, and a report reads both. In the
+background ``runtime/analysis.py`` reads the counters, for rates and for what would pay.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracejit.runtime import events, ticks
+from tracejit.runtime import analysis, entry, events, ticks
 from tracejit.runtime.costs import model
+from tracejit.runtime.specialise import Stage
 
 if TYPE_CHECKING:
     from tracejit.runtime.tiers import Program
 
 subscribe = events.subscribe
+# Runs in Python for which the time inside them is measured: the first ones, then one of so many.
+_SAMPLED_RUNS = 16
 # A function is hot once it has taken this share of all time measured.
 HOT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class SignatureProfile:
-    """One signature: ``seconds`` are those of native and interpreted calls, inclusive.
+    """One signature: the ``seconds`` of native and interpreted calls; ``rate`` is calls a second.
 
-    ``expected_saving`` is what kernels would save at each call, by the cost model, where it is
-    still interpreted.
+    ``expected_saving`` is what the next tier would save at each call, in seconds and by the cost
+    model: kernels where NumPy answers, constant sizes where kernels do. ``specialised`` says what
+    has become of the latter, ``gain`` the measured ratio of the times. ``reason`` is why NumPy
+    answers, or why kernels are not specialised any more.
     """
 
     arguments: str
@@ -38,17 +45,27 @@ class SignatureProfile:
     interpreted_calls: int
     seconds: float
     compile_seconds: float
+    rate: float = 0.0
     expected_saving: float = 0.0
+    specialised: str | None = None
+    gain: float | None = None
+    reason: str | None = None
     failure: str | None = None
 
 
 @dataclass(frozen=True)
 class FunctionProfile:
-    """One jitted function; ``calls`` are all, whoever answered them."""
+    """One jitted function; ``calls`` are all, whoever answered them, ``rate`` those a second.
+
+    ``seconds`` are inclusive. Without the jitted functions that it calls while it runs as a Python
+    function, it took ``exclusive_seconds``; calls inside a trace are part of its own kernels.
+    """
 
     name: str
     calls: int
     seconds: float
+    exclusive_seconds: float
+    rate: float
     compile_seconds: float
     guard_failures: dict[str, int]
     sizes: dict[str, list[int]]
@@ -59,6 +76,8 @@ class Profiled(Protocol):
     """What registers here: a jitted function."""
 
     def profile(self) -> FunctionProfile: ...
+
+    def exclusive_seconds(self) -> float: ...
 
 
 _functions: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -71,24 +90,95 @@ def register(function: Profiled) -> None:
         _functions.add(function)
 
 
-def signature_profile(
-    program: Program, arguments: str, native_calls: int, native_ticks: int
-) -> SignatureProfile:
+def signature_profile(program: Program, arguments: str) -> SignatureProfile:
     """Return what is known of one program, with what its native forms have counted."""
-    seconds = program.interpreted_ns * 1e-9
-    if native_ticks:
-        seconds += native_ticks * ticks.seconds_per_tick()
+    executable, special = program.executable, program.specialisation
+    counted = entry.total(()) if executable is None else executable.counters()
+    saving = program.saving_ns() * 1e-9 if not program.tier else 0.0
+    if program.tier == 1 and (special is None or special.stage is Stage.GENERIC):
+        saving = analysis.expected_saving(program)
+    reason = program.reason or (None if special is None else special.reason)
     return SignatureProfile(
         arguments=arguments,
         tier=program.tier,
         state=program.state.value,
-        native_calls=native_calls,
+        native_calls=counted.calls,
         interpreted_calls=program.interpreted_runs,
-        seconds=seconds,
-        compile_seconds=program.seconds,
-        expected_saving=0.0 if program.tier else program.saving_ns() * 1e-9,
+        seconds=_seconds(program),
+        compile_seconds=program.compile_seconds,
+        rate=program.activity.rate,
+        expected_saving=saving,
+        specialised=None if special is None else special.stage.value,
+        gain=None if special is None else special.gain,
+        reason=None if reason is None else str(reason),
         failure=None if program.failure is None else str(program.failure),
     )
+
+
+def seconds_of(programs: Iterable[Program]) -> float:
+    """Return the time of all calls that these programs have answered."""
+    return sum(map(_seconds, programs))
+
+
+def _seconds(program: Program) -> float:
+    """Return the time of all calls that the interpreter and native code have answered."""
+    executable = program.executable
+    taken = 0 if executable is None else executable.counters().ticks
+    native = taken * ticks.seconds_per_tick() if taken else 0.0
+    return program.interpreted_ns * 1e-9 + max(native, 0.0)
+
+
+class PythonTime:
+    """The time of a function's runs in Python, and how much of it jitted functions took inside.
+
+    The latter is measured for some runs only: it reads the counters of every function. Other
+    threads that call jitted functions meanwhile make it too large.
+    """
+
+    __slots__ = ("_inside", "_sampled", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._sampled = 0.0
+        self._inside = 0.0
+
+    @property
+    def exclusive(self) -> float:
+        """The seconds without what jitted functions took inside."""
+        share = self._inside / self._sampled if self._sampled else 0.0
+        return self.seconds * (1.0 - share)
+
+    def add(self, seconds: float, inside: float | None) -> None:
+        """Take one run; ``inside`` is None where it was not measured."""
+        seconds = max(seconds, 0.0)
+        self.seconds += seconds
+        if inside is not None:
+            self._sampled += seconds
+            self._inside += min(max(inside, 0.0), seconds)
+
+
+class python_timer:  # noqa: N801 - a stop watch
+    """Times one run in Python from now on. ``number`` says which of the function's runs it is."""
+
+    __slots__ = ("_before", "_started")
+
+    def __init__(self, number: int):
+        sampled = number <= _SAMPLED_RUNS or number % _SAMPLED_RUNS == 0
+        self._before = _all_seconds() if sampled else None
+        self._started = time.perf_counter()
+
+    def stop(self, total: PythonTime) -> None:
+        """Add the run to ``total``."""
+        elapsed = time.perf_counter() - self._started
+        inside = None if self._before is None else _all_seconds() - self._before
+        total.add(elapsed, inside)
+
+
+def _all_seconds() -> float:
+    """Return the exclusive time of all functions so far."""
+    with _lock:
+        alive = list(_functions)
+    return sum(function.exclusive_seconds() for function in alive)
 
 
 @dataclass(frozen=True)
@@ -108,9 +198,15 @@ class Report:
         return [f.name for f in self.functions if f.seconds >= HOT_SHARE * self.seconds > 0]
 
     def candidates(self) -> list[tuple[str, SignatureProfile]]:
-        """Return the signatures that are interpreted, by what compiling them would save a call."""
-        found = [(f.name, s) for f in self.functions for s in f.signatures if s.tier == 0]
-        return sorted(found, key=lambda pair: -pair[1].expected_saving * pair[1].interpreted_calls)
+        """Return the signatures that the next tier would make faster, by what that saves in all."""
+        found = [(f.name, s) for f in self.functions for s in f.signatures if s.expected_saving > 0]
+
+        def saved(pair: tuple[str, SignatureProfile]) -> float:
+            signature = pair[1]
+            calls = signature.native_calls + signature.interpreted_calls
+            return signature.expected_saving * calls
+
+        return sorted(found, key=saved, reverse=True)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -131,13 +227,13 @@ class Report:
                 yield (
                     f.name, s.arguments, str(s.tier), s.state, str(s.native_calls),
                     str(s.interpreted_calls), f"{s.seconds * 1e3:.2f}", f"{each:.1f}",
-                    f"{s.compile_seconds * 1e3:.1f}",
+                    f"{s.compile_seconds * 1e3:.1f}", f"{s.rate:.0f}",
                 )  # fmt: skip
 
     def __str__(self) -> str:
         head = (
             "function", "arguments", "tier", "state", "native", "NumPy", "ms", "µs a call",
-            "compile ms",
+            "compile ms", "calls/s",
         )  # fmt: skip
         lines = [head, *self.rows()]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -152,7 +248,7 @@ class Report:
         from rich.table import Table
 
         table = Table("function", "arguments", "tier", "state", title="tracejit")
-        for name in ("native calls", "NumPy calls", "ms", "µs a call", "compile ms"):
+        for name in ("native calls", "NumPy calls", "ms", "µs a call", "compile ms", "calls/s"):
             table.add_column(name, justify="right")
         for row in self.rows():
             table.add_row(*row)
@@ -174,4 +270,6 @@ def costs() -> dict[str, float]:
         "compile_seconds_per_kernel": model.kernel_s,
         "kernels_per_node": model.kernels_per_node,
         "kernel_scale": model.kernel_scale,
+        "loop_entry_seconds": model.entry_ns["loop"] * 1e-9,
+        "product_tile_seconds": model.entry_ns["product"] * 1e-9,
     }

@@ -338,7 +338,9 @@ class Service:
                     more = any(j.state is _State.QUEUED for *_, j in self._queue)
                 # What somebody waits for, and a single kernel once LLVM is loaded, is sooner done
                 # here than by a worker that has to be started.
-                hurry = job.priority == Priority.NOW or (not more and llvm.loaded())
+                # Nobody waits for what is idle work: it should not hold LLVM's lock here.
+                single = not more and llvm.loaded() and job.priority != Priority.IDLE
+                hurry = job.priority == Priority.NOW or single
                 hurry = hurry and workers.counts["in_process"] < IN_PROCESS
                 self._run(job, partial(compiler.compile, hurry=hurry, more=more))
         except BaseException:  # an emitter that raises SystemExit

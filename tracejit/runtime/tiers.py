@@ -19,10 +19,15 @@ from tracejit import config
 from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
 from tracejit.ops.table import Array
-from tracejit.runtime import background, cpu, events, monitor, spans, stance
+from tracejit.runtime import analysis, background, cpu, events, monitor, spans, stance
+from tracejit.runtime.analysis import Activity, Family
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import Interpreter
+from tracejit.runtime.loader import NoMemory
+from tracejit.runtime.reasons import Reason
+from tracejit.runtime.specialise import Specialisation, Stage
 from tracejit.runtime.stance import Mode
+from tracejit.runtime.workers import WorkerCrashed
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable
@@ -54,19 +59,24 @@ class Program:
     ``mode`` says when kernels are made, as ``jit`` has it, under the stance in force; with "cached"
     they must be in memory already. ``run`` takes the arrays and returns results that nobody else
     holds; it may change at any time.
-    ``executable`` is None while NumPy answers. ``failure`` says why it stays so.
+    ``executable`` is None while NumPy answers. ``failure`` says why it stays so. ``specialisation``
+    is there once kernels with constant sizes were asked for, ``family`` if the program is one of
+    several of a function.
     """
 
     __slots__ = (
+        "__weakref__",
         "_interpreter",
         "_job",
         "_leaves",
         "_lock",
         "_making",
         "_schedule",
+        "activity",
         "compiled_kernels",
         "executable",
         "failure",
+        "family",
         "fast_math",
         "graph",
         "interpreted_ns",
@@ -77,6 +87,7 @@ class Program:
         "name",
         "run",
         "seconds",
+        "specialisation",
         "state",
     )
 
@@ -106,6 +117,9 @@ class Program:
         self.compiled_kernels = 0  # that were in no cache
         self.interpreted_runs = 0
         self.interpreted_ns = 0
+        self.activity = Activity()
+        self.family: Family | None = None
+        self.specialisation: Specialisation | None = None
         self.run: Run = self.interpret if graph.outputs else _nothing
         self._interpreter: Interpreter | None = None
         self._leaves = {id(node.value) for node in graph.nodes if node.value is not None}
@@ -153,13 +167,53 @@ class Program:
 
     @property
     def tier(self) -> int:
-        """0 where NumPy interprets, 1 where kernels run."""
-        return 0 if self.executable is None else 1
+        """0 where NumPy interprets, 1 where kernels run, 2 where these are specialised."""
+        if self.executable is None:
+            return 0
+        special = self.specialisation
+        return 2 if special is not None and special.stage is Stage.SPECIALISED else 1
+
+    @property
+    def calls(self) -> int:
+        """How often it has answered."""
+        executable = self.executable
+        return self.interpreted_runs + (0 if executable is None else executable.runs)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why NumPy answers; None where kernels do."""
+        if self.state is State.FAILED:
+            return _why_failed(self.failure)
+        if not self.graph.outputs:
+            return Reason.NOTHING
+        if stance.interpreting:
+            return Reason.STANCE
+        if self.executable is not None:
+            return None
+        if config.disable_jit():
+            return Reason.DISABLED
+        if self.mode == "never":
+            return Reason.MODE
+        if self.state is State.WAITING:
+            return Reason.PENDING
+        return Reason.NOT_WORTH
 
     @property
     def kernels(self) -> int:
         """The number of distinct kernels that run."""
         return 0 if self.executable is None else self.executable.kernels
+
+    @property
+    def compile_seconds(self) -> float:
+        """What planning and compiling it took, specialised code included."""
+        special = self.specialisation
+        return self.seconds + (0.0 if special is None else special.seconds)
+
+    @property
+    def guard_failures(self) -> int:
+        """Calls at other sizes while code with constant ones was there."""
+        analysis.update(self)
+        return 0 if self.specialisation is None else self.specialisation.guard_failures
 
     @property
     def settled(self) -> bool:
@@ -219,9 +273,10 @@ class Program:
             message = f"{self.name} runs compiled: {new}, {took}"
         else:
             return
+        reason = self.reason
         events.emit(
             "tiers", message, seconds, function=self.name, tier=self.tier, kernels=self.kernels,
-            compiled=self.compiled_kernels,
+            compiled=self.compiled_kernels, reason=None if reason is None else str(reason),
         )  # fmt: skip
 
     def _make(self, cached_only: bool) -> None:
@@ -254,6 +309,7 @@ class Program:
         self.run = executable.run
         self.state = State.COMPILED
         self._interpreter = self._schedule = None
+        analysis.watch(self)
 
     def _compile_quietly(self) -> None:
         # The interpreter raises the same, at a call, where the user sees it.
@@ -277,6 +333,18 @@ class Program:
         else:
             interpreted = model.interpreter_ns(self.graph)
         return max(0.0, interpreted - model.kernel_ns(self.graph))
+
+
+def _why_failed(error: Exception | None) -> Reason:
+    match error:
+        case WorkerCrashed():
+            return Reason.WORKER_CRASH
+        case NoMemory() | MemoryError():
+            return Reason.MEMORY
+        case UserError():
+            return Reason.MISTAKE
+        case _:
+            return Reason.COMPILE_ERROR
 
 
 def _nothing(arrays: Sequence[Array]) -> list[Array]:

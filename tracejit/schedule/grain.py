@@ -10,7 +10,8 @@ from __future__ import annotations
 from math import prod
 
 from tracejit.ops.table import OPS, Fact
-from tracejit.schedule.kernel import Apply, Kernel, Reduce, Scan
+from tracejit.schedule.kernel import Apply, Block, Kernel, Reduce, Scan
+from tracejit.schedule.product import batch_axes
 
 # Sharing a kernel costs a few µs; below this many (estimated) nanoseconds it stays on one thread.
 SERIAL_NS = 30_000
@@ -48,3 +49,43 @@ def grain(kernel: Kernel) -> int:
     if kernel.totals is None and kernel.parallel[0] == kernel.vector_parallel:
         size = -(-size // VECTOR_STEP) * VECTOR_STEP
     return size
+
+
+# What one pass over a product's tile, over a tile of a transpose and over a strip of lanes take,
+# roughly, whatever the level.
+_PRODUCT_TILE = (8, 32)
+_SQUARE = 16
+_STRIP = 64
+
+
+def loop_entries(kernel: Kernel) -> int:
+    """Return how often the kernel's innermost loops are entered, roughly.
+
+    Each time it costs some nanoseconds to find out how many steps there are and to mask the last
+    one, whatever the sizes are; a kernel with constant sizes saves most of that.
+    """
+    extents = kernel.extents
+    if kernel.attend is not None:
+        return 0  # its tiles are large
+    if kernel.contract is not None:
+        rows, columns = extents[kernel.contract.rows], extents[kernel.contract.columns]
+        tiles = -(-rows // _PRODUCT_TILE[0]) * -(-columns // _PRODUCT_TILE[1])
+        return prod(extents[a] for a in batch_axes(kernel)) * tiles
+    trips = prod(extents[a] for a in kernel.parallel if a != kernel.vector_parallel)
+    if kernel.vector_parallel is None:
+        return _entries(kernel, kernel.block, trips)
+    if kernel.tiled:
+        outer, inner = (extents[a] for a in kernel.parallel[-2:])
+        around = prod(extents[a] for a in kernel.parallel[:-2])
+        return around * -(-outer // _SQUARE) * -(-inner // _SQUARE)
+    strips = -(-extents[kernel.vector_parallel] // _STRIP)
+    return trips + _entries(kernel, kernel.block, trips * strips)
+
+
+def _entries(kernel: Kernel, block: Block, trips: int) -> int:
+    total = 0
+    for nest in block.nests:
+        entries = trips * prod(kernel.extents[a] for a in nest.axes[:-1])
+        inside = _entries(kernel, nest.body, entries * kernel.extents[nest.axes[-1]])
+        total += entries + inside
+    return total
