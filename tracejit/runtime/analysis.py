@@ -139,8 +139,8 @@ class Analyst:
         special = program.specialisation
         if special is None or special.executable is not executable:
             special = Specialisation(program, executable, model.special_saving_ns(executable.calls))
-            program.specialisation = special
         special.start()
+        program.specialisation = special
         return special
 
     def programs(self) -> list[Program]:

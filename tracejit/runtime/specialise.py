@@ -41,7 +41,7 @@ SLICES = 7
 # Timed calls in a slice, at least.
 SLICE_CALLS = 6
 # A trial that its program is not called enough for ends after so long.
-TRIAL_SECONDS = 20.0
+TRIAL_SECONDS = 5.0
 # Specialised code is given back when, of so many calls of its function, fewer than one in RARE
 # has its sizes.
 WINDOW = 4096
