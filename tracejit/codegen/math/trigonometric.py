@@ -4,6 +4,7 @@ Circular functions: the argument is reduced modulo π/2 as in ``reduction.py``; 
 (Remez) give sine and cosine of the remainder, and the quadrant picks. Reducing modulo π instead
 needs a single odd polynomial, but on [-π/2, π/2] its corrections are half of the result and their
 roundings cost 2 ULP (measured, f32). Lanes beyond the common range go through a cold function.
+Doubles on AVX-512 have a table instead: ``sixteenths.py``.
 
 Inverse functions: folded onto an interval where one odd polynomial does (Cody and Waite, 1980).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tracejit.codegen.builder import Builder, Value, const
+from tracejit.codegen.math import sixteenths
 from tracejit.codegen.math.common import (
     fast_two_sum,
     flip_sign,
@@ -172,6 +174,11 @@ def _large(name: str) -> Callable[[Builder, Sequence[Value]], Value]:
 @register("sin", inline=True)
 def sin(b: Builder, x: Value) -> Value:
     """sin x: at most 0.8 ULP (f64), 1.5 (f32); -0 for -0, NaN for ±inf."""
+    if sixteenths.serves(b, x):
+        reduced = sixteenths.reduce(b, b.abs(x))
+        sign = b.xor(sixteenths.sign(b, reduced), sign_bit(b, x))
+        usual = flip_sign(b, sixteenths.sine(b, reduced), sign)
+        return rare(b, "sin.large", reduced.too_large, usual, [x], _large("sin"))
     remainder, too_large = _reduce(b, b.abs(x))
     usual = flip_sign(b, _turned_sine(b, remainder, 0), sign_bit(b, x))
     return rare(b, "sin.large", too_large, usual, [x], _large("sin"))
@@ -180,6 +187,10 @@ def sin(b: Builder, x: Value) -> Value:
 @register("cos", inline=True)
 def cos(b: Builder, x: Value) -> Value:
     """cos x: at most 0.8 ULP (f64), 1.5 (f32); NaN for ±inf."""
+    if sixteenths.serves(b, x):
+        reduced = sixteenths.reduce(b, b.abs(x))
+        usual = flip_sign(b, sixteenths.cosine(b, reduced), sixteenths.sign(b, reduced))
+        return rare(b, "cos.large", reduced.too_large, usual, [x], _large("cos"))
     remainder, too_large = _reduce(b, b.abs(x))
     usual = _turned_sine(b, remainder, 1)
     return rare(b, "cos.large", too_large, usual, [x], _large("cos"))
@@ -212,6 +223,10 @@ def _tangent(b: Builder, remainder: Remainder) -> Value:
 @register("tan")
 def tan(b: Builder, x: Value) -> Value:
     """tan x: at most 2 ULP; -0 for -0, NaN for ±inf."""
+    if sixteenths.serves(b, x):
+        reduced = sixteenths.reduce(b, b.abs(x))
+        usual = flip_sign(b, sixteenths.tangent(b, reduced), sign_bit(b, x))
+        return rare(b, "tan.large", reduced.too_large, usual, [x], _large("tan"))
     remainder, too_large = _reduce(b, b.abs(x))
     usual = flip_sign(b, _tangent(b, remainder), sign_bit(b, x))
     return rare(b, "tan.large", too_large, usual, [x], _large("tan"))
