@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
-from tracejit.codegen.elementwise import Loop, lower, splat_to
+from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.positions import bound, gather, position_exprs
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
@@ -505,7 +505,8 @@ class KernelEmitter:
 
     def _apply(self, expr: Apply, scope: Scope) -> Values:
         arguments = [self.value(scope, a) for a in expr.args]
-        loop = Loop(tuple(self.exprs[a].dtype for a in expr.args), expr.dtype, expr.attrs)
+        dtypes = tuple(self.exprs[a].dtype for a in expr.args)
+        loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr))
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
         result: Values = []
@@ -513,6 +514,11 @@ class KernelEmitter:
             ready = [splat_to(self.b, a[number if len(a) > 1 else 0], lanes) for a in arguments]
             result.append(lower(self.b, expr.op, ready, loop))
         return result
+
+    def _divisions(self, expr: Apply) -> int:
+        """Return how many ops that run as often as ``expr`` need the divider."""
+        others = (e for e in self.exprs if isinstance(e, Apply) and e.op in DIVIDER)
+        return sum(e.axes >= expr.axes for e in others)
 
     def _index(self, position: int, expr: Index, scope: Scope) -> Values:
         b, terms = self.b, self.index_terms[position]

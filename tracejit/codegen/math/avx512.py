@@ -1,4 +1,4 @@
-"""What only AVX-512 has: scaling by powers of two, mantissas and exponents.
+"""What only AVX-512 has: scaling by powers of two, mantissas and exponents, estimates of 1/√x.
 
 These instructions take subnormals, infinities and NaN in their stride, which saves a function its
 range checks. They work on whole registers; scalars and other widths are padded or split, so that
@@ -81,3 +81,16 @@ def significand(b: Builder, x: Value) -> Value:
 def _mantissa(b: Builder, x: Value, mode: int) -> Value:
     code = const(mode, I32)
     return on_registers(b, lambda parts: _masked(b, "getmant", *parts, code), x)
+
+
+def inverse_root(b: Builder, x: Value) -> Value:
+    """Return an estimate of 1/√x, its relative error at most 2^-14, for positive normal x."""
+
+    def op(parts: Sequence[Value]) -> Value:
+        type = parts[0].type
+        code = "ps" if type.kind == "f32" else "pd"
+        name = f"llvm.x86.avx512.rsqrt14.{code}.{type.lanes * type.bits}"
+        every_lane = const(-1, Type(f"i{max(8, type.lanes)}"))
+        return b.call(name, type, *parts, Value("zeroinitializer", type), every_lane)
+
+    return on_registers(b, op, x)

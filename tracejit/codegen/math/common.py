@@ -349,15 +349,20 @@ def split_exponent(b: Builder, x: Value, low: float) -> tuple[Value, Value]:
 # -- special values --------------------------------------------------------------------------------
 
 
-def not_normal(b: Builder, x: Value) -> Value:
-    """Whether x is anything but a positive normal finite number: one add, one compare."""
+def outside(b: Builder, x: Value, least: float) -> Value:
+    """Whether x is anything but a finite number from ``least`` up: one add, one compare."""
     form = format_of(x)
     bits = to_bits(b, x)
-    least = 1 << form.mantissa
-    # Rotate the integers so that [smallest normal, inf) lies at the bottom of the signed range.
+    low = bits_of(least, x.type.kind)
+    # Rotate the integers so that [least, inf) lies at the bottom of the signed range.
     bottom = -(1 << (x.type.bits - 1))
-    moved = b.add(bits, const(bottom - least, bits.type))
-    return b.compare("ge", moved, const(bottom + form.infinity - least, bits.type))
+    moved = b.add(bits, const(bottom - low, bits.type))
+    return b.compare("ge", moved, const(bottom + form.infinity - low, bits.type))
+
+
+def not_normal(b: Builder, x: Value) -> Value:
+    """Whether x is anything but a positive normal finite number."""
+    return outside(b, x, value_of(1 << format_of(x).mantissa, x.type.kind))
 
 
 def at_most(b: Builder, x: Value, limit: float) -> Value:
