@@ -15,9 +15,9 @@ from test_gemm import DTYPES, TARGETS, TINY_CACHES, check, random
 import tracejit as tj
 from tracejit import config
 from tracejit.codegen.contraction import (
-    Gather,
     GemmProblem,
     classify,
+    gather_of,
     gemm_arguments,
     tile_count,
     with_table,
@@ -25,23 +25,35 @@ from tracejit.codegen.contraction import (
 )
 from tracejit.codegen.target import Target
 from tracejit.ops.movement import axis_runs
-from tracejit.schedule.merged import Walk, collapsed, offsets
+from tracejit.schedule.merged import Bound, Walk, Walks, collapsed, offsets
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def windows_product(target: Target, a: Array, x: Array, tap: tuple[int, int], step: int) -> None:
-    """Check a @ P for the windows P of one image x [H, W]; every split of the tiles, too."""
+def windows_product(
+    target: Target, a: Array, x: Array, tap: tuple[int, int], step: int, pad: tuple[int, int]
+) -> None:
+    """Check a @ P for the windows P of one image x [H, W] that is padded with ``pad`` zeros around;
+    every split of the tiles, too."""
     item, (kh, kw) = x.itemsize, tap
-    windows = sliding_window_view(x, tap)[::step, ::step]
+    windows = sliding_window_view(np.pad(x, [(p, p) for p in pad]), tap)[::step, ::step]
     rows, width = windows.shape[:2]
     by_row, by_column = (s // item for s in x.strides)
-    gather = Gather(
-        tuple(i * by_row + j * by_column for i in range(kh) for j in range(kw)),
-        tuple(i * step * by_row for i in range(rows)),
-        width,
-        step * by_column,
+    none = (0, 0)
+    bounds = [
+        Bound(extent, -p, *((s, 0) if axis == 0 else (0, s) for s in (1, step)))
+        for axis, (extent, p) in enumerate(zip(x.shape, pad, strict=True))
+        if p
+    ]
+    gather = gather_of(
+        Walks(
+            (Walk(kh, by_row), Walk(kw, by_column)),
+            (Walk(rows, step * by_row), Walk(width, step * by_column)),
+            tuple(bounds),
+            -pad[0] * by_row - pad[1] * by_column,
+        )
     )
+    assert (gather.edges == ()) == (pad == none)
     m, n, k = a.shape[0], rows * width, kh * kw
     c = np.empty((m, n), x.dtype)
     strides = (a.strides[0] // item, a.strides[1] // item)
@@ -76,12 +88,28 @@ def test_packed_windows(target: Target, dtype: Any) -> None:
     ):
         if tap[0] > h or tap[1] > w:
             continue
-        x = random(rng, (h, w), dtype)
-        windows_product(small, random(rng, (m, tap[0] * tap[1]), dtype), x, tap, step)
+        x, a = random(rng, (h, w), dtype), random(rng, (m, tap[0] * tap[1]), dtype)
+        windows_product(small, a, x, tap, step, (0, 0))
         if step < 3:
             spread = np.empty((2 * h, 2 * w), dtype)[::-2, ::2]
             spread[...] = x
-            windows_product(small, random(rng, (m, tap[0] * tap[1]), dtype), spread, tap, step)
+            windows_product(small, a, spread, tap, step, (0, 0))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: np.dtype(t).name)
+def test_packed_windows_of_a_padded_image(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(6)
+    small = target.with_caches(*TINY_CACHES)
+    sizes = [(3, 3), (1, 40), (9, 7), (6, 16), (5, 37)]
+    for (h, w), (tap, pad), step in itertools.product(
+        sizes, [((3, 3), (1, 1)), ((1, 5), (0, 4)), ((4, 2), (3, 1)), ((3, 3), (5, 2))], (1, 2, 3)
+    ):
+        if tap[0] > h + 2 * pad[0] or tap[1] > w + 2 * pad[1]:
+            continue
+        x, a = random(rng, (h, w), dtype), random(rng, (5, tap[0] * tap[1]), dtype)
+        windows_product(small, a, x, tap, step, pad)
+        windows_product(small, a, x[::-1, ::-1], tap, step, pad)
 
 
 def test_nothing_is_read_beyond_the_image() -> None:
@@ -97,10 +125,12 @@ def test_nothing_is_read_beyond_the_image() -> None:
         pytest.skip("memory cannot be protected here")
     try:
         rng = np.random.default_rng(2)
-        for target, step, (h, w) in itertools.product(TARGETS, (1, 2, 3), [(5, 33), (7, 20)]):
+        for target, step, (h, w), pad in itertools.product(
+            TARGETS, (1, 2, 3), [(5, 33), (7, 20)], [(0, 0), (1, 2)]
+        ):
             x = raw[page // 4 - h * w : page // 4].reshape(h, w)
             x[...] = rng.standard_normal((h, w))
-            windows_product(target, random(rng, (4, 6), np.float32), x, (2, 3), step)
+            windows_product(target, random(rng, (4, 6), np.float32), x, (2, 3), step, pad)
     finally:
         libc.mprotect(ctypes.c_void_p(address + page), page, 3)
 
@@ -115,14 +145,52 @@ def test_axes_merge_and_walks_collapse() -> None:
     assert offsets([Walk(2, 10), Walk(3, -1)]) == [0, -1, -2, 10, 9, 8]
 
 
-def test_convolution_stores_the_padded_image_and_no_windows() -> None:
+def test_convolution_stores_neither_windows_nor_the_padded_image() -> None:
     x, w = np.ones((1, 8, 20, 20), np.float32), np.ones((8, 8, 3, 3), np.float32)
-    padded, windows = 8 * 22 * 22 * 4, 72 * 400 * 4
-    schedule = tj.trace(lambda x, w: tj.nn.conv2d(x, w, padding=1), x, w).schedule
-    assert padded <= schedule.arena.nbytes < padded + windows // 4
-    schedule = tj.trace(lambda x, w: tj.nn.conv2d(x, w), x, w).schedule
-    assert schedule.arena.nbytes == 0
-    assert len(schedule.steps) == 1
+    for padding in (0, 1, (2, 0)):
+        schedule = tj.trace(lambda x, w, p=padding: tj.nn.conv2d(x, w, padding=p), x, w).schedule
+        assert schedule.arena.nbytes == 0
+        assert len(schedule.steps) == 1
+
+
+def test_padding_that_others_read_or_that_is_not_zero_is_stored(level: str) -> None:
+    rng = np.random.default_rng(8)
+    x, w = rng.standard_normal((2, 5, 9, 20)), rng.standard_normal((7, 5, 3, 3))
+    edge = ((0, 0), (0, 0), (1, 1), (1, 1))
+
+    def shared(x: Any, w: Any) -> Any:
+        wide = np.pad(x, edge)
+        return tj.nn.conv2d(wide, w), np.exp(wide)
+
+    def filled(x: Any, w: Any) -> Any:
+        return tj.nn.conv2d(np.pad(x, edge, constant_values=2.5), w)
+
+    def negative(x: Any, w: Any) -> Any:
+        return tj.nn.conv2d(np.pad(x, edge, constant_values=-0.0), w)
+
+    def around_batches(x: Any, w: Any) -> Any:
+        return tj.nn.conv2d(np.pad(x, ((1, 0), (0, 0), (2, 1), (0, 1))), w)
+
+    def twice(x: Any, w: Any) -> Any:
+        return tj.nn.conv2d(np.pad(np.pad(x, edge)[:, :, ::-1], edge), w, padding=1, stride=2)
+
+    for program in (shared, filled, negative, around_batches, twice):
+        with config.override(disable_jit=True):
+            wanted = program(*map(tj.asarray, (x, w)))
+        got = tj.jit(program, compile="now")(x, w)
+        pairs = zip(got, wanted, strict=True) if isinstance(got, tuple) else [(got, wanted)]
+        for mine, theirs in pairs:
+            np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-11, atol=1e-11)
+
+
+def test_a_padded_image_meets_infinite_weights(level: str) -> None:
+    """Zeros of the padding are multiplied like others: 0 · inf is NaN, at the border only."""
+    x, w = np.ones((1, 1, 6, 20), np.float32), np.ones((2, 1, 3, 3), np.float32)
+    w[1, 0, 0, 1] = np.inf
+    got = tj.jit(lambda x, w: tj.nn.conv2d(x, w, padding=1), compile="now")(x, w)
+    assert np.isfinite(got[0, 0]).all()
+    assert np.isnan(got[0, 1, 0]).all()
+    assert np.isposinf(got[0, 1, 1:]).all()
 
 
 def test_a_product_reads_merged_axes_in_place(level: str) -> None:

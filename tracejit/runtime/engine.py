@@ -24,7 +24,6 @@ from tracejit.schedule.arena import aligned
 from tracejit.schedule.attention import visible_scores
 from tracejit.schedule.grain import NEVER, SERIAL_NS, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
-from tracejit.schedule.merged import offsets
 from tracejit.schedule.product import batch_axes, is_plain, left_access, right_access
 from tracejit.schedule.schedule import (
     ContractionStep,
@@ -262,7 +261,7 @@ def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]
         pick(a.strides),
         pick(b.strides),
         pick(c.strides),
-        _gather(contract),
+        None if contract.gather is None else contraction.gather_of(contract.gather),
     )
     return problem, [a, b, c]
 
@@ -274,12 +273,3 @@ def _epilogue(kernel: Kernel, problem: contraction.GemmProblem) -> contraction.K
     if swapped:
         rows, columns = columns, rows
     return contraction.KernelEpilogue(kernel, tuple(batch_axes(kernel)), rows, columns)
-
-
-def _gather(contract: Contract) -> contraction.Gather | None:
-    """Return where the elements of a right operand without strides are."""
-    if contract.gather is None:
-        return None
-    depths, columns = contract.gather
-    *rows, last = columns
-    return contraction.Gather(tuple(offsets(depths)), tuple(offsets(rows)), *last)

@@ -42,7 +42,7 @@ from tracejit.schedule.kernel import (
     Store,
 )
 from tracejit.schedule.loops import Shadowed, arrange
-from tracejit.schedule.merged import Walk, collapsed
+from tracejit.schedule.merged import Bound, Walk, Walks, collapsed, padded_axes
 from tracejit.schedule.product import arrange_attention, arrange_product
 
 BOOL = np.dtype(bool)
@@ -54,6 +54,15 @@ class Place(NamedTuple):
 
     buffer: int
     strides: tuple[int, ...]
+
+
+class Seen(NamedTuple):
+    """Where an element of a view is: its offset in the buffer of a stored node. It is zero where
+    one of the ``edges`` (a position along an axis, and its extent) is passed."""
+
+    offset: Affine
+    place: Place
+    edges: list[tuple[Affine, int]]
 
 
 Instance = tuple[Node, Map]
@@ -281,9 +290,7 @@ class KernelBuilder:
             )
         )
 
-    def _gathered_load(
-        self, node: Node, index: Map, product: Product
-    ) -> tuple[int, tuple[tuple[Walk, ...], tuple[Walk, ...]] | None]:
+    def _gathered_load(self, node: Node, index: Map, product: Product) -> tuple[int, Walks | None]:
         """Load the right operand; a reshape that merges axes may be all that is not stored of it.
 
         Then its walks along depth and columns, if one stride cannot replace them.
@@ -299,31 +306,53 @@ class KernelBuilder:
         for part, mine in zip(index[:-2], batch, strict=True):
             for axis in mine:
                 below[axis] = part
-        offset, place = self._offset(inner, tuple(below), [*self.extents, *inner.shape])
-        steps = dict(offset.terms)
+        seen = self._seen(inner, tuple(below), [*self.extents, *inner.shape])
+
+        def steps(part: Affine, mine: list[int]) -> tuple[int, ...]:
+            return tuple(dict(part.terms).get(count + a, 0) for a in mine)
+
         walks = [
-            tuple(collapsed([Walk(inner.shape[a], steps.get(count + a, 0)) for a in mine]))
-            for mine in (depths, columns)
+            tuple(Walk(inner.shape[a], s) for a, s in zip(m, steps(seen.offset, m), strict=True))
+            for m in (depths, columns)
         ]
-        kept = [(a, s) for a, s in offset.terms if a < count]
-        plain = all(len(w) <= 1 for w in walks)
-        if plain:
+        bounds = tuple(
+            Bound(extent, part.offset, steps(part, depths), steps(part, columns) or (0,))
+            for part, extent in seen.edges
+        )
+        kept = [(a, s) for a, s in seen.offset.terms if a < count]
+        fewest = [collapsed(w) for w in walks]
+        gather = None
+        if bounds or any(len(w) > 1 for w in fewest):
+            # Where it is padded, the first element may lie before the buffer.
+            gather = Walks(walks[0], walks[1] or (Walk(1, 0),), bounds, min(seen.offset.offset, 0))
+        else:
             kept += [
-                (a, w[0].stride)
-                for a, w in zip((product.depth, product.columns), walks, strict=True)
-                if w
+                (axis, walk.stride)
+                for axis, w in zip((product.depth, product.columns), fewest, strict=True)
+                for walk in w
             ]
-        offset = Affine(tuple(sorted(kept)), offset.offset)
-        load = Load(node.dtype, offset.axes, self._access(place.buffer, node, offset))
-        gather = None if plain else (walks[0], walks[1] or (Walk(1, 0),))
+        offset = Affine(tuple(sorted(kept)), max(seen.offset.offset, 0))
+        load = Load(node.dtype, offset.axes, self._access(seen.place.buffer, node, offset))
         return self._add(load), gather
 
-    def _offset(self, node: Node, index: Map, extents: Sequence[int]) -> tuple[Affine, Place]:
-        """Return where in its buffer the element at ``index`` of a view of something stored is."""
+    def _seen(self, node: Node, index: Map, extents: Sequence[int]) -> Seen:
+        """Return where the element at ``index`` of a view of something stored is.
+
+        What lies beyond the edges of a value that is padded with zeros is nowhere.
+        """
+        edges: list[tuple[Affine, int]] = []
         while (place := self.place(node)) is None:
-            index = cast(Map, through(node, index, extents))
+            if node.op.name == "pad":
+                low = cast(tuple[int, ...], node.attrs["low"])
+                index = tuple(
+                    part._replace(offset=part.offset - n)
+                    for part, n in zip(index, low, strict=True)
+                )
+                edges += [(index[axis], node.inputs[0].shape[axis]) for axis in padded_axes(node)]
+            else:
+                index = cast(Map, through(node, index, extents))
             node = node.inputs[0]
-        return flat(index, place.strides), place
+        return Seen(flat(index, place.strides), place, edges)
 
     def _scores_map(self, index: Map) -> Map:
         attention = cast(Attention, self.cluster.attention)
@@ -346,9 +375,9 @@ class KernelBuilder:
 
     def _stored_load(self, node: Node, index: Map) -> int:
         """Load ``node``, which is a view of something stored."""
-        offset, place = self._offset(node, index, self.extents)
-        access = self._access(place.buffer, node, offset)
-        return self._add(Load(node.dtype, offset.axes, access))
+        seen = self._seen(node, index, self.extents)
+        access = self._access(seen.place.buffer, node, seen.offset)
+        return self._add(Load(node.dtype, seen.offset.axes, access))
 
     def _reduce(self, node: Node, arg: int) -> int:
         over = self.cluster.reduced[node]

@@ -54,7 +54,7 @@ from tracejit.schedule.maps import (
     repeats_of,
     worth_rows,
 )
-from tracejit.schedule.merged import merges_axes
+from tracejit.schedule.merged import merges_axes, within_padding
 from tracejit.schedule.pieces import pieces
 from tracejit.schedule.siblings import Siblings
 
@@ -129,15 +129,18 @@ class Fuser:
     def _want_strided(self, node: Node, before: int, *, packs: bool = False) -> None:
         """Ask for ``node`` in memory, where a strided view of stored memory will do.
 
-        With ``packs`` it may be a reshape of one that merges axes.
+        With ``packs`` it may be a reshape of one that merges axes, and then of one that is padded
+        with zeros.
         """
-        extents = node.shape
-        index = identity(len(extents))
-        while node.op.name in VIEWS and not self._demand(node).stored:
-            below = through(node, index, extents)
+        index, extents = identity(len(node.shape)), node.shape
+        merging: Node | None = None
+        while not self._demand(node).stored:
+            below = through(node, index, extents) if node.op.name in VIEWS else None
             if below is None and packs and merges_axes(node):
-                extents = node.inputs[0].shape
+                merging, extents = node, node.inputs[0].shape
                 below = identity(len(extents))
+            elif below is None and merging is not None:
+                below, merging = within_padding(node, index, merging), None
             if below is None:
                 break
             index, node, packs = below, node.inputs[0], False
@@ -168,7 +171,8 @@ class Fuser:
         elif native.is_contraction(node):
             self._place_product(node, demand)
         elif name in native.PIECEWISE and native.has_native_dtypes(node):
-            self._place_pieces(node)
+            if demand.stored or demand.readers:  # else products read around it
+                self._place_pieces(node)
         else:
             self._place_unit(node)
 

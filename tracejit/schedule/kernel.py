@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tracejit.ops.table import DType
-from tracejit.schedule.merged import Walk
+from tracejit.schedule.merged import Walks
 
 # The buffer number of a kernel's private scratch memory.
 SCRATCH = -1
@@ -158,7 +158,7 @@ class Contract(Expr):
     columns: int
     over: int
     partial: int = -1
-    gather: tuple[tuple[Walk, ...], tuple[Walk, ...]] | None = None
+    gather: Walks | None = None
 
 
 @dataclass(frozen=True, slots=True)

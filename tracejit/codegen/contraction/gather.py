@@ -2,27 +2,94 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import prod
 from typing import NamedTuple
 
-# A table in ``sizes``: the width of a row, the step, how far on the depths begin, then the rows
-# and the depths.
-WIDTH, STEP, DEPTHS, ROWS = range(4)
+from tracejit.schedule.merged import Walks, collapsed, offsets
+
+# A table in ``sizes``: the width of a row, the step, how far on the depths and the edges begin,
+# then the rows, the depths and the edges.
+WIDTH, STEP, DEPTHS, EDGES, ROWS = range(5)
+# The edges: how many taps there are, the extents of the columns' axes, then for each edge its
+# extent, its start, its least and largest number of a tap and its steps along those axes, and at
+# last each edge's number for each tap.
+EDGE_EXTENT, EDGE_START, EDGE_LEAST, EDGE_LARGEST, EDGE_STEPS = range(5)
+
+
+class Edge(NamedTuple):
+    """A padded axis: elements are there where 0 ≤ start + Σ steps·c + taps[k % len(taps)] < extent,
+    for depth k and position c along the axes that the columns count through."""
+
+    extent: int
+    start: int
+    steps: tuple[int, ...]
+    taps: tuple[int, ...]
+
+
+class GatherSpec(NamedTuple):
+    """What changes the code: the step if that is 1 or 2 (0 is any other one), how many edges there
+    are, and how many axes the columns count through."""
+
+    step: int
+    edges: int = 0
+    axes: int = 0
 
 
 class Gather(NamedTuple):
     """Where the elements of B are, in elements from its pointer: [k, n] is at
-    depths[k] + rows[n // width] + n % width · step."""
+    depths[k] + rows[n // width] + n % width · step, or is zero beyond one of the ``edges``.
+
+    ``axes`` are the extents of the axes that the columns count through, innermost last.
+    """
 
     depths: tuple[int, ...]
     rows: tuple[int, ...]
     width: int
     step: int
+    axes: tuple[int, ...] = ()
+    edges: tuple[Edge, ...] = ()
 
     def table(self) -> tuple[int, ...]:
         """Return the numbers that the kernel reads."""
-        return (self.width, self.step, ROWS + len(self.rows), *self.rows, *self.depths)
+        edges: list[int] = []
+        if self.edges:
+            edges = [len(self.edges[0].taps), *self.axes]
+            for edge in self.edges:
+                least, largest = min(edge.taps), max(edge.taps)
+                edges += (edge.extent, edge.start, least, largest, *edge.steps)
+            for edge in self.edges:
+                edges += edge.taps
+        depths = ROWS + len(self.rows)
+        places = depths, depths + len(self.depths)
+        return (self.width, self.step, *places, *self.rows, *self.depths, *edges)
 
     @property
-    def known_step(self) -> int:
-        """The step where there is code for it, 0 where it is a run-time number."""
-        return self.step if self.step in (1, 2) else 0
+    def spec(self) -> GatherSpec:
+        return GatherSpec(self.step if self.step in (1, 2) else 0, len(self.edges), len(self.axes))
+
+
+def gather_of(walks: Walks) -> Gather:
+    """Return where a product finds what ``walks`` lead through."""
+    *rows, last = collapsed(walks.columns)
+    begin = tuple(walks.start + offset for offset in offsets(rows))
+    found = Gather(tuple(offsets(walks.depths)), begin, *last)
+    if not walks.bounds:
+        return found
+    # The outer walks that no bound depends on, channels mostly, only repeat the taps.
+    first = min(i for b in walks.bounds for i, step in enumerate((*b.depths, 1)) if step)
+    inner = [walk.extent for walk in walks.depths[first:]]
+    edges = [
+        Edge(
+            bound.extent,
+            bound.start,
+            bound.columns,
+            tuple(
+                sum(i * step for i, step in zip(place, bound.depths[first:], strict=True))
+                for place in product(*map(range, inner))
+            ),
+        )
+        for bound in walks.bounds
+    ]
+    assert len(edges[0].taps) == prod(inner)
+    return found._replace(axes=tuple(w.extent for w in walks.columns), edges=tuple(edges))

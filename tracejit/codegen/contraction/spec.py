@@ -27,7 +27,7 @@ from tracejit.codegen.contraction.blocking import (
     register_block,
     round_up,
 )
-from tracejit.codegen.contraction.gather import Gather
+from tracejit.codegen.contraction.gather import Gather, GatherSpec
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type, Value
 from tracejit.errors import DTypeError
@@ -140,9 +140,8 @@ class GemmSpec:
     ``c`` is "last" or "any". ``pack_a``, ``pack_b``: whether the operand is copied to panels; B
     can be read in place only where ``b`` is "last", and A is packed only where B is (``ahead``).
     ``kind``: "gemm", or for M = 1 "axpys" (rows of B are summed up) and "dots" (columns of B are
-    dotted). ``batch_axes``: how many batch axes there are. ``gather``: for a gathered B its step
-    if that is 1 or 2, 0 if it is another one, None where B has strides. ``epilogue`` stores what
-    becomes of a finished vector, instead of C.
+    dotted). ``batch_axes``: how many batch axes there are. ``gather``: how a gathered B is read,
+    None where B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
     """
 
     dtype: str
@@ -154,7 +153,7 @@ class GemmSpec:
     kind: Kind = "gemm"
     batch_axes: int = 0
     epilogue: Epilogue | None = None
-    gather: int | None = None
+    gather: GatherSpec | None = None
 
     @property
     def type(self) -> Type:
@@ -296,8 +295,8 @@ def classify(
     c: Stride = "last" if p.c[1] == 1 or p.n <= 1 else "any"
     if p.gather is not None:
         # The weights are read in place: packing them for each tile costs 8 % (measured).
-        batches, step = len(p.batch), p.gather.known_step
-        return GemmSpec(kind, a, "any", c, False, True, "gemm", batches, epilogue, step)
+        batches, gather = len(p.batch), p.gather.spec
+        return GemmSpec(kind, a, "any", c, False, True, "gemm", batches, epilogue, gather)
     if p.m == 1 and p.b[0] == 1:
         b = "first"
     if p.m == 1 and b != "any":
