@@ -25,7 +25,7 @@ from tracejit.codegen.contraction import (
 )
 from tracejit.codegen.target import Target
 from tracejit.ops.movement import axis_runs
-from tracejit.schedule.merged import Bound, Walk, Walks, collapsed, offsets
+from tracejit.schedule.merged import Border, Walk, Walks, collapsed, offsets
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,8 +40,8 @@ def windows_product(
     rows, width = windows.shape[:2]
     by_row, by_column = (s // item for s in x.strides)
     none = (0, 0)
-    bounds = [
-        Bound(extent, -p, *((s, 0) if axis == 0 else (0, s) for s in (1, step)))
+    borders = [
+        Border(extent, -p, *((s, 0) if axis == 0 else (0, s) for s in (1, step)))
         for axis, (extent, p) in enumerate(zip(x.shape, pad, strict=True))
         if p
     ]
@@ -49,7 +49,7 @@ def windows_product(
         Walks(
             (Walk(kh, by_row), Walk(kw, by_column)),
             (Walk(rows, step * by_row), Walk(width, step * by_column)),
-            tuple(bounds),
+            tuple(borders),
             -pad[0] * by_row - pad[1] * by_column,
         )
     )

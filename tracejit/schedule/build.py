@@ -42,7 +42,7 @@ from tracejit.schedule.kernel import (
     Store,
 )
 from tracejit.schedule.loops import Shadowed, arrange
-from tracejit.schedule.merged import Bound, Walk, Walks, collapsed, padded_axes
+from tracejit.schedule.merged import Border, Walk, Walks, collapsed, padded_axes
 from tracejit.schedule.product import arrange_attention, arrange_product
 
 BOOL = np.dtype(bool)
@@ -258,10 +258,10 @@ class KernelBuilder:
         node, _ = instance
         found = self._gathered(instance)
         operand, count = node.inputs[0], len(self.extents)
-        offset, place = self._offset(operand, found.holed, found.extents(self.extents))
-        steps = dict(offset.terms)
-        kept = Affine(tuple(t for t in offset.terms if t[0] < count), offset.offset)
-        access = self._access(place.buffer, node, kept)
+        seen = self._seen(operand, found.holed, found.extents(self.extents))
+        steps = dict(seen.offset.terms)
+        kept = Affine(tuple(t for t in seen.offset.terms if t[0] < count), seen.offset.offset)
+        access = self._access(seen.place.buffer, node, kept)
         none = Access(self.faults(), INT64, 0, (0,) * count)
         faults = self.accesses.setdefault(none, len(self.accesses))
         places = tuple(
@@ -315,16 +315,16 @@ class KernelBuilder:
             tuple(Walk(inner.shape[a], s) for a, s in zip(m, steps(seen.offset, m), strict=True))
             for m in (depths, columns)
         ]
-        bounds = tuple(
-            Bound(extent, part.offset, steps(part, depths), steps(part, columns) or (0,))
+        borders = tuple(
+            Border(extent, part.offset, steps(part, depths), steps(part, columns) or (0,))
             for part, extent in seen.edges
         )
         kept = [(a, s) for a, s in seen.offset.terms if a < count]
         fewest = [collapsed(w) for w in walks]
         gather = None
-        if bounds or any(len(w) > 1 for w in fewest):
+        if borders or any(len(w) > 1 for w in fewest):
             # Where it is padded, the first element may lie before the buffer.
-            gather = Walks(walks[0], walks[1] or (Walk(1, 0),), bounds, min(seen.offset.offset, 0))
+            gather = Walks(walks[0], walks[1] or (Walk(1, 0),), borders, min(seen.offset.offset, 0))
         else:
             kept += [
                 (axis, walk.stride)

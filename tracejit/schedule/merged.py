@@ -5,7 +5,7 @@
 No index map leads through such a reshape, since a row of P is no walk of one stride in x. A
 product can pack its right operand from there all the same, block by block, if each axis of the
 matrix is a run of axes of the view. Then nothing is stored but x. If x is a value that is padded
-with zeros, not even that: what lies outside of the value is zero (``Bound``).
+with zeros, not even that: what lies outside of the value is zero (``Border``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Walk(NamedTuple):
     stride: int
 
 
-class Bound(NamedTuple):
+class Border(NamedTuple):
     """A padded axis: an element is there where 0 ≤ start + Σ depths·d + Σ columns·c < ``extent``
     for the positions d and c along the walks; elsewhere it is zero."""
 
@@ -43,11 +43,11 @@ class Bound(NamedTuple):
 
 class Walks(NamedTuple):
     """How the depths and the columns of a right operand lead through memory, outermost first,
-    from ``start`` elements after its access. What lies outside of the ``bounds`` is zero."""
+    from ``start`` elements after its access. What lies outside of the ``borders`` is zero."""
 
     depths: tuple[Walk, ...]
     columns: tuple[Walk, ...]
-    bounds: tuple[Bound, ...] = ()
+    borders: tuple[Border, ...] = ()
     start: int = 0
 
 

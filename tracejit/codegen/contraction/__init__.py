@@ -4,7 +4,7 @@ What is here plans calls, and loads none of the emitters.
 """
 
 from tracejit.codegen.contraction.epilogue import KernelEpilogue
-from tracejit.codegen.contraction.gather import Edge, Gather, gather_of
+from tracejit.codegen.contraction.gather import Gather, gather_of
 from tracejit.codegen.contraction.plan import Stage, packed_bytes, stages
 from tracejit.codegen.contraction.spec import (
     PACKED_POINTER,
@@ -28,7 +28,6 @@ from tracejit.codegen.contraction.spec import (
 __all__ = [
     "PACKED_POINTER",
     "WORK_POINTER",
-    "Edge",
     "Epilogue",
     "Gather",
     "GemmArguments",

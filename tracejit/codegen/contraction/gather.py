@@ -74,22 +74,22 @@ def gather_of(walks: Walks) -> Gather:
     *rows, last = collapsed(walks.columns)
     begin = tuple(walks.start + offset for offset in offsets(rows))
     found = Gather(tuple(offsets(walks.depths)), begin, *last)
-    if not walks.bounds:
+    if not walks.borders:
         return found
-    # The outer walks that no bound depends on, channels mostly, only repeat the taps.
-    first = min(i for b in walks.bounds for i, step in enumerate((*b.depths, 1)) if step)
+    # The outer walks that no border depends on, channels mostly, only repeat the taps.
+    first = min(i for b in walks.borders for i, step in enumerate((*b.depths, 1)) if step)
     inner = [walk.extent for walk in walks.depths[first:]]
     edges = [
         Edge(
-            bound.extent,
-            bound.start,
-            bound.columns,
+            border.extent,
+            border.start,
+            border.columns,
             tuple(
-                sum(i * step for i, step in zip(place, bound.depths[first:], strict=True))
+                sum(i * step for i, step in zip(place, border.depths[first:], strict=True))
                 for place in product(*map(range, inner))
             ),
         )
-        for bound in walks.bounds
+        for border in walks.borders
     ]
     assert len(edges[0].taps) == prod(inner)
     return found._replace(axes=tuple(w.extent for w in walks.columns), edges=tuple(edges))
