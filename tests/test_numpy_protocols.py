@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 
 import tracejit as tj
 from tracejit import config, errors, protocols
@@ -71,6 +72,32 @@ def test_ufuncs(name: str, dtype: str):
     if ufunc.nin == 2:  # mixed with an array, either way
         same(ufunc(tj.asarray(operands[0]), operands[1]), wanted)
         same(ufunc(operands[0], tj.asarray(operands[1])), wanted)
+
+
+SCIPY = [
+    "cbrt", "erf", "erfc", "exp2", "expit", "expm1", "gamma", "gammaln", "i0", "log1p", "logit",
+    "psi", "xlogy",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCIPY)
+def test_ufuncs_of_scipy(name: str):
+    ufunc = getattr(scipy.special, name)
+    arguments = [A, B][: ufunc.nin]
+    same(ufunc(*map(tj.asarray, arguments)), ufunc(*arguments))
+    wanted = ufunc(*(a.astype("f4") for a in arguments))
+    got = tj.jit(lambda *x: ufunc(*x), compile="never")(*(a.astype("f4") for a in arguments))
+    np.testing.assert_allclose(got, wanted, rtol=2e-6)
+    assert got.dtype == wanted.dtype
+
+
+def test_other_ufuncs_are_not_taken_for_known_ones():
+    """A ufunc is not what its name says."""
+    erf = np.frompyfunc(lambda x: 2 * x, 1, 1)
+    with pytest.raises(errors.TraceError):
+        tj.jit(lambda x: erf(x))(A)
+    with pytest.raises(errors.TraceError, match="erfinv"):
+        tj.jit(lambda x: scipy.special.erfinv(x))(A)
 
 
 def test_every_ufunc_row_records():

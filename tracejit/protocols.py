@@ -26,6 +26,7 @@ from tracejit.functions import (
     joining,
     linalg,
     movement,
+    nn,
     ordering,
     products,
     reductions,
@@ -69,6 +70,23 @@ _UFUNCS: dict[str, Callable[..., Any]] = {
     "degrees": elementwise.rad2deg,
     "radians": elementwise.deg2rad,
 }
+# Functions of scipy.special that have a traced form; "name=ours" where ours differs.
+_SCIPY: dict[Any, str] = {
+    elementwise: "cbrt erf erfc exp2 expit expm1 gamma gammaln i0 log1p psi=digamma",
+    nn: "logit xlogy",
+}
+
+
+def _scipy(ufunc: np.ufunc) -> Callable[..., Any] | None:
+    """Return our form of a ufunc of scipy.special; None for any other."""
+    special = sys.modules.get("scipy.special")  # whoever passes one has imported it
+    if special is None or getattr(special, ufunc.__name__, None) is not ufunc:
+        return None
+    for module, text in _SCIPY.items():
+        for theirs, ours in _entries(text):
+            if theirs == ufunc.__name__:
+                return getattr(module, ours)
+    return None
 
 
 def array_ufunc(
@@ -104,7 +122,7 @@ def _call(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     casting = kwargs.pop("casting", "same_kind")
     kwargs.pop("order", None)
     kwargs.pop("subok", None)
-    function = _UFUNCS.get(name) or SPECIAL.get(name)
+    function = _scipy(ufunc) or _UFUNCS.get(name) or SPECIAL.get(name)
     row = OPS.get(name)
     known = isinstance(row.reference, np.ufunc) if row is not None else False
     if (function is None and not known) or kwargs:
