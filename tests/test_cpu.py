@@ -35,7 +35,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     real = cpu.host()
     asked: list[dict[str, Any]] = []
 
-    def ask() -> dict[str, object]:
+    def ask(*, brief: bool) -> dict[str, object]:
         asked.append({"flags": sorted(real.flags), "brand_raw": "the brand"})
         return asked[-1]
 
@@ -64,6 +64,19 @@ def test_no_feature_that_the_kernel_hides():
     listed = next((line for line in lines if line.startswith("flags")), "").partition(":")[2]
     if listed:
         assert cpu.host().flags <= set(listed.split())
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux only")
+def test_the_brief_answer_decides_as_the_whole_one(monkeypatch: pytest.MonkeyPatch):
+    if not cpu._identity().get("flags"):
+        pytest.skip("the kernel lists no features here")
+    found: list[cpu.Cpu] = []
+    for brief in (True, False):
+        answer = cpu._ask(brief=brief)
+        assert cpu._flags(answer)
+        monkeypatch.setattr(cpu, "_cached_answer", lambda _, answer=answer: answer)
+        found.append(cpu.detect())
+    assert found[0] == found[1]
 
 
 def test_py_cpuinfo_is_asked_once(answers: list[Any]):
@@ -131,7 +144,7 @@ def test_a_file_in_the_place_of_the_folder_is_no_error(answers: list[Any]):
 def test_without_py_cpuinfo_the_kernel_decides(
     monkeypatch: pytest.MonkeyPatch, answers: list[Any], tmp_path: Path
 ):
-    monkeypatch.setattr(cpu, "_ask", dict)
+    monkeypatch.setattr(cpu, "_ask", lambda **_: {})
     file = tmp_path / "cpuinfo"
     flags = " ".join(LEVELS["sse4.2"].flags)
     file.write_text(f"vendor_id: V\nmodel name: M 1\nflags: {flags}\n")
@@ -146,7 +159,7 @@ def test_without_py_cpuinfo_the_kernel_decides(
 def test_nothing_known_is_generic(
     monkeypatch: pytest.MonkeyPatch, answers: list[Any], tmp_path: Path
 ):
-    monkeypatch.setattr(cpu, "_ask", dict)
+    monkeypatch.setattr(cpu, "_ask", lambda **_: {})
     monkeypatch.setattr(cpu, "_PROC_CPUINFO", tmp_path / "absent")
     monkeypatch.setattr(cpu, "_SYS_CPU", tmp_path / "absent")
     found = cpu.detect()
@@ -160,7 +173,7 @@ def test_names_of_other_systems(
     monkeypatch: pytest.MonkeyPatch, answers: list[Any], tmp_path: Path
 ):
     darwin = "sse3 ssse3 sse4.1 sse4.2 CX16 LAHF popcnt avx1.0 avx2 fma f16c bmi1 bmi2 lzcnt movbe"
-    monkeypatch.setattr(cpu, "_ask", lambda: {"flags": darwin.split()})
+    monkeypatch.setattr(cpu, "_ask", lambda **_: {"flags": darwin.split()})
     monkeypatch.setattr(cpu, "_PROC_CPUINFO", tmp_path / "absent")
     assert replace(cpu.detect(), machine="x86_64").levels == ("generic", "sse4.2", "avx2")
 

@@ -1,14 +1,15 @@
 """What the processor at hand can do: features, cache sizes, and the level to compile for.
 
-The features are py-cpuinfo's. Its answer takes more than a second (it starts processes), so it
-is asked for at first need, never at import, and kept as ``cpu-<key>.json`` in the cache folder.
-The key covers what can change the answer: the processor's identity and the features that the
-operating system reports, and py-cpuinfo's source. Machines of different kinds can therefore
-share one home folder.
+The features are py-cpuinfo's. It is asked at first need, never at import, and its answer is kept
+as ``cpu-<key>.json`` in the cache folder. The key covers what can change the answer: the
+processor's identity and the features that the operating system reports, py-cpuinfo's source, and
+what it was asked. Machines of different kinds can therefore share one home folder.
 
 On Linux the features are cut down to those that ``/proc/cpuinfo`` lists. CPUID alone, which
 py-cpuinfo also reads, says what the silicon has; the kernel leaves out what it does not save at
-a context switch or was told to hide, and code using that would crash.
+a context switch or was told to hide, and code using that would crash. So where the kernel lists
+features and cache sizes, py-cpuinfo is asked for its reading of that file only (12 ms): all that
+its other sources, which take more than a second, could add would be left out again.
 
 Modules that only detection needs are imported where it needs them: ``import tracejit`` loads
 this file.
@@ -120,10 +121,11 @@ def _identity() -> dict[str, str]:
     return found
 
 
-def _key(identity: Mapping[str, str]) -> str:
+def _key(identity: Mapping[str, str], *, brief: bool) -> str:
     import hashlib
 
-    parts = [_cpuinfo_text(), platform.system(), platform.machine()]
+    asked = "brief" if brief else "all"
+    parts = [_cpuinfo_text(), asked, platform.system(), platform.machine()]
     if identity:
         parts += [f"{name}: {value}" for name, value in sorted(identity.items())]
     else:
@@ -144,11 +146,12 @@ def _cpuinfo_text() -> str:
 
 
 def _cached_answer(identity: Mapping[str, str]) -> dict[str, object]:
-    path = config.cache_dir() / f"cpu-{_key(identity)}.json"
+    brief = bool(identity.get("flags")) and bool(_sys_cache_sizes())
+    path = config.cache_dir() / f"cpu-{_key(identity, brief=brief)}.json"
     kept = _read(path)
     if kept is not None:
         return kept
-    answer = _ask()
+    answer = _ask(brief=brief)
     if _flags(answer):
         _write(path, answer)
     return answer
@@ -171,7 +174,7 @@ def _read(path: Path) -> dict[str, object] | None:
 def _write(path: Path, answer: Mapping[str, object]) -> None:
     """Keep an answer: written beside its place and renamed, so that no reader sees half a file.
 
-    A folder that cannot be written costs the next process a second and is no error.
+    A folder that cannot be written costs the next process some milliseconds and is no error.
     """
     import json
     import tempfile
@@ -188,12 +191,18 @@ def _write(path: Path, answer: Mapping[str, object]) -> None:
             raise
 
 
-def _ask() -> dict[str, object]:
-    """Ask py-cpuinfo (more than a second); empty where it does not know the machine."""
+def _ask(*, brief: bool) -> dict[str, object]:
+    """Ask py-cpuinfo; empty where it does not know the machine.
+
+    ``brief``: for its reading of ``/proc/cpuinfo`` alone, where that has features.
+    """
     try:
         import cpuinfo
 
-        return dict(cpuinfo.get_cpu_info())
+        # No public name asks for one source alone. Where a version lacks it, all are asked.
+        read = getattr(cpuinfo.cpuinfo, "_get_cpu_info_from_proc_cpuinfo", None)
+        answer: dict[str, object] = dict(read()) if brief and read is not None else {}
+        return answer if _flags(answer) else dict(cpuinfo.get_cpu_info())
     except Exception:
         # It raises bare Exception at import on architectures it has no rules for, and OSError
         # or ValueError where subprocesses are forbidden. Detection then goes by the kernel's
