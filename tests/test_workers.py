@@ -261,7 +261,7 @@ def test_where_processes_are_forbidden_threads_serve(monkeypatch: pytest.MonkeyP
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(os, "posix_spawn", refuse)
     assert compile_there(Compiler(), text(8))
     assert "Operation not permitted" in workers.status()
 

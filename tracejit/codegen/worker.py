@@ -43,6 +43,12 @@ def _serve(llvm: Any, requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _main() -> None:
+    import os
+
+    # Files that the program lets its children have are none of ours, nor is its folder.
+    os.closerange(3, 1 << 16)
+    os.chdir("/")
+
     from importlib.util import module_from_spec, spec_from_file_location
 
     sys.path.append(sys.argv[1])

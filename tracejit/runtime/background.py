@@ -11,8 +11,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import cast
 
-from tracejit.runtime import analysis, service
+from tracejit.runtime import analysis, service, turns
 
 # While the thread works, a caller waits at most this long to get the interpreter back from it
 # (Python's default is 5 ms, which an interpreted call would pay after every large ufunc).
@@ -56,6 +57,8 @@ class Worker:
                     target=self._work, name="tracejit-compile", daemon=True
                 )
                 self._thread.start()
+            # From now on: a thread that has still to begin would wait for the interpreter longest.
+            turns.want(cast(int, self._thread.ident))
             self._ready.notify()
 
     def pending(self) -> int:
@@ -66,6 +69,7 @@ class Worker:
         while True:
             with self._ready:
                 while not self._jobs and not self._stopping:
+                    turns.done(threading.get_ident())
                     self._ready.wait()
                 if self._stopping:
                     return

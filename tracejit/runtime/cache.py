@@ -199,6 +199,10 @@ class DiskCache:
         self._writable = True
         self._since_trim: int | None = None  # bytes written since; None: never trimmed here
 
+    def exists(self) -> bool:
+        """Whether anything has been kept in this folder, by any process."""
+        return self._open(create=False) is not None
+
     def load(self, name: str) -> Entry | None:
         """Return an entry and note its use; None where there is none. Damaged ones are dropped."""
         folder = self._open(create=False)

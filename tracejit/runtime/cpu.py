@@ -197,10 +197,11 @@ def _ask(*, brief: bool) -> dict[str, object]:
     ``brief``: for its reading of ``/proc/cpuinfo`` alone, where that has features.
     """
     try:
-        import cpuinfo
+        from importlib import import_module
 
+        cpuinfo = import_module("cpuinfo.cpuinfo")
         # No public name asks for one source alone. Where a version lacks it, all are asked.
-        read = getattr(cpuinfo.cpuinfo, "_get_cpu_info_from_proc_cpuinfo", None)
+        read = getattr(cpuinfo, "_get_cpu_info_from_proc_cpuinfo", None)
         answer: dict[str, object] = dict(read()) if brief and read is not None else {}
         return answer if _flags(answer) else dict(cpuinfo.get_cpu_info())
     except Exception:

@@ -18,7 +18,7 @@ from tracejit import config
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.ops.table import Array
-from tracejit.runtime import monitor, spans, stance
+from tracejit.runtime import monitor, spans, stance, turns
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.tiers import Program
@@ -45,6 +45,7 @@ def evaluate(nodes: Sequence[Node]) -> list[Array]:
         values = _interpret(graph)
         if program is not None:
             program.request()
+            turns.give()
         return values
     return program.run([_value(leaf) for leaf in leaves])
 

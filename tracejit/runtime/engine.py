@@ -16,7 +16,7 @@ from tracejit.codegen.lowered import lowers
 from tracejit.codegen.target import Target
 from tracejit.graph.graph import Graph
 from tracejit.graph.passes import canonicalise
-from tracejit.runtime import cpu, service
+from tracejit.runtime import cpu, memory, native, service
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable, NativeCall
 from tracejit.runtime.threads import available
@@ -70,12 +70,19 @@ def compile_schedule(
     if ready is not None:
         return ready
     started = time.perf_counter()
+    # In the first process of all these are made while the emitters load.
+    service.start_ahead()
+    native.prepare()
+    memory.prepare()
     tickets: dict[str, service.Ticket] = {}
 
     def ask(key: str, emit: Callable[[], str]) -> Code:
         if key not in tickets:
             tickets[key] = service.submit(key, emit, ENTRY, target, level, service.Priority.NOW)
         return cast(Code, None)
+
+    # On this thread: the one that compiles is about to wait for its worker.
+    from tracejit.codegen import emitters  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
     # All are asked for before the first is waited for, so that several compile at a time.
     _stages(schedule, target, ask)

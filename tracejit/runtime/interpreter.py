@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -78,8 +78,16 @@ class Interpreter:
                 step = _Step(node, node.op.reference, operands, slot[node], tuple(dead))
                 self._steps.append(step)
 
-    def run(self, inputs: Sequence[Array], observe: Observer | None = None) -> list[Array]:
-        """Return the outputs for ``inputs`` (by placeholder index)."""
+    def run(
+        self,
+        inputs: Sequence[Array],
+        observe: Observer | None = None,
+        superseded: Callable[[], bool] = lambda: False,
+    ) -> list[Array] | None:
+        """Return the outputs for ``inputs`` (by placeholder index).
+
+        None where ``superseded()`` came true before an op: somebody else has a quicker answer.
+        """
         values: list[Any] = [None] * self._slots
         for slot, index in self._inputs:
             values[slot] = inputs[index]
@@ -88,6 +96,8 @@ class Interpreter:
         clock = time.perf_counter_ns
         with np.errstate(all="ignore"):
             for node, reference, operands, result, dead in self._steps:
+                if superseded():
+                    return None
                 if observe is None:
                     values[result] = _apply(node, reference, [values[i] for i in operands])
                 else:
@@ -101,4 +111,4 @@ class Interpreter:
 
 def run_graph(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     """Return the values of the graph's outputs for ``inputs`` (by placeholder index)."""
-    return Interpreter(graph).run(inputs)
+    return cast(list[Array], Interpreter(graph).run(inputs))

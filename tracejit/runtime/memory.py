@@ -108,6 +108,12 @@ def pool() -> _Pool:
     return _Pool()
 
 
+def prepare() -> None:
+    """Have the allocator compiled meanwhile, where it has not been made."""
+    if available() and not pool.made:
+        native.ask_ahead(emit_memory(), native.QUICK)
+
+
 @lru_cache(maxsize=1)
 def available() -> bool:
     """Whether results come from this allocator: on Linux, with arrays laid out as expected."""

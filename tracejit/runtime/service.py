@@ -4,11 +4,13 @@
 only looks whether it is there. Code is looked for in memory, then on disk, then compiled. Equal
 requests share one job, so each kernel is compiled once, whoever asks and however often.
 
-Compiler threads take jobs from the queue. Each has a worker process, started with its first job
-and ended when there is nothing more to do (``runtime/workers.py``). Who waits for a job that nobody
-has begun compiles it: starting a worker takes 100 ms, most kernels 10 to 30, and a caller should
-not wait for a thread that is busy with something else. A process that has compiled many this way
-leaves the rest to workers, whose memory comes back.
+Compiler threads take jobs from the queue. Each has a worker process, started with its first job or
+ahead of it (``start_ahead``), and ended when there is nothing more to do (``runtime/workers.py``).
+LLVM takes as long to load as a worker to start, 30 to 50 ms, but in the program's way: so the first
+kernels of a process are left to a worker. Once LLVM is loaded here, because many kernels wait or
+no worker can be had, who waits for a job that nobody has begun compiles it, rather than wait for a
+thread that is busy with something else. A process that has compiled many this way leaves the rest
+to workers, whose memory comes back.
 
 After a fork, the child has its parent's queue and none of its threads; it starts its own.
 """
@@ -30,7 +32,7 @@ from tracejit import config
 from tracejit.codegen import llvm
 from tracejit.codegen.target import Target
 from tracejit.errors import InternalError, LimitError
-from tracejit.runtime import cache, events, spans, workers
+from tracejit.runtime import cache, events, spans, turns, workers
 from tracejit.runtime import code as codes
 from tracejit.runtime.code import Code, Key
 from tracejit.runtime.loader import LoadedObject
@@ -42,6 +44,8 @@ IDLE_SECONDS = 10.0
 EXIT_SECONDS = 10.0
 # Compilations in this process before it leaves them to workers: each keeps about 65 KB.
 IN_PROCESS = 256
+# With so many kernels in the queue who waits loads LLVM, to compile beside the workers.
+CROWD = 6
 
 
 _COUNTED = (
@@ -78,6 +82,9 @@ class _Job:
         self.key = key
         self.emit = emit
         self.symbol = symbol
+        # Those of a module whose object code is all that is asked for; None for a kernel.
+        self.passes: int | None = None
+        self.image = b""
         self.priority: Priority | None = None  # None: in no queue, whoever wants it compiles it
         self.state = _State.QUEUED
         self.wanted = 0
@@ -123,6 +130,13 @@ class Ticket:
             raise self._job.error
         assert self._job.code is not None
         return self._job.code
+
+    def image(self) -> bytes:
+        """Return the object code that ``Service.translate`` was asked for, as ``result`` does."""
+        self._service.wait(self, None)
+        if self._job.error is not None:
+            raise self._job.error
+        return self._job.image
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """Return what compiling raised, or None; waits like ``result``."""
@@ -197,6 +211,24 @@ class Service:
             self._enqueue(job)
             return ticket
 
+    def translate(self, text: str, target: Target, level: int, passes: int) -> Ticket:
+        """Ask for the object code of a module, which is neither loaded nor kept.
+
+        LLVM's passes over the IR run at level ``passes``. ``Ticket.image`` waits for it.
+        """
+        with self.lock:
+            job = _Job(Key(text, target, level), lambda: text, "", self.lock)
+            job.passes, job.priority, job.wanted = passes, Priority.NOW, 1
+            self._jobs[job.key] = job
+            self._enqueue(job)
+            return Ticket(self, job)
+
+    def start_ahead(self) -> None:
+        """Let a worker start, where there is none: something is to be compiled soon."""
+        with self.lock:
+            if self._threads == 0 and workers.allowed() and not llvm.loaded():
+                self._start_thread(ahead=True)
+
     def obtain(
         self, structure: str, emit: Callable[[], str], symbol: str, target: Target, level: int = 2
     ) -> Code:
@@ -269,13 +301,17 @@ class Service:
                     left = None if limit is None else limit - time.monotonic()
                     if left is not None and left <= 0:
                         raise TimeoutError
-                    job.changed.wait(left)
+                    with turns.waiting():
+                        job.changed.wait(left)
                     continue
             self._run(job, workers.compile_here)
 
     def _here(self, job: _Job) -> bool:
         """Whether who waits for a job is to compile it; else it is in the queue."""
-        if self._closing or workers.counts["in_process"] < IN_PROCESS or not workers.allowed():
+        if self._closing or not workers.allowed():
+            return True
+        crowded = llvm.loaded() or len(self._jobs) >= CROWD
+        if crowded and workers.counts["in_process"] < IN_PROCESS:
             return True
         if job.priority != Priority.NOW:
             job.priority = Priority.NOW
@@ -313,23 +349,36 @@ class Service:
         heapq.heappush(self._queue, (job.priority, next(self._order), job))
         self._work.notify()
         if self._idle == 0 and self._threads < _most_threads() and not self._closing:
-            thread = threading.Thread(target=self._serve, name="tracejit-compile", daemon=True)
-            try:
-                thread.start()
-                self._threads += 1
-            except RuntimeError:
-                pass  # no more threads, or the interpreter ends: whoever waits compiles
+            self._start_thread()
 
-    def _serve(self) -> None:
-        """The life of a compiler thread: take jobs, and end after a while without any."""
-        compiler = workers.Compiler()
+    def _start_thread(self, *, ahead: bool = False) -> None:
+        thread = threading.Thread(
+            target=self._serve, args=(ahead,), name="tracejit-compile", daemon=True
+        )
         try:
+            thread.start()
+            self._threads += 1
+        except RuntimeError:
+            pass  # no more threads, or the interpreter ends: whoever waits compiles
+
+    def _serve(self, ahead: bool) -> None:
+        """The life of a compiler thread: take jobs, and end after a while without any.
+
+        With ``ahead`` its worker starts before there is a job.
+        """
+        compiler = workers.Compiler()
+        turns.want(threading.get_ident())
+        try:
+            if ahead:
+                compiler.begin()
             while True:
                 with self.lock:
                     job = self._take()
                     if job is None:
                         self._idle += 1
+                        turns.done(threading.get_ident())
                         self._work.wait(IDLE_SECONDS)
+                        turns.want(threading.get_ident())
                         self._idle -= 1
                         job = self._take()
                     if job is None:
@@ -348,6 +397,7 @@ class Service:
                 self._threads -= 1
             raise
         finally:
+            turns.done(threading.get_ident())
             compiler.close()
 
     def _take(self) -> _Job | None:
@@ -358,10 +408,15 @@ class Service:
                 return job
         return None
 
-    def _run(self, job: _Job, compile_text: Callable[[str, Target, int], bytes]) -> None:
+    def _run(self, job: _Job, compile_text: Callable[[str, Target, int, int], bytes]) -> None:
         """Load or compile a job that is marked as running, and tell everybody."""
         try:
-            code = self._load(job) or self._compile(job, compile_text)
+            if job.passes is None:
+                code = self._load(job) or self._compile(job, compile_text)
+            else:
+                code = None
+                with turns.waiting():
+                    job.image = compile_text(job.emit(), job.key.target, job.key.level, job.passes)
         except Exception as error:
             self._finish(job, None, error)
         except BaseException:  # Ctrl-C in a caller that compiled for others too: they go on
@@ -392,9 +447,11 @@ class Service:
             spans.add(f"load {entry.label}", "load", started)
         return Code(address, job.key, entry.seconds, "disk", loaded, job.emit)
 
-    def _compile(self, job: _Job, compile_text: Callable[[str, Target, int], bytes]) -> Code:
+    def _compile(self, job: _Job, compile_text: Callable[[str, Target, int, int], bytes]) -> Code:
         key, started = job.key, time.perf_counter()
-        image = compile_text(job.emit(), key.target, key.level)
+        text = job.emit()
+        with turns.waiting():
+            image = compile_text(text, key.target, key.level, llvm.KERNEL_PASSES)
         loaded = LoadedObject(image, (job.symbol,))
         seconds = time.perf_counter() - started
         if spans.active is not None:
@@ -418,7 +475,8 @@ class Service:
             self.counts["failed"] += error is not None
             callbacks, job.callbacks = job.callbacks, []
             job.changed.notify_all()
-        _tell(job, code, error)
+        if job.passes is None:
+            _tell(job, code, error)
         for function in callbacks:
             _call(function)
 
@@ -479,6 +537,8 @@ def _call(function: Callable[[], Any]) -> None:
 
 _service = Service()
 submit = _service.submit
+translate = _service.translate
+start_ahead = _service.start_ahead
 obtain = _service.obtain
 find = _service.find
 stats = _service.stats

@@ -19,7 +19,18 @@ from tracejit import config
 from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
 from tracejit.ops.table import Array
-from tracejit.runtime import analysis, background, cpu, events, monitor, spans, stance
+from tracejit.runtime import (
+    analysis,
+    background,
+    cache,
+    cpu,
+    events,
+    monitor,
+    service,
+    spans,
+    stance,
+    turns,
+)
 from tracejit.runtime.analysis import Activity, Family
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import Interpreter
@@ -40,6 +51,8 @@ Run = Callable[[Sequence[Array]], list[Array]]
 PLAN_AT_ONCE_S = 1.5e-3
 # Waiting must promise to take half of interpreting: estimates are rough.
 WAIT_FACTOR = 0.5
+# From this estimate on NumPy is slower than asking for kernels, and waiting for them is worth it.
+ASK_AHEAD_S = 2e-3
 # Interpreted runs whose ops are timed one by one, for the cost model.
 OBSERVED_RUNS = 2
 
@@ -148,12 +161,19 @@ class Program:
         if not self.settled and stance.mode_of(self.mode) == "now":
             self.compile()
             return self.run(arrays)
+        if not (self.settled or stance.interpreting):
+            if self._job is None:
+                self._ask_ahead()
+            elif self._wait_instead():
+                return self.run(arrays)
         interpreter = self._interpreter
         if interpreter is None:
             interpreter = self._interpreter = Interpreter(self.graph)
         observe = model.observe_op if self.interpreted_runs < OBSERVED_RUNS else None
         started = time.perf_counter_ns()
-        results = interpreter.run(arrays, observe)
+        results = interpreter.run(arrays, observe, self._superseded)
+        if results is None:
+            return self.run(arrays)
         elapsed = time.perf_counter_ns() - started
         self.interpreted_runs += 1
         self.interpreted_ns += elapsed
@@ -162,8 +182,30 @@ class Program:
             spans.add(self.name, "interpret", started * 1e-9, nodes=len(self.graph.nodes))
         if not self.settled and not stance.interpreting:
             self.request()
+            turns.give()
         taken = self._leaves.union(map(id, arrays))
         return [r if r.flags.owndata and id(r) not in taken else r.copy() for r in results]
+
+    def _superseded(self) -> bool:
+        return self.executable is not None and not stance.interpreting
+
+    def _ask_ahead(self) -> None:
+        """Ask for kernels before NumPy answers, where that will take longer than asking does."""
+        if model.interpreter_ns(self.graph) > 1e9 * ASK_AHEAD_S:
+            self.request()
+
+    def _wait_instead(self) -> bool:
+        """Wait for the kernels, at most as long as NumPy has taken for a call.
+
+        A call that waits in vain takes twice as long; one that does not may be a hundred times
+        quicker, and what compiles is slowed down by nobody. True where the kernels are there.
+        """
+        if stance.mode_of(self.mode) != "auto" or not self.interpreted_runs:
+            return False
+        seconds = 1e-9 * self.interpreted_ns / self.interpreted_runs
+        if seconds > ASK_AHEAD_S:
+            self.wait(seconds)
+        return self.executable is not None
 
     @property
     def tier(self) -> int:
@@ -280,9 +322,10 @@ class Program:
         )  # fmt: skip
 
     def _make(self, cached_only: bool) -> None:
+        if not (_started or cache.disk().exists()):
+            service.start_ahead()  # while planning and code generation are loaded
         from tracejit.runtime import engine
 
-        # Asked for here and not earlier: in the first process of all, finding out takes a second.
         target = cpu.target()
         schedule = self._schedule
         if schedule is None:

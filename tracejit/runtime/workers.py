@@ -25,6 +25,7 @@ from tracejit.codegen import worker as program
 from tracejit.codegen.target import Target
 from tracejit.errors import InternalError
 from tracejit.runtime import spans
+from tracejit.runtime.child import Child
 
 # After so many compilations a worker is replaced: each leaves about 65 KB (measured).
 RECYCLE = 256
@@ -86,22 +87,12 @@ class Worker:
 
     def __init__(self) -> None:
         """Start it. Raises OSError where processes cannot be started."""
-        import subprocess  # here: a process that compiles nothing needs none of it (8 ms)
-
         found = importlib.util.find_spec("llvmlite")
         places = (found.submodule_search_locations if found else None) or []
         if not places:
             raise OSError("llvmlite is not in a folder")
         command = [sys.executable, "-I", "-S", program.__file__, str(Path(places[0]).parent)]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            cwd="/",
-            start_new_session=True,  # a Ctrl-C at the terminal is for the program
-        )
+        self._process = Child(command)
         self.compiled = 0
         self._ready = False
         with _lock:
@@ -131,16 +122,16 @@ class Worker:
             raise WorkerDied("a compile worker did not start")
         self._ready = True
 
-    def compile(self, text: str, target: Target, level: int) -> bytes:
-        """Return the object code of a kernel.
+    def compile(
+        self, text: str, target: Target, level: int, passes: int = llvm.KERNEL_PASSES
+    ) -> bytes:
+        """Return the object code of a module, by default a kernel's.
 
         Raises InternalError where LLVM refuses it, WorkerCrashed where LLVM crashed, WorkerDied
         where the process ended otherwise.
         """
         cpu, features, source = target.cpu.encode(), target.features.encode(), text.encode()
-        head = program.REQUEST.pack(
-            len(cpu), len(features), len(source), level, llvm.KERNEL_PASSES, 0
-        )
+        head = program.REQUEST.pack(len(cpu), len(features), len(source), level, passes, 0)
         try:
             self.wait_ready()
             self._send(head + cpu + features + source)
@@ -161,11 +152,11 @@ class Worker:
         with _lock:
             _alive.discard(self)
         if self._process.poll() is None and self._ended_reading():
-            self._wait(1.0)
+            self._process.wait(1.0)
         self._process.kill()
         code = self._process.wait()
         self._output.close()
-        return code
+        return code or 0
 
     def kill(self) -> None:
         """End the process at once; a thread that waits for its answer finds that it died."""
@@ -182,27 +173,17 @@ class Worker:
             return False
         return True
 
-    def _wait(self, seconds: float) -> None:
-        import subprocess
-
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-
     def forget(self) -> None:
         """In a forked child: let go of the parent's worker, without ending it."""
-        self._process.returncode = 0
-        for stream in (self._input, self._output):
-            stream.close()
+        self._process.forget()
 
     @property
     def _input(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
+        return self._process.input
 
     @property
     def _output(self) -> IO[bytes]:
-        assert self._process.stdout is not None
-        return self._process.stdout
+        return self._process.output
 
     def _send(self, data: bytes) -> None:
         left = memoryview(data)
@@ -245,25 +226,40 @@ class Compiler:
         self._worker: Worker | None = None
         self._unready = 0  # workers that died before they were ready, one after another
 
-    def compile(self, text: str, target: Target, level: int, *, hurry: bool, more: bool) -> bytes:
+    def begin(self) -> None:
+        """Start the worker now, so that it is ready when there is something to compile."""
+        if self._worker is None and allowed():
+            with contextlib.suppress(WorkerDied):
+                self._worker = self._start()
+
+    def compile(
+        self,
+        text: str,
+        target: Target,
+        level: int,
+        passes: int = llvm.KERNEL_PASSES,
+        *,
+        hurry: bool,
+        more: bool,
+    ) -> bytes:
         """Return the object code of ``text``; raises InternalError.
 
-        In a ``hurry`` it is compiled here rather than by a worker that is not ready yet; where
-        ``more`` is to come, one is started meanwhile. Where a worker dies, another one is asked,
-        and then it is compiled here.
+        In a ``hurry`` it is compiled here rather than by a worker that is not ready yet, once LLVM
+        is loaded here; where ``more`` is to come, a worker is started meanwhile. Where one dies,
+        another one is asked, and then it is compiled here.
         """
         for _ in range(2):
             if not allowed():
                 break
             try:
-                if hurry and not self._ready(start=more):
+                if hurry and llvm.loaded() and not self._ready(start=more):
                     break
-                return self._ask(text, target, level)
+                return self._ask(text, target, level, passes)
             except WorkerDied as error:
                 if _ending:
                     raise InternalError("the process ends") from error
                 counts["workers_died"] += 1
-        return compile_here(text, target, level)
+        return compile_here(text, target, level, passes)
 
     def _ready(self, start: bool) -> bool:
         """Whether there is a worker that can begin at once."""
@@ -271,7 +267,7 @@ class Compiler:
             self._worker = self._start()
         return self._worker is not None and self._worker.ready()
 
-    def _ask(self, text: str, target: Target, level: int) -> bytes:
+    def _ask(self, text: str, target: Target, level: int, passes: int) -> bytes:
         worker = self._worker = self._worker or self._start()
         try:
             worker.wait_ready()
@@ -285,7 +281,7 @@ class Compiler:
         self._unready = 0
         started = time.perf_counter()
         try:
-            image = worker.compile(text, target, level)
+            image = worker.compile(text, target, level, passes)
         except (WorkerDied, WorkerCrashed):
             self._worker = None
             raise
@@ -311,11 +307,11 @@ class Compiler:
             worker.close()
 
 
-def compile_here(text: str, target: Target, level: int) -> bytes:
-    """Compile a kernel in this process."""
+def compile_here(text: str, target: Target, level: int, passes: int = llvm.KERNEL_PASSES) -> bytes:
+    """Compile a module, by default a kernel's, in this process."""
     counts["in_process"] += 1
     try:
-        return llvm.compile_object(text, target, level, passes=llvm.KERNEL_PASSES)
+        return llvm.compile_object(text, target, level, passes=passes)
     except llvm.InvalidIR as error:
         raise InternalError(str(error)) from error
 
