@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from typing import IO
 
 # The longest pause between two looks whether a process has ended.
@@ -25,7 +24,7 @@ class Child:
     nowhere. Raises OSError where it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str]):
+    def __init__(self, command: list[str]):
         reads, writes = _pipe()
         answers, prints = _pipe()
         try:

@@ -83,14 +83,13 @@ def _configure() -> None:
     with _lock:
         if _configured:
             return
-        _configured = True
         wanted = config.log_topics()
-        if not wanted:
-            return
-        import logging
+        if wanted:
+            import logging
 
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-        for topic in wanted:
-            _logger(topic).setLevel(logging.INFO)
-            _logger(topic).addHandler(handler)
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+            for topic in wanted:
+                _logger(topic).setLevel(logging.INFO)
+                _logger(topic).addHandler(handler)
+        _configured = True  # last: another thread's event waits for the handlers
