@@ -31,6 +31,10 @@ _SMALL, _LARGE = 1_000, 10_000
 # Priors, measured on one core of a server of 2023.
 _CALL_NS = 3_000.0
 _ELEMENT_NS = 0.6  # of 8 bytes
+# A byte of a result that malloc takes from the system each time: glibc recycles up to 32 MiB.
+_FRESH_NS, _FRESH_BYTES = 0.25, 32 << 20
+# An element of a reduction's result: NumPy begins anew for each along the last axis.
+_REDUCED_NS = 15.0
 _MULTIPLY_ADD_NS = 0.05
 _BYTE_NS = 0.1
 _KERNEL_CALL_NS = 1_000.0
@@ -76,6 +80,12 @@ def _prior(node: Node) -> float:
     return heavy * _ELEMENT_NS * widest / 8 * (1 + flops(node) // 10)
 
 
+def _beside_ns(node: Node) -> float:
+    """Return what interpreting a node costs beside what is in proportion to its work."""
+    fresh = _FRESH_NS * node.nbytes if node.nbytes > _FRESH_BYTES else 0.0
+    return fresh + (_REDUCED_NS * node.size if node.op.family is Family.REDUCTION else 0.0)
+
+
 @dataclass(slots=True)
 class _Line:
     """Nanoseconds of one op: ``fixed + rate · work``."""
@@ -117,9 +127,9 @@ class CostModel:
         self.plan_node_s = 1.5e-4
         self.kernel_s = 0.02
         self.kernels_per_node = 0.1
-        # LLVM and the native runtime, before the first kernel of a process: 50 to 60 ms where
-        # nobody else wants the cores (measured).
-        self.start_s = 0.1
+        # A worker and the native runtime, before the first kernel of a process: 60 ms where nobody
+        # else wants the cores (measured).
+        self.start_s = 0.06
         self.kernel_scale = 1.0
         # What entering an inner loop costs more if its sizes are run-time values, and what
         # compiling a kernel with constant ones takes, by kind.
@@ -130,12 +140,14 @@ class CostModel:
 
     def interpreter_ns(self, graph: Graph) -> float:
         """Return what interpreting ``graph`` once would take, in nanoseconds."""
-        return sum(self._line(node).at(work(node)) for node in compute_nodes(graph))
+        return sum(
+            self._line(node).at(work(node)) + _beside_ns(node) for node in compute_nodes(graph)
+        )
 
     def observe_op(self, node: Node, ns: int) -> None:
         """Take what the interpreter needed for one op."""
         if node.inputs:
-            self._line(node).follow(work(node), ns)
+            self._line(node).follow(work(node), max(0.0, ns - _beside_ns(node)))
 
     def _line(self, node: Node) -> _Line:
         key = (node.op.name, node.dtype.itemsize)
