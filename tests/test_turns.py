@@ -114,7 +114,7 @@ def give(self):
 turns.Turns.give = give
 for calls in range(3_000_000):
     f(x)
-    if f.stats()["tier"] == 1:
+    if f.stats()["tier"] > 0:
         break
 print(f.stats()["tier"], sum(given))
 """
@@ -133,5 +133,5 @@ def test_a_tight_loop_without_bytecode_lets_the_compiler_in(tmp_path: Path) -> N
         env=environ, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     tier, given = map(int, done.stdout.split())
-    assert tier == 1, done.stderr
+    assert tier > 0, done.stderr
     assert given > 10

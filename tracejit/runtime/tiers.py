@@ -51,8 +51,8 @@ Run = Callable[[Sequence[Array]], list[Array]]
 PLAN_AT_ONCE_S = 1.5e-3
 # Waiting must promise to take half of interpreting: estimates are rough.
 WAIT_FACTOR = 0.5
-# From this estimate on the first kernels are ready before NumPy's answer. Where they are not, making
-# them beside it doubles its time on a machine of two cores (measured), so it comes first.
+# From this estimate on the first kernels are ready before NumPy's answer. Where they are not,
+# making them beside it doubles its time on a machine of two cores (measured): so it comes first.
 ASK_AHEAD_S = 0.1
 # From here on a call may wait for kernels that are being made.
 WORTH_WAITING_S = 5e-3
