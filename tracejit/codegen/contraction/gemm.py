@@ -51,7 +51,9 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
     b_depth = unit.columns if spec.pack_b else None
     for rows in offered_heights(unit):
         for vectors in offered_vectors(unit, rows):
-            shape = MicroShape(spec.type, rows, vectors, unit.lanes, a_row, a_depth, b_depth)
+            shape = MicroShape(
+                spec.type, rows, vectors, unit.lanes, a_row, a_depth, b_depth, spec.ahead
+            )
             emit_microkernel(module, micro_name(name, rows, vectors), shape)
     emit_finish(module, f"{name}.finish", spec)
     along_a: dict[str, Layout] = {"last": "depth", "first": "width", "any": "any"}

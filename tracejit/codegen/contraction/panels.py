@@ -188,11 +188,21 @@ class Panels(Frame):
             call = MicroCall(
                 a, block.a_row, block.a_depth, source, b_depth,
                 c, self.loaded[Slot.C_ROW], columns, block.depth, b.not_(block.first),
+                self._following(block, i, source),
             )  # fmt: skip
             self._one_panel(block, call, i, j, rows, columns, vectors)
             return rows
 
         _advance(b, block.rows, panel)
+
+    def _following(self, block: Block, i: Value, source: Value) -> Value:
+        """Return what is to be fetched by row panel ``i``: its share of the next panel of B."""
+        b = self.b
+        if not self.spec.ahead:
+            return source
+        size = b.mul(block.depth, const(self.unit.columns, I64))
+        share = b.div(b.mul(size, i), block.rows, signed=False)
+        return b.element(source, b.add(size, share), self.type)
 
     def _panel_rows(self, left: Value) -> Value:
         """Return the height of the next panel, of ``left`` rows that remain."""
