@@ -22,8 +22,9 @@ from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.positions import bound, gather, position_exprs
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
+from tracejit.codegen.strips import fetch_ahead, pack_strip, strip_vectors
 from tracejit.codegen.target import Target
-from tracejit.codegen.tiles import TileLoop, pack_strip
+from tracejit.codegen.tiles import TileLoop
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import (
@@ -102,8 +103,7 @@ class KernelEmitter:
             # One long chain waits for itself; two fit where there are registers for both.
             return 2 if self.b.target.registers >= 32 and len(applied) <= LONG_BODY else 1
         if self.kernel.vector_parallel is not None and self.kernel.block.nests:
-            # Reductions down columns: wide strips use whole cache lines and pages.
-            return 8 if len(applied) <= 8 else 4
+            return strip_vectors(self.kernel, self.b.target, len(applied))
         return 2 if len(applied) > 6 else 4
 
     # -- the function --------------------------------------------------------------------------
@@ -214,7 +214,11 @@ class KernelEmitter:
             assert not carried
             self._from_alignment(axis, start, stop, body, streamed)
             return []
-        steps = [Vector(axis, self.lanes, n) for n in dict.fromkeys((self.unroll, 1))]
+        widths = [self.unroll, 1]
+        if axis == self.kernel.vector_parallel and self.kernel.down_columns:
+            # A strip of one vector walks down as many lines of memory as a wide one.
+            widths.insert(1, max(1, self.unroll // 2))
+        steps = [Vector(axis, self.lanes, n) for n in dict.fromkeys(widths)]
         return self._vector_steps(steps, start, stop, stop, carried, body)
 
     def _from_alignment(
@@ -549,6 +553,7 @@ class KernelEmitter:
         if not self._is_vector(expr, scope):
             return [from_memory(b, b.load(pointer, memory_type(access.dtype)), access.dtype)]
         assert scope.vector is not None
+        fetch_ahead(self, expr.access, scope)
         return self.load_from(pointer, expr.access, scope.vector)
 
     def load_from(self, pointer: Value, number: int, vector: Vector) -> Values:
@@ -597,6 +602,7 @@ class KernelEmitter:
         if vector is None or not access.strides[vector.axis]:
             b.store(to_memory(b, values[0], access.dtype), pointer)
             return
+        fetch_ahead(self, number, scope)
         type = memory_type(access.dtype, vector.lanes)
         for part in range(vector.unroll):
             value = splat_to(b, values[part if len(values) > 1 else 0], vector.lanes)

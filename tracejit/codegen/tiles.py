@@ -1,8 +1,8 @@
-"""Tiles and strips: the loops of kernels that read across the lines of memory.
+"""Tiles: the loops of kernels that read across the lines of memory.
 
 A transposing kernel runs its two innermost parallel loops in square tiles, so that each line of
 the cache that is read is used whole; full tiles of 4- and 8-byte elements are transposed in
-registers. A strip of lanes that is read often is first copied to where it is contiguous.
+registers.
 """
 
 from __future__ import annotations
@@ -114,22 +114,3 @@ class TileLoop:
 
     def _least(self, x: Value, y: Value) -> Value:
         return self.b.select(self.b.compare("lt", x, y), x, y)
-
-
-def pack_strip(emitter: KernelEmitter, scope: Scope) -> None:
-    """Copy what a strip of lanes reads often to where it is contiguous."""
-    for source, target in emitter.kernel.packs:
-        access = emitter.kernel.accesses[source]
-        load = Load(access.dtype, frozenset(a for a, s in enumerate(access.strides) if s), source)
-
-        def copy(axes: list[int], inside: Scope, load: Load = load, to: int = target) -> Values:
-            if not axes:
-                emitter.store(to, emitter.load(load, inside), inside)
-                return []
-
-            def step(index: Value, carried: Values) -> Values:
-                return copy(axes[1:], emitter.enter(inside, {axes[0]: index}, inside.vector))
-
-            return emitter.b.loop(const(0, I64), emitter.extents[axes[0]], 1, [], step)
-
-        copy(sorted(load.axes - set(emitter.kernel.parallel)), scope)

@@ -17,8 +17,10 @@ from tracejit.schedule.product import batch_axes
 SERIAL_NS = 30_000
 CHUNK_NS = 12_000
 MAX_CHUNKS = 64
-# Chunks of a vector loop end on a multiple of this, so that only the last one has a tail.
+# Chunks of a vector loop end on a multiple of this, so that only the last one has a tail; those of
+# strips that walk down columns on a multiple of a strip, each of which is long work.
 VECTOR_STEP = 256
+COLUMN_STEP = 64
 NEVER = 1 << 40
 
 
@@ -47,7 +49,8 @@ def grain(kernel: Kernel) -> int:
     chunks = max(1, min(MAX_CHUNKS, int(total / CHUNK_NS)))
     size = -(-trips // chunks)
     if kernel.totals is None and kernel.parallel[0] == kernel.vector_parallel:
-        size = -(-size // VECTOR_STEP) * VECTOR_STEP
+        step = COLUMN_STEP if kernel.down_columns else VECTOR_STEP
+        size = -(-size // step) * step
     return size
 
 

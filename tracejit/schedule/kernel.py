@@ -309,6 +309,12 @@ class Kernel:
         return any(a.strides[inner] not in (0, 1) and a.strides[outer] == 1 for a in self.accesses)
 
     @property
+    def down_columns(self) -> bool:
+        """Whether strips of a parallel axis in lanes walk down through memory, row by row."""
+        inside = self.vector_parallel is not None and bool(self.block.nests)
+        return inside and not self.packs
+
+    @property
     def trip_count(self) -> int:
         """Iterations of the outermost parallel loop: what ``begin`` and ``end`` count."""
         if self.totals is not None:
