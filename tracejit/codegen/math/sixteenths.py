@@ -34,7 +34,7 @@ from tracejit.codegen.math.tables import (
 _COSINES = (*SINES[8:], *(-s for s in SINES[:8]))
 _COSINE_TAILS = (*SINE_TAILS[8:], *(-s for s in SINE_TAILS[:8]))
 _SIXTEEN_OVER_PI = 5.092958178940651
-# k then is below 2^23, and its product with the second part of π/16 exact.
+# The count then is below 2^23, and its product with the second part of π/16 exact.
 _LIMIT = 1.6e6
 
 
@@ -44,12 +44,12 @@ def serves(b: Builder, x: Value) -> bool:
 
 
 class Reduced(NamedTuple):
-    """x = k π/16 + r, r = hi + lo; the low bits of ``index`` are k.
+    """x = k π/16 + r, r = hi + lo; k in the low bits of an integer.
 
     ``too_large`` are the lanes beyond the range (not those of NaN, which passes through).
     """
 
-    index: Value
+    k: Value
     hi: Value
     lo: Value
     too_large: Value
@@ -62,12 +62,12 @@ def reduce(b: Builder, magnitude: Value) -> Reduced:
     the second one rounds away (Dekker, or nothing under cancellation). What is missing is below
     2^-115; no double in range comes so near to a multiple of π/2 that this shows.
     """
-    k, index = nearest(b, magnitude, _SIXTEEN_OVER_PI)
+    count, k = nearest(b, magnitude, _SIXTEEN_OVER_PI)
     first, second, third = (like(-p, magnitude) for p in SIXTEENTH_OF_PI)
-    t = b.fma(k, first, magnitude)
-    hi = b.fma(k, second, t)
-    lo = b.fma(k, third, b.fma(k, second, b.sub(t, hi)))
-    return Reduced(index, hi, lo, b.compare("gt", magnitude, like(_LIMIT, magnitude)))
+    t = b.fma(count, first, magnitude)
+    hi = b.fma(count, second, t)
+    lo = b.fma(count, third, b.fma(count, second, b.sub(t, hi)))
+    return Reduced(k, hi, lo, b.compare("gt", magnitude, like(_LIMIT, magnitude)))
 
 
 def _beyond(b: Builder, reduced: Reduced, series: Sequence[float]) -> Value:
@@ -86,19 +86,19 @@ def _turned(b: Builder, value: Value, tail: Value, slope: Value, reduced: Reduce
 
 def sine(b: Builder, reduced: Reduced) -> Value:
     """Return sin x, but for the sign."""
-    s, tail, c = (lookup(b, t, reduced.index) for t in (SINES, SINE_TAILS, _COSINES))
+    s, tail, c = (lookup(b, t, reduced.k) for t in (SINES, SINE_TAILS, _COSINES))
     return _turned(b, s, tail, c, reduced)
 
 
 def cosine(b: Builder, reduced: Reduced) -> Value:
     """Return cos x, but for the same sign."""
-    c, tail, s = (lookup(b, t, reduced.index) for t in (_COSINES, _COSINE_TAILS, SINES))
+    c, tail, s = (lookup(b, t, reduced.k) for t in (_COSINES, _COSINE_TAILS, SINES))
     return _turned(b, c, tail, b.neg(s), reduced)
 
 
 def sign(b: Builder, reduced: Reduced) -> Value:
     """Return the sign of both, as an integer vector: that of every other half turn."""
-    top = b.shl(reduced.index, const(59, reduced.index.type))
+    top = b.shl(reduced.k, const(59, reduced.k.type))
     return b.and_(top, const(-(1 << 63), top.type))
 
 
@@ -109,11 +109,11 @@ def tangent(b: Builder, reduced: Reduced) -> Value:
     roundings then is a part of the result only.
     """
     tables = (TANGENTS, TANGENT_TAILS, TANGENT_SLOPES)
-    value, tail, slope = (lookup(b, t, reduced.index) for t in tables)
+    value, tail, slope = (lookup(b, t, reduced.k) for t in tables)
     beyond = _beyond(b, reduced, SIXTEENTH_TANGENT)
     t = b.add(reduced.hi, beyond)
     product = b.mul(value, t)
-    sixteenth = b.and_(reduced.index, const(15, reduced.index.type))
+    sixteenth = b.and_(reduced.k, const(15, reduced.k.type))
     pole = b.compare("eq", sixteenth, const(8, sixteenth.type))
     one = like(1.0, t)
     above = b.select(pole, like(-1.0, t), product)
