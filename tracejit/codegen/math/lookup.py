@@ -1,7 +1,8 @@
 """Look-ups in tables that fit registers: a permutation by run-time indices, one instruction.
 
-AVX-512 permutes sixteen floats or doubles, AVX2 eight floats. The table is a register or a cache
-line, and no lane waits for a gather. Scalars and other widths are padded or split.
+AVX-512 permutes sixteen floats or doubles, or thirty-two floats, AVX2 eight floats. The table is a
+register or a cache line, and no lane waits for a gather. Scalars and other widths are padded or
+split.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def entries(b: Builder, kind: str) -> int:
 def lookup(b: Builder, table: Sequence[float], index: Value) -> Value:
     """Return table[index mod its length] per lane, as floats of the width of ``index``.
 
-    The length is what ``entries`` says.
+    The length is what ``entries`` says, or twice as much for floats on AVX-512.
     """
     if len(table) == SHORT:
         return _of_eight(b, table, index)
@@ -53,6 +54,8 @@ def _of_eight(b: Builder, table: Sequence[float], index: Value) -> Value:
 def _of_sixteen(b: Builder, table: Sequence[float], index: Value) -> Value:
     """AVX-512's permutations, of one register or of two."""
     type = index.type.like("f32" if index.type.bits == 32 else "f64")
+    if len(table) == 2 * LONG:
+        return _of_thirty_two(b, table, index, type)
     if type.lanes == LONG:
         return b.call("llvm.x86.avx512.permvar.sf.512", type, _literal(table, type), index)
     if type.lanes == LONG // 2:
@@ -63,6 +66,16 @@ def _of_sixteen(b: Builder, table: Sequence[float], index: Value) -> Value:
     wide = [i % type.lanes for i in range(LONG // 2)]
     found = _of_sixteen(b, table, b.shuffle(index, None, wide))
     return b.shuffle(found, None, range(type.lanes))
+
+
+def _of_thirty_two(b: Builder, table: Sequence[float], index: Value, type: Type) -> Value:
+    """The permutation of two registers of sixteen floats; narrower ones are its first lanes."""
+    if type.lanes < LONG:
+        wide = b.shuffle(index, None, [i % type.lanes for i in range(LONG)])
+        found = _of_thirty_two(b, table, wide, type.vector(LONG))
+        return b.shuffle(found, None, range(type.lanes))
+    halves = [_literal(table[i : i + LONG], type) for i in (0, LONG)]
+    return b.call("llvm.x86.avx512.vpermi2var.ps.512", type, halves[0], index, halves[1])
 
 
 def _literal(values: Sequence[float], type: Type) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tracejit.codegen.builder import Builder, Value, const
+from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     INF,
     at_least,
@@ -14,11 +15,14 @@ from tracejit.codegen.math.common import (
     horner,
     integer_type,
     like,
+    nearest,
     pick,
     sign_bit,
     to_bits,
 )
+from tracejit.codegen.math.lookup import lookup
 from tracejit.codegen.math.registry import register
+from tracejit.codegen.math.tables import CBRT_INVERSES, CBRT_SERIES, CBRT_TAILS, CBRTS
 
 # (1 - e)^(-1/3) on |e| <= 0.1022, minimax relative: errors 2^-18.9 and 2^-23.4.
 _INVERSE_F32 = (0.9999980209758691, 0.33332860434284, 0.22373636210022776, 0.17453054044914945)
@@ -53,14 +57,36 @@ def _inverse_root(b: Builder, x: Value) -> Value:
     return b.mul(guess, horner(b, e, pick(x, f32=_INVERSE_F32, f64=_INVERSE_F64)))
 
 
+def _cbrt_by_table(b: Builder, x: Value) -> Value:
+    """The same for floats by a table: x = 2^(3 q + s) m, m in [1, 2), s = -1, 0 or 1.
+
+    With c the centre of the eighth that m lies in and r = m / c - 1, the root is
+    2^q cbrt(c 2^s) cbrt(1 + r). 0 and inf have an infinite q, which scalef makes 0 and inf of.
+    """
+    magnitude = b.abs(x)
+    e, m = avx512.exponent(b, magnitude), avx512.significand(b, magnitude)
+    q, _ = nearest(b, e, 1 / 3)
+    s = fnma(b, q, like(3.0, x), e)
+    # 8 s + i in the low bits, i the number of the eighth.
+    _, row = nearest(b, s, 8.0)
+    eighth = b.lshr(to_bits(b, m), const(20, row.type))
+    index = b.add(row, eighth)
+    r = b.fma(m, lookup(b, CBRT_INVERSES, eighth), like(-1.0, x))
+    root, tail = lookup(b, CBRTS, index), lookup(b, CBRT_TAILS, index)
+    less = b.fma(b.mul(root, r), horner(b, r, CBRT_SERIES), tail)
+    return flip_sign(b, avx512.scalef(b, b.add(root, less), q), sign_bit(b, x))
+
+
 @register("cbrt")
 def cbrt(b: Builder, x: Value) -> Value:
-    """Cube root, at most 0.6 ULP, any finite x; keeps -0 and ±inf.
+    """Cube root, at most 0.7 ULP, any finite x; keeps -0 and ±inf.
 
     A root t cut to a third of the mantissa has an exact cube, so that r = x - t³ is exact without
     FMA (as in FreeBSD's cbrt, B. Evans); then x^(1/3) = t (1 - d)^(-1/3) with d = r / x, which is
     small enough for the series' roundings to vanish.
     """
+    if x.type.kind == "f32" and avx512.available(b):
+        return _cbrt_by_table(b, x)
     form = format_of(x)
     magnitude = b.abs(x)
     subnormal = b.compare("lt", magnitude, like(form.tiny, x))
