@@ -208,9 +208,35 @@ def _product(values: list[Node], n: Sequence[int]) -> Node:
     return _bounded(EMIT.matmul(x, EMIT.permute(x, axes=axes)))
 
 
+def _spread(extent: int, count: int, n: Sequence[int]) -> Node:
+    """Return ``count`` positions among ``extent`` elements, some of them from the end."""
+    along = EMIT.iota(shape=(count,), axis=0, dtype="<i8")
+    scaled = EMIT.multiply(along, EMIT.constant(n[1] + 1, along.dtype))
+    turned = EMIT.remainder(EMIT.add(scaled, n[2]), extent)
+    return EMIT.subtract(turned, extent) if n[1] & 4 else turned
+
+
+def _gather(values: list[Node], n: Sequence[int]) -> Node:
+    """Read at computed positions, which may depend on data."""
+    x = _pick(values, n[0])
+    rank = len(x.shape)
+    axis = n[2] % max(rank, 1)
+    if not rank or x.shape[axis] == 0:
+        return _unary(values, n)
+    if n[1] % 3 == 0:
+        found = EMIT.argmax(x, axis=(axis,), keepdims=True)
+        return EMIT.take_along_axis(x, found, axis=axis)
+    count = 1 + (n[0] + n[2]) % 9
+    if n[1] % 3 == 1 and rank > 1 and x.shape[0] and x.shape[-1]:
+        places = (_spread(x.shape[0], count, n), _spread(x.shape[-1], count, n))
+        return EMIT.advanced_index(x, *places, axes=(0, rank - 1))
+    return EMIT.take(x, _spread(x.shape[axis], count, n), axis=axis)
+
+
 RULES: tuple[Rule, ...] = (
     _unary, _binary, _binary, _select, _reduce, _reduce, _softmax, _movement, _movement, _update,
     _product, _scan, _weighted, _stencil, _position, _padded,
+    _gather,
 )  # fmt: skip
 
 # Two dtypes make 300 programs a run; `make fuzz` has a profile with many more examples.

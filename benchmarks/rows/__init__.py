@@ -2,7 +2,8 @@
 
 # ruff: noqa: I001  (the imports are in the order of the table)
 from .base import ROWS, WARM_UP, Row, arguments_of, check, leaves, reference
-from . import elementwise, reductions, pairs, stencils, products, convolution, networks, kernels
+from . import elementwise, reductions, pairs, stencils, gathers, products, convolution
+from . import networks, kernels
 
 __all__ = [
     "ROWS",
@@ -12,6 +13,7 @@ __all__ = [
     "check",
     "convolution",
     "elementwise",
+    "gathers",
     "kernels",
     "leaves",
     "networks",

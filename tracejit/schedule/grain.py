@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from tracejit.ops.table import OPS, Fact
-from tracejit.schedule.kernel import Apply, Block, Kernel, Reduce, Scan
+from tracejit.schedule.kernel import Apply, Block, Gather, Kernel, Reduce, Scan
 from tracejit.schedule.product import batch_axes
 
 # Sharing a kernel costs a few µs; below this many (estimated) nanoseconds it stays on one thread.
@@ -32,6 +32,8 @@ def estimate_ns(kernel: Kernel) -> float:
     )
     flops = 0.0
     for expr in kernel.exprs:
+        if isinstance(expr, Gather):
+            traffic += prod(kernel.extents[a] for a in expr.axes) * expr.dtype.itemsize
         if isinstance(expr, Apply | Reduce | Scan):
             over = expr.over if isinstance(expr, Reduce) else ()
             trips = prod(kernel.extents[a] for a in expr.axes | set(over))
