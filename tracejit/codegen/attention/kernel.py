@@ -300,11 +300,16 @@ class _Attention:
 
         total = self._merge(self._strips(count, const(0, self.vector), weight), b.add)
         self._hide(at, count, keys.seen)
-        scale = vector_math.call(b, "exp", b.sub(b.splat(old, lanes), reference))
+        # Nothing is summed yet where the old maximum is -inf, and any scale will do. Exponentials
+        # that underflow, as that of -inf, take some 200 cycles each.
+        began = b.compare("gt", old, const(-math.inf, self.type))
+        fall = b.select(began, b.sub(old, b.extract(reference, 0)), const(0, self.type))
+        scale = vector_math.call(b, "exp", b.splat(fall, lanes))
         place = self._work(Slot.WORK_SUM, i)
         sum_ = b.mul(b.load(place, self.type), b.extract(scale, 0))
         b.store(b.add(sum_, b.fold(total, b.add)), place)
-        b.if_(b.compare("gt", new, old), lambda: self._rescale(i, scale))
+        raised = b.and_(began, b.compare("gt", new, old))
+        b.if_(raised, lambda: self._rescale(i, scale))
 
     def _hide(self, at: Callable[[Value], Value], seen: Value, count: Value) -> None:
         """Give the keys of a row from ``seen`` on no weight."""

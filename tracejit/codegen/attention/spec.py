@@ -16,8 +16,9 @@ from tracejit.schedule.product import head_axes, left_access, right_access, valu
 
 # Keys in a block: a panel of their scores fills about a quarter of the first-level cache.
 KEYS = 256
-# Panels of queries in a tile at most: the packing of keys and values is shared by them.
-PANELS = 16
+# Panels of queries in a tile share the packing of keys and values: at least so many do (a tenth of
+# the time for 14 rows each), and more where there are so many tiles for threads all the same.
+LEAST_PANELS, MOST_PANELS, TILES = 9, 48, 32
 
 
 class Slot(IntEnum):
@@ -110,11 +111,11 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
         dtype, kernel, tuple(batch), _layout(*q_strides), _layout(*k_strides),
         _layout(*reversed(v_strides)), visible,
     )  # fmt: skip
-    blocks = _blocking(target, dtype, rows, depth, columns)
+    heads = prod(kernel.extents[a] for a in batch)
+    blocks = _blocking(target, dtype, heads, rows, depth, columns)
     sizes = [rows, keys, depth, columns, *q_strides, *k_strides, *v_strides, *blocks.slots]
     for axis in batch:
         sizes += (kernel.extents[axis], *(x.strides[axis] for x in (q, k, values)))
-    heads = prod(kernel.extents[a] for a in batch)
     return AttentionCall(
         spec,
         (q, k, values),
@@ -133,13 +134,19 @@ class _Blocking(NamedTuple):
     nbytes: int
 
 
-def _blocking(target: Target, dtype: str, queries: int, depth: int, columns: int) -> _Blocking:
-    """Return how a head of ``queries`` × ``depth`` with ``columns`` of values is cut."""
+def _blocking(
+    target: Target, dtype: str, heads: int, queries: int, depth: int, columns: int
+) -> _Blocking:
+    """Return how each head of ``queries`` × ``depth`` with ``columns`` of values is cut."""
     unit = register_block(target, dtype)
     size = Type(dtype).bits // 8
     slack = 64 // size
-    tile = round_up(balanced(queries, PANELS * unit.rows, unit.rows), unit.rows)
     width = round_up(columns, unit.columns)
+    # Queries and results of a tile stay in the second-level cache.
+    near = target.l2_bytes // 2 // (max(1, depth + width) * size * unit.rows)
+    shared = -(-heads * -(-queries // unit.rows) // TILES)
+    panels = max(LEAST_PANELS, min(MOST_PANELS, near, shared))
+    tile = round_up(balanced(queries, panels * unit.rows, unit.rows), unit.rows)
     pieces = [
         unit.rows * KEYS, tile * depth, KEYS * depth, KEYS * width, tile * width, tile, tile,
     ]  # fmt: skip
