@@ -56,11 +56,15 @@ def columns(x: Any) -> Any:
     return (x - x.mean(axis=0)) / (x.std(axis=0) + 1)
 
 
+def gathered(x: Any) -> Any:
+    return x[x.argmax(axis=0)] + x[:1]
+
+
 def several(x: Any) -> Any:
     return x.T * 2, np.cumsum(x, axis=1), x.sum(), x.max(axis=0)
 
 
-FUNCTIONS = (softmax, nearest, layer, attention, heat, columns, several)
+FUNCTIONS = (softmax, nearest, layer, attention, heat, columns, gathered, several)
 SHAPES = ((3, 3), (8, 16), (17, 33), (5, 100), (64, 7), (200, 129))
 
 
