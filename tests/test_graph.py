@@ -181,3 +181,18 @@ def test_every_primitive_s_attributes_are_listed() -> None:
     from tracejit.graph.verify import ATTRIBUTES
 
     assert set(ATTRIBUTES) <= set(OPS)
+
+
+def test_the_order_does_not_tell_how_old_a_constant_is() -> None:
+    """Regression: a page of the documents had other node numbers after other tests."""
+
+    def ops(first: float, second: float) -> list[str]:
+        x = f32(4)
+        graph = Graph([x], [e.add(e.multiply(x, constant(first, "f4")), constant(second, "f4"))])
+        return [n.op.name for n in graph.nodes]
+
+    old = constant(-1.25, "f4"), constant(77.5, "f4")  # newest first, below
+    assert ops(77.5, -1.25) == ops(-1.25, 77.5) == ops(3.125, 9.375)
+    assert ops(*(float(n.attrs["value"]) for n in old)) == [
+        "input", "constant", "multiply", "constant", "add",
+    ]  # fmt: skip

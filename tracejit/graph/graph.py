@@ -15,7 +15,12 @@ Digraph = Any
 
 
 def reachable(outputs: Iterable[Node]) -> list[Node]:
-    """Return the nodes that ``outputs`` depend on, in topological order (operands first)."""
+    """Return the nodes that ``outputs`` depend on, in topological order (operands first).
+
+    Nodes with operands come as they were made, leaves before the first that reads them: a constant
+    may be older than the graph, and the order shall not tell.
+    """
+    outputs = tuple(outputs)
     seen: set[Node] = set(outputs)
     stack = list(seen)
     while stack:
@@ -23,7 +28,13 @@ def reachable(outputs: Iterable[Node]) -> list[Node]:
             if operand not in seen:
                 seen.add(operand)
                 stack.append(operand)
-    return sorted(seen, key=lambda n: n.serial)
+    order: dict[Node, None] = {}
+    for node in sorted((n for n in seen if n.inputs), key=lambda n: n.serial):
+        for operand in node.inputs:
+            if not operand.inputs:
+                order[operand] = None
+        order[node] = None
+    return [*order, *(n for n in dict.fromkeys(outputs) if n not in order)]
 
 
 class Graph:
