@@ -233,10 +233,112 @@ def _gather(values: list[Node], n: Sequence[int]) -> Node:
     return EMIT.take(x, _spread(x.shape[axis], count, n), axis=axis)
 
 
+def _resized(x: Node, shape: tuple[int, ...]) -> Node:
+    """Return the elements of ``x`` in another shape, with zeros or without the last ones."""
+    size = int(np.prod(shape, dtype=int))
+    flat = EMIT.reshape(x, shape=(x.size,))
+    if size > x.size:
+        flat = EMIT.pad(flat, EMIT.constant(0.0, x.dtype), low=(0,), high=(size - x.size,))
+    else:
+        flat = EMIT.slice(flat, start=(0,), size=(size,), step=(1,))
+    return EMIT.reshape(flat, shape=shape)
+
+
+def _layer(values: list[Node], n: Sequence[int]) -> Node:
+    """Multiply with weights that may have to be computed; a bias and an activation may follow."""
+    x = _pick(values, n[0])
+    if len(x.shape) < 2:
+        return _unary(values, n)
+    columns = SIZES[n[1] % len(SIZES)]
+    weights = _resized(_pick(values, n[2]), (x.shape[-1], columns))
+    y = EMIT.matmul(x, weights)
+    if n[1] & 16:
+        y = EMIT.maximum(EMIT.add(y, _resized(_pick(values, n[2] // 2), (columns,))), 0.0)
+    return _bounded(y)
+
+
+def _attention(values: list[Node], n: Sequence[int]) -> Node:
+    """Average rows by a softmax of products, with a causal mask or without one."""
+    x = _pick(values, n[0])
+    if len(x.shape) < 2 or 0 in x.shape:
+        return _unary(values, n)
+    keys = _resized(_pick(values, n[2]), x.shape)
+    axes = (*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2)
+    scores = EMIT.multiply(EMIT.matmul(x, EMIT.permute(keys, axes=axes)), 0.25)
+    if n[1] & 1:
+        length = x.shape[-2]
+        row, column = (EMIT.iota(dtype="<i8", shape=(length, length), axis=axis) for axis in (0, 1))
+        scores = EMIT.where(EMIT.less_equal(column, row), scores, EMIT.constant(-1e9, x.dtype))
+    return _bounded(EMIT.matmul(EMIT.softmax(scores, axis=len(x.shape) - 1), x))
+
+
+def _masked(values: list[Node], n: Sequence[int]) -> Node:
+    """Combine masks, and use them: as a choice, as numbers, or reduced."""
+    x = _pick(values, n[0])
+    # Of inputs only: a comparison of what was computed may turn with the last bit.
+    y, z = (_resized(given, x.shape) for given in values[:2])
+    low, high = EMIT.less(y, z), EMIT.greater(y, EMIT.constant(0.25, x.dtype))
+    mask = getattr(EMIT, ("logical_and", "logical_or", "logical_xor")[n[1] % 3])(low, high)
+    if n[1] & 4:
+        mask = EMIT.logical_not(mask)
+    if n[1] & 8 and x.shape:
+        name = ("any", "all", "count_nonzero")[n[2] % 3]
+        found = getattr(EMIT, name)(mask, axis=(n[2] % len(x.shape),), keepdims=True)
+        mask = found if found.dtype == bool else EMIT.greater(found, EMIT.constant(1, "<i8"))
+    if n[1] & 16:
+        return EMIT.cast(mask, dtype=x.dtype.str)
+    return EMIT.where(mask, x, EMIT.constant(-0.5, x.dtype))
+
+
+def _joined(values: list[Node], n: Sequence[int]) -> Node:
+    """Join values with parts of themselves, or stack them on a new axis."""
+    x = _pick(values, n[0])
+    other = _resized(_pick(values, n[2]), x.shape)
+    rank = len(x.shape)
+    if n[1] & 1 or not rank:
+        return EMIT.stack(x, other, _bounded(EMIT.square(x)), axis=n[1] % (rank + 1))
+    axis = n[1] // 2 % rank
+    size = tuple((s + 1) // 2 if i == axis else s for i, s in enumerate(x.shape))
+    part = EMIT.slice(other, start=(0,) * rank, size=size, step=(1,) * rank)
+    return EMIT.concat(x, part, x, axis=axis)
+
+
+def _shuffled(values: list[Node], n: Sequence[int]) -> Node:
+    """Turn, tile, sort, or cut to a triangle: composites that end in movement."""
+    x = _pick(values, n[0])
+    rank = len(x.shape)
+    if not rank:
+        return _unary(values, n)
+    axis = n[2] % rank
+    match n[1] % 6:
+        case 0:
+            return EMIT.roll(x, shift=(n[2] - 9,), axis=(axis,))
+        case 1:
+            return EMIT.flip(x, axis=(axis,))
+        case 2:
+            return EMIT.tile(x, reps=tuple(1 + (i == axis) for i in range(rank)))
+        case 3 if rank > 1:
+            return getattr(EMIT, ("tril", "triu")[n[2] & 1])(x, k=n[2] % 5 - 2)
+        case 4:
+            return EMIT.sort(x, axis=axis)
+        case _:
+            return EMIT.repeat(x, repeats=2, axis=axis)
+
+
+def _normalised(values: list[Node], n: Sequence[int]) -> Node:
+    x = _pick(values, n[0])
+    if not x.shape or x.shape[-1] < 2:
+        return _unary(values, n)
+    rank = len(x.shape)
+    scale = _resized(_pick(values, n[2]), x.shape[-1:])
+    return _bounded(EMIT.layer_norm(x, scale, EMIT.negative(scale), eps=0.125, axis=(rank - 1,)))
+
+
 RULES: tuple[Rule, ...] = (
     _unary, _binary, _binary, _select, _reduce, _reduce, _softmax, _movement, _movement, _update,
     _product, _scan, _weighted, _stencil, _position, _padded,
     _gather,
+    _layer, _attention, _masked, _joined, _shuffled, _normalised,
 )  # fmt: skip
 
 # Two dtypes make 300 programs a run; `make fuzz` has a profile with many more examples.
