@@ -236,7 +236,7 @@ def compile_signature(
     keys = [leaf_key(leaf, name) for leaf in leaves]
     start = time.perf_counter()
     traced = trace_function(function, leaves, keys, tree)
-    tracing = time.perf_counter() - start
+    tracing = max(0.0, time.perf_counter() - start)
     if spans.active is not None:
         spans.add(f"trace {name}", "trace", start, nodes=len(traced.graph.nodes))
     return Compiled(traced, keys, tracing, mode, name=name, fast_math=fast_math, level=level)

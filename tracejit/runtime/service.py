@@ -453,7 +453,7 @@ class Service:
         with turns.waiting():
             image = compile_text(text, key.target, key.level, llvm.KERNEL_PASSES)
         loaded = LoadedObject(image, (job.symbol,))
-        seconds = time.perf_counter() - started
+        seconds = max(0.0, time.perf_counter() - started)
         if spans.active is not None:
             label = cache.label_of(key.structure)
             spans.add(f"compile {label}", "compile", started, target=key.target.name)

@@ -177,7 +177,7 @@ class Program:
         results = interpreter.run(arrays, observe, self._superseded)
         if results is None:
             return self.run(arrays)
-        elapsed = time.perf_counter_ns() - started
+        elapsed = max(0, time.perf_counter_ns() - started)  # clocks of guests may jump
         self.interpreted_runs += 1
         self.interpreted_ns += elapsed
         if monitor.active is not None:
@@ -308,7 +308,7 @@ class Program:
                 self._fail(error)
                 warn_interpreted(error)
             finally:
-                seconds = time.perf_counter() - started
+                seconds = max(0.0, time.perf_counter() - started)
                 self.seconds += seconds
             self._tell(seconds)
 
