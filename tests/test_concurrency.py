@@ -96,12 +96,12 @@ print(sum(calls), int(seen["code_evicted"]), int(seen["disk_hits"]))
 )
 
 
-def run(program: str, *, limit: int = 240, **environment: str) -> str:
+def run(program: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=limit,
+        timeout=240,
         env={**os.environ, "TRACEJIT_COMPILE": "auto", **environment},
     )
     assert done.returncode == 0, done.stderr[-3000:]
