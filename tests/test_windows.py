@@ -112,6 +112,15 @@ def test_packed_windows_of_a_padded_image(target: Target, dtype: Any) -> None:
         windows_product(small, a, x[::-1, ::-1], tap, step, pad)
 
 
+@pytest.mark.parametrize("l2", [16 << 10, 1 << 20])
+def test_tiles_of_windows_by_rows_and_by_columns(l2: int) -> None:
+    """600 rows of weights are near a large cache, and far from a small one."""
+    rng = np.random.default_rng(7)
+    target = TARGETS[-1].with_caches(16 << 10, l2, 1 << 20)
+    a, x = random(rng, (600, 9), np.float32), random(rng, (30, 33), np.float32)
+    windows_product(target, a, x, (3, 3), 1, (1, 1))
+
+
 def test_nothing_is_read_beyond_the_image() -> None:
     """The image ends where a page does that must not be touched."""
     import mmap

@@ -376,7 +376,8 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         block_k = balanced(k, cache.k, unit.lanes)
         tile_m = balanced(m, cache.m, unit.rows)
         tile_n = balanced(n, cache.n, unit.columns)
-        tile_m, tile_n = _shared(spec, target, p, (tile_m, tile_n))
+        share = _shared if spec.gather is None else _of_windows
+        tile_m, tile_n = share(spec, target, p, (tile_m, tile_n))
     work = round_up(unit.rows * unit.columns, 64 // (spec.type.bits // 8))
     counts = (max(1, -(-m // tile_m)), max(1, -(-n // tile_n)), max(1, -(-k // block_k)))
     return Grid(tile_m, tile_n, block_k, *counts, work, work)
@@ -423,7 +424,7 @@ def _shared(
     tile_m, tile_n = tile
     unit, wanted, batch = register_block(target, spec.dtype), _wanted_tiles(p), prod(p.batch)
     near = p.m * p.k * (spec.type.bits // 8) <= target.l2_bytes
-    if spec.gather is not None or near:
+    if near:
         columns = -(-wanted // max(1, batch * -(-p.m // tile_m)))
         if columns > -(-p.n // tile_n):
             tile_n = round_up(-(-p.n // columns), unit.columns)
@@ -431,6 +432,32 @@ def _shared(
     if rows > -(-p.m // tile_m):
         tile_m = max(min(tile_m, 8 * unit.rows), round_up(-(-p.m // rows), unit.rows))
     return tile_m, tile_n
+
+
+def _of_windows(
+    spec: GemmSpec, target: Target, p: GemmProblem, tile: tuple[int, int]
+) -> tuple[int, int]:
+    """Return tile sizes of a product that packs windows, each tile its own.
+
+    What a tile packs stays in the second-level cache. Column tiles read all of A each, so where
+    that is far away there are row tiles, high enough to pay for packing the same windows again.
+    Measured on two threads: 14 column tiles in place of 8 of 64×576×3136 are 10 % faster, and 4
+    row tiles in place of 7 column tiles of 256×2304×196.
+    """
+    tile_m, tile_n = tile
+    unit, batch, size = register_block(target, spec.dtype), prod(p.batch), spec.type.bits // 8
+    each, columns = -(-2 * _wanted_tiles(p) // max(1, batch)), 1
+    if p.m * p.k * size <= target.l2_bytes:
+        # Three panels and more wide, and the last not much narrower.
+        while 2 * columns <= each and p.n >= 6 * unit.columns * columns + unit.lanes:
+            columns *= 2
+    depth = min(p.k, cache_block(target, spec.dtype).k)
+    near = target.l2_bytes // 4 // (max(1, depth) * size)
+    most = round_up(min(tile_n, near, -(-p.n // columns)), unit.columns)
+    rows = min(each // columns, p.m // (4 * unit.rows), 4 // columns)
+    if rows > 1:
+        tile_m = min(tile_m, -(-p.m // rows))
+    return tile_m, balanced(p.n, max(most, unit.columns), unit.columns)
 
 
 def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
