@@ -74,6 +74,81 @@ class MatrixVector(Product):
     memory_bound = True
 
 
+class BytesProduct(Row):
+    """Exact sums of products of bytes; they may be faster than the peak, which is of floats."""
+
+    group = "matmul"
+    m = k = n = 0
+    rtol = atol = 0
+
+    def __init_subclass__(cls) -> None:
+        cls.flops = 2 * cls.m * cls.k * cls.n
+        cls.bytes = cls.m * cls.k + cls.k * cls.n + 4 * cls.m * cls.n
+        cls.name = f"matmul_{cls.m}x{cls.k}x{cls.n}_i8"
+        cls.title = f"matmul {cls.m}×{cls.k}×{cls.n} int8 → int32"
+        super().__init_subclass__()
+
+    @classmethod
+    def data(cls, rng: np.random.Generator) -> tuple[Any, ...]:
+        shapes = ((cls.m, cls.k), (cls.k, cls.n))
+        return tuple(rng.integers(-128, 128, shape, np.int8) for shape in shapes)
+
+    @staticmethod
+    def numpy(a: Any, b: Any) -> Any:
+        return np.matmul(a, b, dtype=np.int32)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda a, b: jax.numpy.matmul(a, b, preferred_element_type=np.int32))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda a, b: torch._int_mm(a, b)
+
+
+class BytesMiddle(BytesProduct):
+    m = k = n = 256
+
+
+class BytesLarge(BytesProduct):
+    m = k = n = 1024
+
+
+class Dequantised(Row):
+    """A layer whose weights are bytes: they become floats where the product packs them."""
+
+    name, title = "dequantised_layer", "relu(x @ dequantise(q) + b), 64×1024×1024 int8 weights"
+    group = "matmul"
+    bytes = 4 * 64 * 1024 + 1024 * 1024 + 4 * 3 * 1024 + 4 * 64 * 1024
+    flops = 2 * 64 * 1024 * 1024
+    atol = 1e-3
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        q = rng.integers(-128, 128, (1024, 1024), np.int8)
+        x = rng.standard_normal((64, 1024), dtype=np.float32)
+        zero, scale, b = (rng.random(1024, dtype=np.float32) / 100 for _ in range(3))
+        return x, q, zero, scale, b
+
+    @staticmethod
+    def numpy(x: Any, q: Any, zero: Any, scale: Any, b: Any) -> Any:
+        return np.maximum(x @ ((q.astype(scale.dtype) - zero) * scale) + b, 0)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        def layer(x: Any, q: Any, zero: Any, scale: Any, b: Any) -> Any:
+            return jax.nn.relu(x @ ((q.astype(scale.dtype) - zero) * scale) + b)
+
+        return jax.jit(layer)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        def layer(x: Any, q: Any, zero: Any, scale: Any, b: Any) -> Any:
+            return torch.relu(torch.addmm(b, x, (q.to(scale.dtype) - zero) * scale))
+
+        return layer
+
+
 class Dense(Row):
     """A layer of a network: the product's epilogue has the bias and the ReLU."""
 

@@ -9,6 +9,7 @@ an argument and never asks for more than these fields, so one emitter serves all
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,9 @@ class Target:
 
     ``vector_bits``: width of a vector register; ``registers``: how many there are; ``fma``: fused
     multiply-add; ``masks``: predicate registers (AVX-512); ``rounding``: a vector instruction for
-    floor/ceil/round (SSE4.1); ``cpu`` and ``features``: what LLVM is told; ``flags``: the
-    ``/proc/cpuinfo`` names that a machine must have to run the code.
+    floor/ceil/round (SSE4.1); ``dot``: instructions that sum products of neighbouring narrow
+    integers: "words" (pmaddwd), "bytes" (VNNI too), or none; ``cpu`` and ``features``: what LLVM
+    is told; ``flags``: the ``/proc/cpuinfo`` names that a machine must have to run the code.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Target:
     rounding: bool
     cpu: str
     features: str = ""
+    dot: Literal["none", "words", "bytes"] = "none"
     flags: frozenset[str] = field(default_factory=frozenset[str])
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
@@ -37,6 +40,14 @@ class Target:
     def lanes(self, bits: int) -> int:
         """Return how many elements of ``bits`` bits fit in one vector register."""
         return max(1, self.vector_bits // max(bits, 8))
+
+    def with_vnni(self, flags: frozenset[str]) -> Target:
+        """Return the same level with VNNI in its vectors' width, where ``flags`` have it."""
+        flag = {256: "avx_vnni", 512: "avx512_vnni"}.get(self.vector_bits)
+        if self.dot != "words" or flag not in flags:
+            return self
+        features = ",".join(filter(None, (self.features, f"+{flag.replace('_', '')}")))
+        return replace(self, dot="bytes", features=features, flags=self.flags | {flag})
 
     def with_caches(self, l1: int, l2: int, l3: int) -> Target:
         """Return the same level with the cache sizes (bytes) of a particular machine."""
@@ -50,12 +61,12 @@ _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 # Cumulative, lowest first: a machine of one level runs the code of every level before it.
 LEVELS: dict[str, Target] = {
-    "generic": Target("generic", 128, 16, False, False, False, "x86-64"),
-    "sse4.2": Target("sse4.2", 128, 16, False, False, True, "x86-64-v2", flags=_SSE42),
-    "avx2": Target("avx2", 256, 16, True, False, True, "x86-64-v3", flags=_AVX2),
+    "generic": Target("generic", 128, 16, False, False, False, "x86-64", dot="words"),
+    "sse4.2": Target("sse4.2", 128, 16, False, False, True, "x86-64-v2", "", "words", _SSE42),
+    "avx2": Target("avx2", 256, 16, True, False, True, "x86-64-v3", "", "words", _AVX2),
     # LLVM's x86-64-v4 prefers 256-bit vectors; the emitter's functions ask for 512 by attribute.
     "avx512": Target(
-        "avx512", 512, 32, True, True, True, "x86-64-v4", "-prefer-256-bit", flags=_AVX512
+        "avx512", 512, 32, True, True, True, "x86-64-v4", "-prefer-256-bit", "words", _AVX512
     ),
 }
 
@@ -75,4 +86,5 @@ def legalised(level: str, host: str) -> Target:
         flags=narrow.flags,
         fma=narrow.fma,
         rounding=narrow.rounding,
+        dot="none",
     )

@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 
 from tracejit.errors import ArgumentError, AxisError, ShapeError, ValueArgumentError
-from tracejit.functions.arguments import Axis, alias, as_index, fail, is_sequence, some_axes
+from tracejit.functions.arguments import (
+    Axis,
+    alias,
+    as_dtype,
+    as_index,
+    fail,
+    is_sequence,
+    some_axes,
+)
 from tracejit.functions.creation import filled
 from tracejit.functions.movement import diagonal, matrix_transpose, moveaxis
 from tracejit.functions.reductions import reduce
 from tracejit.ops.table import promote
-from tracejit.tensor import SPECIAL, Tensor, apply, lift, record
+from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
 
 __all__ = [
     "addmm", "bmm", "chain_matmul", "corrcoef", "cov", "cross", "dot", "einsum", "ger", "inner",
@@ -27,12 +35,16 @@ def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return apply("reshape", (x,), shape=shape)
 
 
-def matmul(x1: Any, x2: Any, /) -> Tensor:
+def matmul(x1: Any, x2: Any, /, *, dtype: Any = None) -> Tensor:
     """Return the matrix product ``x1 @ x2``: vectors are rows on the left, columns on the right.
 
-    Leading axes broadcast; 0-d operands are a ``ShapeError``.
+    Leading axes broadcast; 0-d operands are a ``ShapeError``. With ``dtype`` the operands count as
+    of that dtype, and so do the sums: bytes with int32 give exact products of bytes.
     """
     a, b = lift(x1), lift(x2)
+    if dtype is not None:
+        wanted = as_dtype(dtype)
+        a, b = cast(a, wanted), cast(b, wanted)
     if not a.ndim or not b.ndim:
         raise fail(ShapeError, "matmul: an operand is 0-d", "write a * b")
     row, column = a.ndim == 1, b.ndim == 1

@@ -307,10 +307,10 @@ def resolve(name: str, cpu: Cpu) -> Target:
             f"this machine ({cpu.brand}) lacks {needed}: no {', '.join(missing) or cpu.machine}",
             hint=f"this machine has {', '.join(cpu.levels)} (TRACEJIT_ISA, tj.isa)",
         )
-    found = legalised(shape, base) if split else LEVELS[shape]
+    found = legalised(shape, base) if split else LEVELS[shape].with_vnni(cpu.flags)
     if cpu.machine.lower() not in _X86_64:
         # LEVELS names x86 processors; elsewhere LLVM's baseline of the architecture is meant.
-        found = replace(found, cpu="generic", features="")
+        found = replace(found, cpu="generic", features="", dot="none")
     return found.with_caches(cpu.l1_bytes, cpu.l2_bytes, cpu.l3_bytes)
 
 

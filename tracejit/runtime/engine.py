@@ -188,9 +188,13 @@ def _contraction_calls(
     """Return the calls of a product; ``workspace`` is the number of the buffer after the last."""
     contract = cast(Contract, kernel.contract)
     problem, accesses = _gemm_problem(kernel)
-    epilogue = None if is_plain(kernel) else _epilogue(kernel, problem)
-    spec = contraction.classify(target, contract.dtype, problem, epilogue)
-    _, swapped = contraction.canonical(problem, fold=epilogue is None)
+    _, turned = contraction.canonical(problem, fold=False)
+    epilogue = None if is_plain(kernel) else _epilogue(kernel, swapped=turned)
+    prologue = contraction.find_prologue(kernel, target, swapped=turned)
+    if prologue is not None:
+        problem = prologue.grouped(problem)
+    spec = contraction.classify(target, contract.dtype, problem, epilogue, prologue)
+    _, swapped = contraction.canonical(problem, fold=spec.folds)
     code = obtain(f"gemm {spec.key}", lambda: _emit(spec, target))
     if swapped:
         accesses[0], accesses[1] = accesses[1], accesses[0]
@@ -199,7 +203,7 @@ def _contraction_calls(
     pointers.insert(contraction.WORK_POINTER, (workspace, 0))
     pointers.insert(contraction.PACKED_POINTER, (workspace, available() * aligned(private)))
     own: list[int] = []
-    if epilogue is not None:
+    if epilogue is not None or prologue is not None:
         pointers += [(a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses]
         own = kernel.sizes()
     stages = contraction.stages(spec, target, problem, available())
@@ -273,9 +277,8 @@ def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]
     return problem, [a, b, c]
 
 
-def _epilogue(kernel: Kernel, problem: contraction.GemmProblem) -> contraction.KernelEpilogue:
+def _epilogue(kernel: Kernel, *, swapped: bool) -> contraction.KernelEpilogue:
     contract = cast(Contract, kernel.contract)
-    _, swapped = contraction.canonical(problem, fold=False)
     rows, columns = contract.rows, contract.columns
     if swapped:
         rows, columns = columns, rows

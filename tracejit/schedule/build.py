@@ -12,7 +12,7 @@ from tracejit.graph.node import Node
 from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
 from tracejit.schedule import native
-from tracejit.schedule.cluster import Attention, Cluster, Product, Root
+from tracejit.schedule.cluster import Attention, Cluster, Product, Root, operand_maps
 from tracejit.schedule.gather import Gathered, gathered
 from tracejit.schedule.index import (
     VIEWS,
@@ -156,8 +156,10 @@ class KernelBuilder:
         member = self._is_member(instance)
         if not member and (node.op.name in ("constant", "iota") or self.place(node) is not None):
             return []
-        if node.op.name == "iota" or self._is_product(node):
+        if node.op.name == "iota":
             return []
+        if self._is_product(node):
+            return self._computed_operands(node, index)
         if node.op.name in VIEWS:
             return [(node.inputs[0], cast(Map, through(node, index, self.extents)))]
         attention = self.cluster.attention
@@ -173,6 +175,18 @@ class KernelBuilder:
             # A constant may be left from another graph: its age says nothing.
             inputs = sorted(inputs, key=lambda n: (n.op.name == "constant", n.serial))
         return [(i, broadcast(index, i.shape)) for i in inputs]
+
+    def _computed_operands(self, node: Node, index: Map) -> list[Instance]:
+        """Return the operands of the product that are not in memory: its prologues."""
+        maps = operand_maps(cast(Product, self.cluster.product), index)
+        pairs = zip(node.inputs, maps, strict=True)
+        return [(operand, below) for operand, below in pairs if self._is_computed(operand)]
+
+    def _is_computed(self, node: Node) -> bool:
+        """Whether ``node`` is a view of something that this kernel computes."""
+        while self.place(node) is None and node.op.name in VIEWS:
+            node = node.inputs[0]
+        return self.place(node) is None and node in self.cluster.members
 
     def _reduced_map(self, node: Node, index: Map) -> Map:
         over = iter(self.cluster.reduced[node])
@@ -276,14 +290,17 @@ class KernelBuilder:
 
     def _product(self, node: Node, index: Map) -> int:
         product = cast(Product, self.cluster.product)
-        row, column, depth = (axis_index(a) for a in product[1:])
         left, right = node.inputs
-        batch = index[:-2]
+        left_map, right_map = operand_maps(product, index)
         self._note(node)
         axes = self._map_axes(index) | {product.rows, product.columns}
-        a = self._stored_load(left, (*broadcast(batch, left.shape[:-2]), row, depth))
-        below = (*broadcast(batch, right.shape[:-2]), depth, column)
-        b, gather = self._gathered_load(right, below, product)
+        gather = None
+        a = self.position.get((left, left_map))
+        if a is None:
+            a = self._stored_load(left, left_map)
+        b = self.position.get((right, right_map))
+        if b is None:
+            b, gather = self._gathered_load(right, right_map, product)
         return self._add(
             Contract(
                 node.dtype, axes, a, b, product.rows, product.columns, product.depth, gather=gather

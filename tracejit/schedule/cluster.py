@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
-from tracejit.schedule.index import Map, broadcast
+from tracejit.schedule.index import Map, axis_index, broadcast
 
 # Trips of the outer loops that keep the threads busy, and work that is not worth sharing.
 MIN_PARALLEL = 16
@@ -57,6 +57,13 @@ class Product(NamedTuple):
     rows: int
     columns: int
     depth: int
+
+
+def operand_maps(product: Product, index: Map) -> tuple[Map, Map]:
+    """Return the maps that the operands of a product at ``index`` are read at."""
+    row, column, depth = (axis_index(a) for a in product[1:])
+    left, right = (broadcast(index[:-2], i.shape[:-2]) for i in product.node.inputs)
+    return (*left, row, depth), (*right, depth, column)
 
 
 class Attention(NamedTuple):

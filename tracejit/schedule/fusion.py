@@ -32,7 +32,16 @@ from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
 from tracejit.schedule import native
 from tracejit.schedule.attention import Softmax, find_attention
-from tracejit.schedule.cluster import Attention, Cluster, Product, Root, Target, Unit, whole
+from tracejit.schedule.cluster import (
+    Attention,
+    Cluster,
+    Product,
+    Root,
+    Target,
+    Unit,
+    operand_maps,
+    whole,
+)
 from tracejit.schedule.gather import gathered
 from tracejit.schedule.index import (
     VIEWS,
@@ -56,6 +65,7 @@ from tracejit.schedule.maps import (
 )
 from tracejit.schedule.merged import merges_axes, within_padding
 from tracejit.schedule.pieces import pieces
+from tracejit.schedule.prologue import Prologues, base_of, viewed, widens, worth_packing
 from tracejit.schedule.siblings import Siblings
 
 # Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
@@ -63,15 +73,21 @@ from tracejit.schedule.siblings import Siblings
 MAX_VALUES = 320
 MAX_REDUCTIONS = 12
 MAX_RECOMPUTE = 64
+# Nodes that are numbers in the code of whatever reads them.
+_NUMBERS = frozenset({"constant", "iota"})
 
 
 @dataclass(slots=True)
 class Demand:
-    """Who wants a node: ``stored`` in memory before unit ``before``; read by clusters at maps."""
+    """Who wants a node: ``stored`` in memory before unit ``before``; read by clusters at maps.
+
+    ``packed`` are the products that may compute it where they pack an operand.
+    """
 
     stored: bool = False
     before: int = -1
     readers: dict[Cluster, list[Map]] = field(default_factory=dict[Cluster, list[Map]])
+    packed: dict[Cluster, list[Map]] = field(default_factory=dict[Cluster, list[Map]])
 
     def read(self, cluster: Cluster, index: Map) -> None:
         maps = self.readers.setdefault(cluster, [])
@@ -100,6 +116,7 @@ class Fuser:
         self.lowers = lowers
         self.statistics = _statistics(graph)
         self.siblings = Siblings(graph)
+        self.prologues = Prologues(lowers)
         self.attentions = find_attention(graph, lowers)
         self.absorbed = {n for a in self.attentions.values() for n in a.softmax}
         self.demands: dict[Node, Demand] = {}
@@ -146,11 +163,28 @@ class Fuser:
             index, node, packs = below, node.inputs[0], False
         self._want_stored(node, before)
 
+    def _want_packed(
+        self, node: Node, index: Map, cluster: Cluster, *, packs: bool = False
+    ) -> None:
+        """Ask for an operand of the product in ``cluster``: in memory, or to be computed there.
+
+        Strictly before: the cluster may read an operand elsewhere, but not compute it there.
+        """
+        base, below = viewed(node, index, cluster.extents)
+        if self.prologues.takes(base):
+            maps = self._demand(base).packed.setdefault(cluster, [])
+            if below not in maps:
+                maps.append(below)
+        else:
+            self._want_strided(node, cluster.number + 1, packs=packs)
+
     # -- placement -----------------------------------------------------------------------------
 
     def _place(self, node: Node, demand: Demand) -> None:
         name = node.op.name
         if node in self.absorbed:
+            return
+        if demand.packed and self._place_prologue(node, demand):
             return
         if name in ("input", "data") or (name == "constant" and demand.stored):
             self.stored[node] = node
@@ -250,6 +284,22 @@ class Fuser:
                 break
             index, node = below, node.inputs[0]
         self._want_stored(node, before)
+
+    def _place_prologue(self, node: Node, demand: Demand) -> bool:
+        """Compute ``node`` where products pack it, if nothing else reads it; or ask to store it."""
+        once = len(demand.packed) == 1 and all(len(m) == 1 for m in demand.packed.values())
+        if demand.stored or demand.readers or not (once or widens(node)):
+            self._want_stored(node, 1 + max(c.number for c in demand.packed))
+            demand.packed.clear()
+            return False
+        for cluster, maps in demand.packed.items():
+            cluster.members[node] = maps
+            cluster.values += len(maps)
+            for index in maps:
+                for operand in node.inputs:
+                    if base_of(operand).op.name not in _NUMBERS:
+                        self._want_packed(operand, broadcast(index, operand.shape), cluster)
+        return True
 
     def _homes(self, node: Node, demand: Demand) -> list[Cluster] | None:
         """Return the clusters that compute ``node`` inline, or None for a kernel of its own."""
@@ -379,10 +429,12 @@ class Fuser:
         cluster.members[node] = [index]
         cluster.product = Product(node, rows, columns, depth)
         cluster.values += 2
-        left, right = node.inputs
-        # Strictly before: this cluster may read an operand elsewhere, but not compute it.
-        self._want_strided(left, cluster.number + 1)
-        self._want_strided(right, cluster.number + 1, packs=True)
+        for operand, below in zip(node.inputs, operand_maps(cluster.product, index), strict=True):
+            if cluster.attention is None and worth_packing(node, operand):
+                self._want_packed(operand, below, cluster, packs=operand is node.inputs[1])
+            else:
+                # Strictly before: this cluster may read an operand elsewhere, but not compute it.
+                self._want_strided(operand, cluster.number + 1, packs=operand is node.inputs[1])
 
     def _place_attention(
         self, node: Node, found: Softmax, cluster: Cluster, index: Map, rows: int, columns: int

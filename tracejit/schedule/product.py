@@ -11,7 +11,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from tracejit.schedule.kernel import Access, Attend, Block, Contract, Kernel, Load
+from tracejit.schedule.kernel import (
+    Access,
+    Attend,
+    Block,
+    Contract,
+    Expr,
+    Kernel,
+    Load,
+    operands,
+)
 from tracejit.schedule.loops import check_merge, drop_axis, merged
 
 
@@ -68,7 +77,30 @@ def right_access(kernel: Kernel) -> Access:
 
 
 def _operand(kernel: Kernel, position: int) -> Access:
-    return kernel.accesses[cast(Load, kernel.exprs[position]).access]
+    """Return the memory of an operand; of one that is computed, what most of it is read from.
+
+    An operand computed from indices alone has none: then it is any of the kernel's.
+    """
+    loads = [e for e in reached(kernel, position) if isinstance(e, Load)]
+    most = max(loads, key=lambda e: len(e.axes), default=None)
+    return kernel.accesses[0 if most is None else most.access]
+
+
+def reached(kernel: Kernel, position: int) -> list[Expr]:
+    """Return an expression and all that it is computed from."""
+    seen: set[int] = set()
+    stack = [position]
+    while stack:
+        top = stack.pop()
+        if top not in seen:
+            seen.add(top)
+            stack += operands(kernel.exprs[top])
+    return [kernel.exprs[p] for p in sorted(seen)]
+
+
+def is_computed(kernel: Kernel, position: int) -> bool:
+    """Whether an operand of the product is computed where it is packed: a prologue."""
+    return not isinstance(kernel.exprs[position], Load)
 
 
 def arrange_attention(kernel: Kernel) -> Kernel:
@@ -142,10 +174,10 @@ def _foldable(kernel: Kernel) -> Kernel | None:
     for axis in reversed(batch_axes(kernel)):
         if kernel.extents[axis] == 1:
             return drop_axis(kernel, axis)
-        if kernel.extents[contract.rows] == 1 and not right_access(kernel).strides[axis]:
+        if kernel.extents[contract.rows] == 1 and axis not in kernel.exprs[contract.right].axes:
             return drop_axis(_with(kernel, replace(contract, rows=axis)), contract.rows)
         single = kernel.extents[contract.columns] == 1 and not gathered
-        if single and not left_access(kernel).strides[axis]:
+        if single and axis not in kernel.exprs[contract.left].axes:
             return drop_axis(_with(kernel, replace(contract, columns=axis)), contract.columns)
         columns = () if gathered else (contract.columns,)
         for inner in (contract.rows, *columns, *batch_axes(kernel)):

@@ -6,6 +6,7 @@ What is here plans calls, and loads none of the emitters.
 from tracejit.codegen.contraction.epilogue import KernelEpilogue
 from tracejit.codegen.contraction.gather import Gather, gather_of
 from tracejit.codegen.contraction.plan import Stage, packed_bytes, stages
+from tracejit.codegen.contraction.prologue import KernelPrologue, find_prologue
 from tracejit.codegen.contraction.spec import (
     PACKED_POINTER,
     WORK_POINTER,
@@ -34,12 +35,14 @@ __all__ = [
     "GemmProblem",
     "GemmSpec",
     "KernelEpilogue",
+    "KernelPrologue",
     "Place",
     "Slot",
     "Stage",
     "canonical",
     "classify",
     "epilogue_slot",
+    "find_prologue",
     "gather_of",
     "gemm_arguments",
     "packed_bytes",

@@ -62,11 +62,16 @@ class Ahead(Panels):
         batch = b.div(block, get[Slot.BLOCKS_K], signed=False)
         within = b.sub(block, b.mul(batch, get[Slot.BLOCKS_K]))
         k, depth = self._depths(within)
-        a_base, b_base, _c = self.batch_element(b.add(batch, get[Slot.FIRST_BATCH]))
+        element = b.add(batch, get[Slot.FIRST_BATCH])
+        a_base, b_base, _c = self.batch_element(element)
 
         def rows() -> list[Value]:
             row = b.mul(part, get[Slot.TILE_M])
             count = self.minimum(b.sub(get[Slot.M], row), get[Slot.TILE_M])
+            if self.computes_a:
+                target = self._block_of_a(block, part)
+                self.compute("pack_a", target, row, count, k, depth, element)
+                return []
             source = self.at(a_base, (row, Slot.A_ROW), (k, Slot.A_DEPTH))
             strides = (get[Slot.A_ROW], get[Slot.A_DEPTH])
             self.call("pack_a", self._block_of_a(block, part), source, *strides, count, depth)
@@ -76,6 +81,10 @@ class Ahead(Panels):
             tile = b.sub(part, self.rows_of_blocks)
             column = b.mul(tile, get[Slot.TILE_N])
             count = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
+            if self.computes_b:
+                target = self._block_of_b(block, tile)
+                self.compute("pack_b", target, column, count, k, depth, element)
+                return []
             source = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
             strides = (get[Slot.B_COLUMN], get[Slot.B_DEPTH])
             self.call("pack_b", self._block_of_b(block, tile), source, *strides, count, depth)

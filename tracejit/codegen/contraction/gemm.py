@@ -13,6 +13,7 @@ from tracejit.codegen.contraction.blocking import (
     offered_vectors,
     register_block,
 )
+from tracejit.codegen.contraction.evaluate import Operand, emit_pack_computed
 from tracejit.codegen.contraction.finish import emit_finish
 from tracejit.codegen.contraction.gemv import Axpys, Dots
 from tracejit.codegen.contraction.microkernel import MicroShape, emit_microkernel
@@ -54,13 +55,20 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
             shape = MicroShape(
                 spec.type, rows, vectors, unit.lanes, a_row, a_depth, b_depth, spec.ahead
             )
+            if spec.prologue is not None:
+                shape = shape._replace(dot=spec.prologue.dot, corrected=spec.corrected)
             emit_microkernel(module, micro_name(name, rows, vectors), shape)
     emit_finish(module, f"{name}.finish", spec)
     along_a: dict[str, Layout] = {"last": "depth", "first": "width", "any": "any"}
     along_b: dict[str, Layout] = {"last": "width", "first": "depth", "any": "any"}
-    if spec.pack_a:
+    prologue = spec.prologue
+    if prologue is not None and prologue.a is not None:
+        emit_pack_computed(module, f"{name}.pack_a", spec, Operand(prologue, "a", along_a[spec.a]))
+    elif spec.pack_a:
         emit_pack(module, f"{name}.pack_a", spec.type, unit.rows, along_a[spec.a])
-    if spec.gather is not None:
+    if prologue is not None and prologue.b is not None:
+        emit_pack_computed(module, f"{name}.pack_b", spec, Operand(prologue, "b", along_b[spec.b]))
+    elif spec.gather is not None:
         emit_pack_windows(module, f"{name}.pack_b", spec.type, unit.columns, spec.gather)
     elif spec.pack_b or not module.target.masks:
         emit_pack(module, f"{name}.pack_b", spec.type, unit.columns, along_b[spec.b])

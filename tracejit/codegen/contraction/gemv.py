@@ -9,8 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from tracejit.codegen.builder import I64, Builder, Value, const
+from tracejit.codegen.contraction.dot import multiply_add
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
-from tracejit.codegen.contraction.microkernel import multiply_add
 from tracejit.codegen.contraction.spec import Slot
 
 

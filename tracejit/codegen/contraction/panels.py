@@ -22,7 +22,7 @@ from tracejit.codegen.builder import I1, I64, PTR, Builder, Value, const
 from tracejit.codegen.contraction.blocking import offered_heights, offered_vectors, panel_heights
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
 from tracejit.codegen.contraction.microkernel import MicroCall
-from tracejit.codegen.contraction.spec import GemmSpec, Slot
+from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Slot, epilogue_slot, stage_place
 
 
 def micro_name(name: str, rows: int, vectors: int) -> str:
@@ -71,6 +71,9 @@ class Panels(Frame):
     def __init__(self, b: Builder, name: str, spec: GemmSpec):
         super().__init__(b, name, spec)
         self.heights = panel_heights(self.unit, spec.pack_a)
+        prologue = spec.prologue
+        self.computes_a = prologue is not None and prologue.a is not None
+        self.computes_b = prologue is not None and prologue.b is not None
 
     def emit(self) -> None:
         self.each_run(self._run)
@@ -87,7 +90,10 @@ class Panels(Frame):
         def k_block(index: Value, _: list[Value]) -> list[Value]:
             k = b.mul(index, get[Slot.BLOCK_K])
             depth = self.minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
-            if self.spec.gather is None:
+            if self.computes_b:
+                self.compute("pack_b", work_b, column, columns, k, depth, batch)
+                b_read = work_b
+            elif self.spec.gather is None:
                 b_block = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
                 b_read = self._pack_b(b_block, work_b, columns, depth)
             else:
@@ -128,6 +134,17 @@ class Panels(Frame):
             self.call("pack_b", work, edge, *strides, left, depth)
         return source
 
+    def compute(
+        self, pack: str, target: Value, first: Value, extent: Value, k: Value, depth: Value,
+        batch: Value,
+    ) -> None:  # fmt: skip
+        """Compute a block of an operand into panels; see ``evaluate.emit_pack_computed``."""
+        b = self.b
+        stage = b.element(self.work, const(stage_place(self.spec, self.unit), I64), self.type)
+        ptrs = b.element(self.ptrs, const(POINTERS, I64), PTR)
+        sizes = b.element(self.sizes, const(epilogue_slot(self.spec), I64), I64)
+        self.call(pack, target, stage, first, extent, k, depth, batch, ptrs, sizes)
+
     def _pack_windows(
         self, base: Value, work: Value, column: Value, columns: Value, k: Value, depth: Value
     ) -> Value:
@@ -163,7 +180,8 @@ class Panels(Frame):
         """Return where the ``left`` columns from ``j`` on are read, and their depth stride."""
         b, width = self.b, const(self.unit.columns, I64)
         if self.spec.pack_b:
-            return b.element(block.b, b.mul(j, block.depth), self.type), width
+            depth = b.add(block.depth, ONE) if self.spec.corrected else block.depth
+            return b.element(block.b, b.mul(j, depth), self.type), width
         source, stride = self.at(block.b, (j, Slot.B_COLUMN)), self.loaded[Slot.B_DEPTH]
         if b.target.masks:
             return source, stride

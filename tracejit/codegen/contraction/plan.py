@@ -87,12 +87,12 @@ def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
 
 def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, _Blocks]:
     """Return the tiles, the number of batch elements, and the sizes of packed blocks."""
-    p, _ = canonical(problem, fold=spec.epilogue is None)
+    p, _ = canonical(problem, fold=spec.folds)
     grid, unit = grid_of(spec, target, p), register_block(target, spec.dtype)
     line = 64 // (spec.type.bits // 8)
     # Packing may write up to a vector beyond a panel.
     a = round_up(round_up(grid.tile_m, unit.rows) * grid.block_k, line) + line
-    b = round_up(round_up(grid.tile_n, unit.columns) * grid.block_k, line)
+    b = round_up(round_up(grid.tile_n, unit.columns) * (grid.block_k + spec.corrected), line)
     return grid, prod(p.batch), _Blocks(a, b, grid.tiles_m * a + grid.tiles_n * b)
 
 

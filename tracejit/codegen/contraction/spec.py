@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 
 from tracejit.codegen.contraction.blocking import (
+    RegisterBlock,
     balanced,
     cache_block,
     register_block,
@@ -29,6 +30,7 @@ from tracejit.codegen.contraction.blocking import (
     round_up,
 )
 from tracejit.codegen.contraction.gather import Gather, GatherSpec
+from tracejit.codegen.contraction.prologue import KernelPrologue
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type, Value
 from tracejit.errors import DTypeError
@@ -143,6 +145,8 @@ class GemmSpec:
     ``kind``: "gemm", or for M = 1 "axpys" (rows of B are summed up) and "dots" (columns of B are
     dotted). ``batch_axes``: how many batch axes there are. ``gather``: how a gathered B is read,
     None where B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
+    ``prologue`` computes operands where they are packed; ``a`` and ``b`` then tell along which of
+    its axes such an operand is computed.
     """
 
     dtype: str
@@ -155,6 +159,17 @@ class GemmSpec:
     batch_axes: int = 0
     epilogue: Epilogue | None = None
     gather: GatherSpec | None = None
+    prologue: KernelPrologue | None = None
+
+    @property
+    def folds(self) -> bool:
+        """Whether batch axes may become rows: nothing else counts by the kernel's axes."""
+        return self.epilogue is None and self.prologue is None
+
+    @property
+    def corrected(self) -> bool:
+        """Whether each panel of B ends with a row that is added to the sums."""
+        return self.prologue is not None and self.prologue.biased
 
     @property
     def type(self) -> Type:
@@ -168,8 +183,8 @@ class GemmSpec:
     @property
     def key(self) -> str:
         """The text that decides the code."""
-        plain = str(replace(self, epilogue=None))
-        return plain if self.epilogue is None else f"{plain} {self.epilogue.key}"
+        around = [p.key for p in (self.epilogue, self.prologue) if p is not None]
+        return " ".join([str(replace(self, epilogue=None, prologue=None)), *around])
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,14 +298,20 @@ def _stride(rows: int, columns: int, strides: tuple[int, int]) -> Stride:
 
 
 def classify(
-    target: Target, dtype: np.dtype, problem: GemmProblem, epilogue: Epilogue | None = None
+    target: Target,
+    dtype: np.dtype,
+    problem: GemmProblem,
+    epilogue: Epilogue | None = None,
+    prologue: KernelPrologue | None = None,
 ) -> GemmSpec:
     """Return the spec of the kernel for ``problem``; DTypeError where there is none.
 
-    With an epilogue batch axes are kept apart, so that its ``Place`` names them.
+    With an epilogue batch axes are kept apart, so that its ``Place`` names them. So they are with
+    a prologue; of an operand that is computed ``problem`` has the strides of what it is read from,
+    and its depth counts elements of panels.
     """
     kind = element_kind(dtype)
-    p, _ = canonical(problem, fold=epilogue is None)
+    p, _ = canonical(problem, fold=epilogue is None and prologue is None)
     a = _stride(p.m, p.k, p.a)
     b = _stride(p.k, p.n, p.b)
     c: Stride = "last" if p.c[1] == 1 or p.n <= 1 else "any"
@@ -298,6 +319,10 @@ def classify(
         # The weights are read in place: packing them for each tile costs 8 % (measured).
         batches, gather = len(p.batch), p.gather.spec
         return GemmSpec(kind, a, "any", c, False, True, "gemm", batches, epilogue, gather)
+    if prologue is not None:
+        pack_a = prologue.a is not None or _packing(target, kind, p, a, b)[0]
+        batches = len(p.batch)
+        return GemmSpec(kind, a, b, c, pack_a, True, "gemm", batches, epilogue, None, prologue)
     if p.m == 1 and p.b[0] == 1:
         b = "first"
     if p.m == 1 and b != "any":
@@ -327,7 +352,7 @@ def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) ->
 
 def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> GemmArguments:
     """Return the ``sizes`` of ``problem`` for the kernel of ``spec``, as ``Slot`` orders them."""
-    p, swapped = canonical(problem, fold=spec.epilogue is None)
+    p, swapped = canonical(problem, fold=spec.folds)
     grid = grid_of(spec, target, p)
     axes = zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True)
     fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0, 0, 0, 0, grid.blocks_k, 0, 0, 0)
@@ -378,9 +403,17 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         tile_n = balanced(n, cache.n, unit.columns)
         share = _shared if spec.gather is None else _of_windows
         tile_m, tile_n = share(spec, target, p, (tile_m, tile_n))
-    work = round_up(unit.rows * unit.columns, 64 // (spec.type.bits // 8))
+    work = stage_place(spec, unit)
+    if spec.prologue is not None:
+        line = 64 // (spec.type.bits // 8)
+        work += round_up(max(unit.rows, unit.columns) * block_k + line, line)
     counts = (max(1, -(-m // tile_m)), max(1, -(-n // tile_n)), max(1, -(-k // block_k)))
     return Grid(tile_m, tile_n, block_k, *counts, work, work)
+
+
+def stage_place(spec: GemmSpec, unit: RegisterBlock) -> int:
+    """Return where in the workspace (elements) a panel is computed before it is transposed."""
+    return round_up(unit.rows * unit.columns, 64 // (spec.type.bits // 8))
 
 
 # A tile has at least so many multiply-adds (about 10 µs), unless there are so many tiles anyway.
@@ -470,19 +503,20 @@ def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
 
 def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     """Return the bytes of workspace that each worker needs for itself, 64-byte aligned."""
-    p, _ = canonical(problem, fold=spec.epilogue is None)
+    p, _ = canonical(problem, fold=spec.folds)
     grid = grid_of(spec, target, p)
     unit = register_block(target, spec.dtype)
     if spec.kind != "gemm" or spec.ahead:
         return grid.work_b * (spec.type.bits // 8)
     width = round_up(grid.tile_n, unit.columns) if spec.pack_b else unit.columns
     slack = 64 // (spec.type.bits // 8)
-    return (grid.work_b + width * grid.block_k + slack) * (spec.type.bits // 8)
+    depth = grid.block_k + spec.corrected
+    return (grid.work_b + width * depth + slack) * (spec.type.bits // 8)
 
 
 def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     """Return how many tiles of C there are: a kernel's whole range is [0, tile_count)."""
-    p, _ = canonical(problem, fold=spec.epilogue is None)
+    p, _ = canonical(problem, fold=spec.folds)
     if p.m == 0 or p.n == 0:
         return 0
     grid = grid_of(spec, target, p)
@@ -498,7 +532,7 @@ def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: in
     better where each packs. Of windows there are few column tiles, and mostly one row tile, and
     so each tile is a chunk.
     """
-    p, _ = canonical(problem, fold=spec.epilogue is None)
+    p, _ = canonical(problem, fold=spec.folds)
     tiles = tile_count(spec, target, problem)
     if threads <= 1 or prod(p.batch) * p.m * p.n * p.k < 1 << 18:
         return max(1, tiles)

@@ -16,6 +16,20 @@ from tracejit.codegen.scope import Scope, Vector
 from tracejit.schedule.kernel import Expr, Kernel
 
 
+def enter_batch(emitter: KernelEmitter, batch: Sequence[int], flat: Value) -> Scope:
+    """Open the scope of one batch element, of whose flat index the axes' are the digits."""
+    b = emitter.b
+    index: dict[int, Value] = {}
+    for axis in reversed(batch):
+        index[axis] = flat
+        if axis != batch[0]:
+            extent = emitter.extents[axis]
+            flat, whole = b.div(flat, extent, signed=False), flat
+            index[axis] = b.sub(whole, b.mul(flat, extent))
+    outermost = emitter.outermost()
+    return emitter.enter(outermost, index, None) if index else outermost
+
+
 class KernelTile:
     """``kernel`` inside one tile of one batch element, for the expressions ``roots``.
 
@@ -36,21 +50,8 @@ class KernelTile:
         self.b, self.kernel, self.place, self.lanes, self.roots = b, kernel, place, lanes, roots
         self.emitter = KernelEmitter(b, kernel, (place.ptrs, place.sizes, none, none), lanes)
         self.emitter.load_arguments()
-        self.scope = self._enter_batch(batch, place.batch)
+        self.scope = enter_batch(self.emitter, batch, place.batch)
         self.emitter.prepare(self.scope, roots)
-
-    def _enter_batch(self, batch: Sequence[int], flat: Value) -> Scope:
-        """Open the scope of one batch element, of whose flat index the axes' are the digits."""
-        b = self.b
-        index: dict[int, Value] = {}
-        for axis in reversed(batch):
-            index[axis] = flat
-            if axis != batch[0]:
-                extent = self.emitter.extents[axis]
-                flat, whole = b.div(flat, extent, signed=False), flat
-                index[axis] = b.sub(whole, b.mul(flat, extent))
-        outermost = self.emitter.outermost()
-        return self.emitter.enter(outermost, index, None) if index else outermost
 
     def row(self, axis: int, i: Value) -> Scope:
         """Open row ``i`` of the tile, along ``axis``."""

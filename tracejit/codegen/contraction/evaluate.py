@@ -1,0 +1,302 @@
+"""Packs an operand that is computed from what is in memory: a prologue, or narrow integers.
+
+Panels are those of ``pack.py``, each with the values of a kernel's expression, which the emitter of
+loop kernels writes. Where memory is contiguous across a panel the values go straight to it;
+otherwise they are computed along the depth, row by row beside the panel, and transposed into it.
+
+An element may hold several narrow integers that follow in the depth (``Dot``); beyond the depth
+they are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.contraction.blocking import register_block
+from tracejit.codegen.contraction.dot import multiply_add
+from tracejit.codegen.contraction.pack import emit_pack
+from tracejit.codegen.contraction.prologue import Dot, KernelPrologue
+from tracejit.codegen.contraction.spec import GemmSpec, Layout
+from tracejit.codegen.contraction.tile import enter_batch
+from tracejit.codegen.elementwise import splat_to
+from tracejit.codegen.loops import KernelEmitter
+from tracejit.codegen.scope import Scope, Vector
+from tracejit.codegen.types import is_signed, register_type
+from tracejit.schedule.product import reached
+
+ZERO, ONE = const(0, I64), const(1, I64)
+
+# Panels that take a row at a time: see pack._copy_groups.
+_GROUP = 4
+_PARTS: dict[Dot, str] = {"words": "i16", "bytes": "i8"}
+
+
+class Operand(NamedTuple):
+    """One of the computed operands of a product, and which of its axes is contiguous."""
+
+    prologue: KernelPrologue
+    side: Literal["a", "b"]
+    layout: Layout
+
+    @property
+    def position(self) -> int:
+        found = self.prologue.a if self.side == "a" else self.prologue.b
+        assert found is not None
+        return found
+
+    @property
+    def across(self) -> int:
+        """The kernel's axis across the panels."""
+        return self.prologue.rows if self.side == "a" else self.prologue.columns
+
+
+def emit_pack_computed(module: Module, name: str, spec: GemmSpec, operand: Operand) -> None:
+    """Define ``void name(target, stage, first, extent, k, depth, batch, ptrs, sizes)``.
+
+    ``extent`` rows of A (columns of B) from ``first`` on are computed, and ``depth`` elements of
+    each from element ``k`` on. ``stage`` has room for one panel; ``ptrs`` and ``sizes`` are the
+    kernel's own.
+    """
+    if operand.layout == "depth":
+        unit = register_block(module.target, spec.dtype)
+        width = unit.rows if operand.side == "a" else unit.columns
+        emit_pack(module, f"{name}.turn", spec.type, width, "depth")
+    names = ("target", "stage", "first", "extent", "k", "depth", "batch", "ptrs", "sizes")
+    b = module.define(
+        name,
+        VOID,
+        [(n, PTR if n in ("target", "stage", "ptrs", "sizes") else I64) for n in names],
+        linkage="internal",
+        attributes="nounwind noinline",
+    )
+    _Evaluator(b, name, spec, operand).emit()
+    b.ret()
+
+
+class _Evaluator:
+    """Writes the function: panels, their rows or columns, and vectors of these."""
+
+    def __init__(self, b: Builder, name: str, spec: GemmSpec, operand: Operand):
+        self.b, self.name, self.operand = b, name, operand
+        self.target, self.stage, self.first, self.extent, k, self.depth, batch, ptrs, sizes = (
+            b.parameters
+        )
+        prologue = operand.prologue
+        unit = register_block(b.target, spec.dtype)
+        self.type = spec.type
+        self.width = unit.rows if operand.side == "a" else unit.columns
+        self.along = operand.layout == "depth"
+        self.group = prologue.group
+        self.dot: Dot = prologue.dot
+        self.part = Type(_PARTS.get(self.dot, spec.dtype))
+        self.biased = operand.side == "a" and prologue.biased
+        self.corrected = operand.side == "b" and prologue.biased
+        self.dtype = prologue.kernel.exprs[operand.position].dtype
+        lanes = self._lanes_along() if self.along else unit.lanes
+        self.lanes = lanes
+        # A vector that is wider than the panel runs into the next one, which must come later.
+        self.strip = self.width if self.width % lanes else self.width * _GROUP
+        self.emitter = KernelEmitter(b, prologue.kernel, (ptrs, sizes, ZERO, ZERO), lanes)
+        self.emitter.load_arguments()
+        self.scope = enter_batch(self.emitter, prologue.batch, batch)
+        self.emitter.prepare(self.scope, [operand.position])
+        # The depths of the block, and how many elements hold depths only.
+        self.start = b.mul(k, const(self.group, I64))
+        left = b.sub(self.emitter.extents[prologue.depth], self.start)
+        self.count = b.intrinsic("smin", I64, left, b.mul(self.depth, const(self.group, I64)))
+        # A panel of B with a correction is one row deeper.
+        self.panel_depth = b.add(self.depth, ONE) if self.corrected else self.depth
+
+    def _lanes_along(self) -> int:
+        """Return how many values of the widest type in between fill a register."""
+        kernel = self.operand.prologue.kernel
+        bits = [register_type(e.dtype).bits for e in reached(kernel, self.operand.position)]
+        return self.b.target.lanes(max(self.part.bits, *bits))
+
+    def emit(self) -> None:
+        b = self.b
+        if self.along:
+            b.loop(ZERO, self.extent, self.width, [], self._turned_panel)
+        else:
+            b.loop(ZERO, self.extent, self.strip, [], self._strip)
+        if self.corrected:
+            b.loop(ZERO, self.extent, self.width, [], self._correction)
+
+    def _panel(self, place: Value) -> Value:
+        """Return the panel that starts with row (or column) ``place`` of the block."""
+        return self.b.element(self.target, self.b.mul(place, self.panel_depth), self.type)
+
+    # -- contiguous across the panels ----------------------------------------------------------
+
+    def _strip(self, start: Value, _: list[Value]) -> list[Value]:
+        """Compute some panels side by side, depth by depth: a cache line serves several."""
+        b = self.b
+        stop = b.intrinsic("smin", I64, b.add(start, const(self.strip, I64)), self.extent)
+        whole = b.div(self.count, const(self.group, I64), signed=False)
+
+        def full(depth: Value, _: list[Value]) -> list[Value]:
+            rows = [self._row(depth, i) for i in range(self.group)]
+            self._across(start, stop, depth, lambda v: [self._value(r, v) for r in rows])
+            return []
+
+        def rest(depth: Value, _: list[Value]) -> list[Value]:
+            def parts(v: tuple[int, Value, Vector]) -> list[Value]:
+                return [self._within(depth, i, v) for i in range(self.group)]
+
+            self._across(start, stop, depth, parts)
+            return []
+
+        b.loop(ZERO, whole, 1, [], full)
+        b.loop(whole, self.depth, 1, [], rest)
+        return []
+
+    def _depth(self, depth: Value, part: int) -> Value:
+        return self.b.add(self.b.mul(depth, const(self.group, I64)), const(part, I64))
+
+    def _row(self, depth: Value, part: int) -> Scope:
+        """Open the scope of one depth."""
+        index = self.b.add(self.start, self._depth(depth, part))
+        scope = self.emitter.enter(self.scope, {self.operand.prologue.depth: index}, None)
+        self.emitter.prepare(scope, [self.operand.position])
+        return scope
+
+    def _within(self, depth: Value, part: int, v: tuple[int, Value, Vector]) -> Value:
+        """Compute a vector of a depth that may lie beyond the last one."""
+        b = self.b
+        inside = b.compare("lt", self._depth(depth, part), self.count)
+        zero = const(0, self.part.vector(self.lanes))
+        (value,) = b.if_(inside, lambda: [self._value(self._row(depth, part), v)], lambda: [zero])
+        return value
+
+    def _across(
+        self, start: Value, stop: Value, depth: Value,
+        parts: Callable[[tuple[int, Value, Vector]], list[Value]],
+    ) -> None:  # fmt: skip
+        """Write the elements of one depth to the panels from ``start`` up to ``stop``."""
+        b, axis = self.b, self.operand.across
+
+        def panel(place: Value, _: list[Value]) -> list[Value]:
+            left = b.sub(stop, place)
+            row = b.element(self._panel(place), b.mul(depth, const(self.width, I64)), self.type)
+
+            def vectors(known: int | None) -> list[Value]:
+                for v in range(0, self.width, self.lanes):
+                    mask = None
+                    if known is None or v + self.lanes > known:
+                        limit = left if known is None else const(known, I64)
+                        lane = b.lane_index(I64.vector(self.lanes))
+                        here = b.splat(b.sub(limit, const(v, I64)), self.lanes)
+                        mask = b.compare("lt", lane, here)
+                    column = b.add(b.add(self.first, place), const(v, I64))
+                    made = parts((v, column, Vector(axis, self.lanes, 1, mask)))
+                    b.store(self._joined(made), b.element(row, const(v, I64), self.type))
+                return []
+
+            whole = b.compare("ge", left, const(self.width, I64))
+            b.if_(whole, lambda: vectors(self.width), lambda: vectors(None))
+            return []
+
+        b.loop(start, stop, self.width, [], panel)
+
+    def _value(self, row: Scope, v: tuple[int, Value, Vector]) -> Value:
+        _, column, vector = v
+        return self._in(self.emitter.enter(row, {self.operand.across: column}, vector))
+
+    def _in(self, scope: Scope) -> Value:
+        """Compute the operand in a scope with lanes, as a part of an element."""
+        b, position = self.b, self.operand.position
+        self.emitter.prepare(scope, [position])
+        value = splat_to(b, self.emitter.value(scope, position)[0], self.lanes)
+        if self.dot != "none":
+            value = b.convert(value, self.part.vector(self.lanes), signed=is_signed(self.dtype))
+        if self.biased:
+            value = b.xor(value, const(-128, value.type))
+        return value
+
+    def _joined(self, parts: list[Value]) -> Value:
+        """Join the narrow integers of an element, the first in its low bits."""
+        b = self.b
+        if len(parts) == 1:
+            return parts[0]
+        whole = const(0, self.type.vector(self.lanes))
+        for i, part in enumerate(parts):
+            wide = b.convert(part, whole.type, signed=False)
+            wide = b.shl(wide, const(i * self.part.bits, whole.type)) if i else wide
+            whole = b.or_(whole, wide) if i else wide
+        return whole
+
+    # -- contiguous along the depth ------------------------------------------------------------
+
+    def _turned_panel(self, place: Value, _: list[Value]) -> list[Value]:
+        """Compute the rows of one panel, each contiguous, and transpose them."""
+        b = self.b
+        used = b.intrinsic("smin", I64, b.sub(self.extent, place), const(self.width, I64))
+
+        def row(i: Value, _: list[Value]) -> list[Value]:
+            index = b.add(self.first, b.add(place, i))
+            scope = self.emitter.enter(self.scope, {self.operand.across: index}, None)
+            self.emitter.prepare(scope, [self.operand.position])
+            self._line(scope, b.element(self.stage, b.mul(i, self.depth), self.type))
+            return []
+
+        b.loop(ZERO, used, 1, [], row)
+        call = ", ".join(
+            f"{v.type} {v.text}"
+            for v in (self._panel(place), self.stage, self.depth, ONE, used, self.depth)
+        )
+        b.effect(f"call void @{self.name}.turn({call})")
+        return []
+
+    def _line(self, row: Scope, target: Value) -> None:
+        """Compute one row along the depth; what follows it may be overwritten."""
+        b, axis = self.b, self.operand.prologue.depth
+        whole = b.and_(self.count, const(-self.lanes, I64))
+
+        def vector(at: Value, mask: Value | None) -> None:
+            along = Vector(axis, self.lanes, 1, mask)
+            value = self._in(self.emitter.enter(row, {axis: b.add(self.start, at)}, along))
+            b.store(value, b.element(target, at, self.part))
+
+        def full(at: Value, _: list[Value]) -> list[Value]:
+            vector(at, None)
+            return []
+
+        def rest(at: Value, _: list[Value]) -> list[Value]:
+            lane = b.lane_index(I64.vector(self.lanes))
+            vector(at, b.compare("lt", lane, b.splat(b.sub(self.count, at), self.lanes)))
+            return []
+
+        def clear(at: Value, _: list[Value]) -> list[Value]:
+            b.store(const(0, self.part), b.element(target, at, self.part))
+            return []
+
+        b.loop(ZERO, whole, self.lanes, [], full)
+        b.loop(whole, self.count, self.lanes, [], rest)
+        if self.group > 1:
+            end = b.mul(self.depth, const(self.group, I64))
+            b.loop(self.count, end, 1, [], clear)
+
+    # -- the bias of A -------------------------------------------------------------------------
+
+    def _correction(self, place: Value, _: list[Value]) -> list[Value]:
+        """End a panel of B with -128 · Σ of its bytes: what the bias of A adds too much."""
+        b = self.b
+        lanes = b.target.lanes(self.type.bits)
+        vector, panel = self.type.vector(lanes), self._panel(place)
+        places = [const(v, I64) for v in range(0, self.width, lanes)]
+        ones = const(0x01010101, vector)
+
+        def add(depth: Value, sums: list[Value]) -> list[Value]:
+            row = b.element(panel, b.mul(depth, const(self.width, I64)), self.type)
+            loaded = [b.load(b.element(row, v, self.type), vector) for v in places]
+            return [
+                multiply_add(b, ones, y, z, self.dot) for y, z in zip(loaded, sums, strict=True)
+            ]
+
+        sums = b.loop(ZERO, self.depth, 1, [const(0, vector)] * len(places), add)
+        last = b.element(panel, b.mul(self.depth, const(self.width, I64)), self.type)
+        for v, total in zip(places, sums, strict=True):
+            b.store(b.mul(total, const(-128, vector)), b.element(last, v, self.type))
+        return []

@@ -1,0 +1,103 @@
+"""Operands of a product that are computed where they are packed: what their code depends on.
+
+Narrow integers are such operands too: several of them in a row along the depth are packed as one
+element, since instructions multiply and add them together (``codegen/contraction/dot.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+
+from tracejit.codegen.target import Target
+from tracejit.schedule.kernel import Apply, Contract, Kernel
+from tracejit.schedule.product import batch_axes, is_computed
+
+if TYPE_CHECKING:
+    from tracejit.codegen.contraction.spec import GemmProblem
+
+# What an element of a panel holds: one number, or narrow integers that follow in the depth.
+Dot = Literal["none", "words", "bytes"]
+GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPrologue:
+    """Operands of the product in ``kernel`` that are computed; ``a`` and ``b`` are of the
+    canonical product, whose rows, columns and depth are these axes of the kernel.
+
+    ``batch`` are the kernel's batch axes, outermost first. ``a`` and ``b`` are the positions of
+    the values that are packed; None where the operand is read from memory.
+    """
+
+    kernel: Kernel
+    batch: tuple[int, ...]
+    rows: int
+    columns: int
+    depth: int
+    a: int | None
+    b: int | None
+    dot: Dot
+
+    @property
+    def group(self) -> int:
+        """How many depths an element of a panel holds."""
+        return GROUP[self.dot]
+
+    @property
+    def biased(self) -> bool:
+        """Whether a panel of A holds a + 128: VNNI multiplies unsigned bytes with signed ones.
+
+        A panel of B then ends with a row of -128 · Σ b, which takes it back.
+        """
+        return self.dot == "bytes" and self.kernel.exprs[cast(int, self.a)].dtype.kind == "i"
+
+    @property
+    def key(self) -> str:
+        axes = (self.rows, self.columns, self.depth)
+        return f"{axes} {self.a} {self.b} {self.dot}\n{self.kernel.key}"
+
+    def grouped(self, problem: GemmProblem) -> GemmProblem:
+        """Return ``problem`` with its depth counted in elements of panels."""
+        return replace(problem, k=-(-problem.k // self.group))
+
+
+def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPrologue | None:
+    """Return the prologue of the product in ``kernel``, None where its operands are in memory.
+
+    ``swapped`` tells that the canonical product is that of the transposes.
+    """
+    contract = cast(Contract, kernel.contract)
+    operands = [contract.left, contract.right]
+    if not any(is_computed(kernel, p) for p in operands):
+        return None
+    rows, columns = contract.rows, contract.columns
+    if swapped:
+        operands.reverse()
+        rows, columns = columns, rows
+    batch = tuple(batch_axes(kernel))
+    a, b = (_narrow(kernel, p) for p in operands)
+    dot: Dot = "none"
+    if a is not None and b is not None and contract.dtype == np.int32:
+        dot = _dot(kernel, (a, b), target)
+    else:
+        a, b = (p if is_computed(kernel, p) else None for p in operands)
+    return KernelPrologue(kernel, batch, rows, columns, contract.over, a, b, dot)
+
+
+def _narrow(kernel: Kernel, position: int) -> int | None:
+    """Return the value of 8 or 16 bits that an operand widens, None if it is another."""
+    expr = kernel.exprs[position]
+    if not isinstance(expr, Apply) or expr.op != "cast":
+        return None
+    dtype = kernel.exprs[expr.args[0]].dtype
+    fits = (dtype.kind in "iu" and dtype.itemsize == 1) or dtype == np.int16
+    return expr.args[0] if fits else None
+
+
+def _dot(kernel: Kernel, operands: tuple[int, int], target: Target) -> Dot:
+    a, b = (kernel.exprs[p].dtype for p in operands)
+    signed = a.itemsize == b.itemsize == 1 and b.kind == "i"
+    return "bytes" if signed and target.dot == "bytes" else "words"
