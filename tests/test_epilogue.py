@@ -229,3 +229,38 @@ def test_schedule_shows_the_fused_product() -> None:
     x, w, b = (np.ones(s, np.float32) for s in ((20, 30), (30, 40), (40,)))
     traced = tj.trace(lambda x, w, b: tj.nn.relu(x @ w + b), x, w, b)
     assert "sum(b0[30*i + k] * b1[j + 40*k] for k < 30)" in schedule_text(traced.schedule)
+
+
+def test_a_deep_product_is_shared_among_threads_with_its_epilogue(any_level: str) -> None:
+    rng = np.random.default_rng(14)
+    x, w, b = random(rng, (40, 4000), F64), random(rng, (4000, 30), F64), random(rng, (30,), F64)
+
+    def dense(x: Node, w: Node, b: Node) -> Node:
+        return E.maximum(E.add(E.matmul(x, w), b), 0.0)
+
+    schedule = check(dense, x, w, b)
+    assert [type(s) for s in schedule.steps] == [ContractionStep, KernelStep]
+    turned = np.asfortranarray(x)[:, ::-1], np.asfortranarray(w)[::-1], b
+    check(dense, *turned)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "kinds"),
+    [
+        (np.vecdot, ((30, 40), (30, 40)), [KernelStep]),
+        (np.outer, ((30,), (40,)), [KernelStep]),
+        (np.vdot, ((300,), (300,)), [KernelStep]),
+        (lambda x: np.linalg.norm(x, axis=1), ((30, 40),), [KernelStep]),
+        (lambda x: x.T @ x, ((30, 40),), [ContractionStep]),
+        (np.inner, ((30, 40), (50, 40)), [ContractionStep]),
+    ],
+    ids=["vecdot", "outer", "vdot", "norm", "gram", "inner"],
+)
+def test_products_by_other_names_are_one_kernel(
+    function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], kinds: list[type]
+) -> None:
+    rng = np.random.default_rng(15)
+    values = [random(rng, shape, F64) for shape in shapes]
+    assert [type(s) for s in tj.trace(function, *values).schedule.steps] == kinds
+    got = tj.jit(function, compile="now")(*values)
+    np.testing.assert_allclose(got, function(*values), rtol=1e-12, atol=1e-12)

@@ -18,7 +18,7 @@ from tracejit.graph import passes
 from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, constant, data, iota, make, placeholder
-from tracejit.graph.passes import canonicalise, fold, order, reassociate
+from tracejit.graph.passes import canonicalise, fold, order, reassociate, split
 from tracejit.graph.passes.rules import Rules
 from tracejit.ops.table import OPS, Array, Fact, Family
 from tracejit.runtime.interpreter import run_graph
@@ -369,8 +369,22 @@ def test_matrix_chains_are_regrouped_where_that_is_exact() -> None:
 
 def test_the_dynamic_programme_finds_the_textbook_optimum() -> None:
     # Cormen, Leiserson, Rivest, Stein, "Introduction to Algorithms", section 15.2.
-    cost, split = reassociate.cheapest_grouping([30, 35, 15, 5, 10, 20, 25])
-    assert (cost, split[0, 5]) == (15125, 2)
+    cost, cuts = reassociate.cheapest_grouping([30, 35, 15, 5, 10, 20, 25])
+    assert (cost, cuts[0, 5]) == (15125, 2)
+
+
+def test_a_deep_product_with_a_small_result_is_a_sum_of_shallower_ones() -> None:
+    def split_of(m: int, n: int, k: int, dtype: Any = np.float32) -> Node:
+        inputs, product = chain(dtype, m, k, n)
+        return split.run(Graph(inputs, [product])).outputs[0]
+
+    total = split_of(64, 48, 5000)
+    assert (total.op.name, total.shape) == ("sum", (64, 48))
+    (product,) = total.inputs
+    assert (product.op.name, product.shape) == ("matmul", (10, 64, 48))
+    for whole in [(64, 48, 5003), (1, 64, 100_000), (64, 48, 1600), (500, 500, 8000)]:
+        assert split_of(*whole).op.name == "matmul"
+    assert split_of(64, 48, 5000, np.int32).op.name == "matmul"
 
 
 def test_a_shared_product_is_not_recomputed() -> None:

@@ -24,6 +24,7 @@ from tracejit.graph.passes import (
     reassociate,
     relax,
     sink,
+    split,
 )
 
 Pass = Callable[[Graph], Graph]
@@ -39,6 +40,7 @@ PIPELINE: tuple[Pass, ...] = (
     parity.run,
     dead.run,
     reassociate.run,
+    split.run,
     fold.run,
     movement.run,
     algebra.run,
