@@ -1,15 +1,22 @@
 """Cold starts: when a fresh process has its first result, and when compiling has paid off.
 
-    python -m benchmarks.cold                     twelve programs, tracejit, JAX and torch.compile
+    python -m benchmarks.cold                     twelve programs, three rounds
     python -m benchmarks.cold softmax attention   these rows
-    python -m benchmarks.cold --json cold.json    the figures as JSON as well
+    python -m benchmarks.cold --json cold.json    the figures as JSON as well; rows that the file
+                                                  has and that are not measured now stay
+    python -m benchmarks.cold --load cold.json    print these
+    python -m benchmarks.cold --leave-out torch.compile   which takes the longest by far
+    python -m benchmarks.cold --page              write the table to docs/performance.md as well
 
-Each figure is from a process of its own with empty caches of code (what is known
-of the processor is kept), imports and arguments made beforehand.
-``first`` is the first call. ``break-even`` is the number of calls after which all calls together,
-the first included, have taken less than as many calls of NumPy, and when that was. ``interpreter``
-is tracejit with ``compile="never"``: the first call of ``tracejit`` may take 1.15 times as long
-and 2 ms more.
+Each figure is from processes of their own with empty caches of compiled code; what is known of the
+processor, and Python's bytecode of all libraries, is there as after an installation. Imports and
+arguments are made beforehand. The implementations take turns, round by round, and figures are
+medians of the rounds; torch.compile takes part in the first round only, and is stopped after a
+minute.
+
+``first`` is the first call. ``break-even`` is when all calls together, the first included, have
+taken less than as many calls of NumPy. ``interpreter`` is tracejit with ``compile="never"``: the
+first call of ``tracejit`` may take 1.15 times as long and 2 ms more.
 """
 
 from __future__ import annotations
@@ -24,52 +31,74 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracejit import config
 
-from . import implementations
+from . import implementations, page
 from .process import ROOT
+from .report import time_text
 from .rows import ROWS, arguments_of
 
 PROGRAMS = (
     "small", "chain", "black_scholes", "softmax", "layer_norm_gelu", "column_normalise",
     "sum_of_squares", "n_body", "k_means", "gelu", "attention", "dense_relu",
 )  # fmt: skip
-LIBRARIES = ("numpy", "interpreter", "tracejit", "jax", "torch.compile")
-SECONDS = 3.0
-CALLS = 200_000
-LIMIT = 240.0
+PEERS = ("jax", "torch.compile")
+LIBRARIES = ("numpy", "interpreter", "tracejit", *PEERS)
+# How long calls go on after the first, at least and at most: they end once they have paid off.
+LEAST_S, MOST_S = 0.3, 3.0
+CALLS = 100_000
+# After which a process is stopped.
+LIMIT_S = 60.0
+# What the first call may take: so many times the interpreter's, and so many seconds more.
+FACTOR, MORE_S = 1.15, 2e-3
+
+BEGIN, END = "<!-- cold: begin -->", "<!-- cold: end -->"
+PAGE = ROOT / "docs" / "performance.md"
 
 
-def child(library: str, name: str) -> dict[str, Any]:
-    """Return the import's time and those of successive calls, in seconds."""
+class Run(NamedTuple):
+    """What one process measured, in seconds: the first call, a later one, and when it paid off."""
+
+    first: float
+    steady: float
+    calls: int | None  # with which the break-even came; None where it does not come
+    paid: float | None
+
+
+def child(library: str, name: str, numpy: float) -> list[float]:
+    """Return the times of successive calls; a call of NumPy takes ``numpy`` seconds."""
     row = ROWS[name]
     arguments = arguments_of(row)
-    started = time.perf_counter()
     if library in ("tracejit", "interpreter"):
         import tracejit as tj
 
         mode: Any = "auto" if library == "tracejit" else "never"
         function = tj.jit(row.tracejit(tj), compile=mode)
-        imported = time.perf_counter() - started
 
         def call() -> Any:
             return function(*arguments)
     else:
-        loaded = implementations.load(library, int(os.environ["OMP_NUM_THREADS"]))
-        imported = time.perf_counter() - started
-        call = loaded.bind(row, arguments)
+        call = implementations.load(library, int(os.environ["OMP_NUM_THREADS"])).bind(
+            row, arguments
+        )
     times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < CALLS and (not times or time.perf_counter() - begin < SECONDS):
+    total = begin = 0.0
+    while len(times) < CALLS:
         started = time.perf_counter()
         call()
-        times.append(time.perf_counter() - started)
-    return {"import": imported, "times": times}
+        now = time.perf_counter()
+        times.append(now - started)
+        total += now - started
+        paid = total < len(times) * numpy
+        begin = begin or now
+        if now - begin > (LEAST_S if paid else MOST_S):
+            break
+    return times
 
 
-def measure(library: str, name: str, threads: int) -> dict[str, Any] | None:
+def measure(library: str, name: str, numpy: float, threads: int, bytecode: Path) -> Run | None:
     """Run ``child`` in a fresh process; None where the library cannot or takes too long."""
     with tempfile.TemporaryDirectory(prefix="tracejit-cold-") as folder:
         environ = implementations.environment(library, threads)
@@ -78,18 +107,26 @@ def measure(library: str, name: str, threads: int) -> dict[str, Any] | None:
         for known in config.cache_dir().glob("cpu-*.json"):
             shutil.copy(known, Path(folder) / "tracejit")
         environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
-        environ.pop("TRACEJIT_COMPILE", None)
-        command = [sys.executable, "-m", "benchmarks.cold", "--child", library, name]
+        environ["PYTHONPYCACHEPREFIX"] = str(bytecode)
+        for variable in ("TRACEJIT_COMPILE", "PYTHONDONTWRITEBYTECODE"):
+            environ.pop(variable, None)
+        command = [sys.executable, "-m", "benchmarks.cold", "--child", library, name, str(numpy)]
         try:
             done = subprocess.run(
-                command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT
+                command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT_S
             )
         except subprocess.TimeoutExpired:
             return None
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    if done.returncode != 0:
+        return None
+    times: list[float] = json.loads(done.stdout.splitlines()[-1])
+    calls, paid = (
+        break_even(times, numpy) if library not in ("numpy", "interpreter") else (None,) * 2
+    )
+    return Run(times[0], statistics.median(times[-20:]), calls, paid)
 
 
-def break_even(times: list[float], numpy: float) -> tuple[int, float] | None:
+def break_even(times: list[float], numpy: float) -> tuple[int, float] | tuple[None, None]:
     """Return after how many calls, and seconds, they beat NumPy's together; None if they do not."""
     total = 0.0
     for number, taken in enumerate(times, 1):
@@ -99,51 +136,130 @@ def break_even(times: list[float], numpy: float) -> tuple[int, float] | None:
     # The last calls say how it goes on.
     steady = statistics.median(times[-20:])
     if steady >= numpy:
-        return None
+        return None, None
     more = int((total - len(times) * numpy) / (numpy - steady)) + 1
     return len(times) + more, total + more * steady
 
 
-def table(names: list[str], threads: int) -> dict[str, Any]:
-    """Measure and print a line for each program and library; return the figures."""
-    figures: dict[str, Any] = {}
-    print(f"{'program':<18} {'library':<14} {'first':>10} {'steady':>10}  break-even")
-    for name in names:
-        found = {library: measure(library, name, threads) for library in LIBRARIES}
-        base = found["numpy"]
-        assert base is not None
-        numpy = statistics.median(base["times"])
-        figures[name] = {}
-        for library, result in found.items():
-            if result is None:
-                print(f"{name:<18} {library:<14} {'-':>10}")
+def median(runs: list[Run]) -> Run:
+    """Return the medians of the rounds; without a break-even where most rounds had none."""
+    paid = sorted((r.paid, r.calls) for r in runs if r.paid is not None and r.calls is not None)
+    point = paid[len(paid) // 2] if 2 * len(paid) > len(runs) else (None, None)
+    return Run(
+        statistics.median(r.first for r in runs),
+        statistics.median(r.steady for r in runs),
+        point[1],
+        point[0],
+    )
+
+
+def race(
+    name: str, libraries: list[str], rounds: int, threads: int, bytecode: Path
+) -> dict[str, Run]:
+    """Measure a program with some implementations, NumPy first, which take turns."""
+    found: dict[str, list[Run]] = {}
+    numpy = 0.0
+    for number in range(rounds):
+        for library in libraries:
+            if number and library == "torch.compile":
                 continue
-            times = result["times"]
-            steady = statistics.median(times[-20:])
-            point = break_even(times, numpy) if library != "numpy" else None
-            reached = "" if point is None else f"{point[0]} calls, {point[1] * 1e3:.0f} ms"
-            print(
-                f"{name:<18} {library:<14} {times[0] * 1e3:>7.1f} ms {steady * 1e3:>7.2f} ms"
-                f"  {reached}",
-                flush=True,
-            )
-            figures[name][library] = {"first": times[0], "steady": steady, "break_even": point}
-    return figures
+            run = measure(library, name, numpy, threads, bytecode)
+            if run is not None:
+                found.setdefault(library, []).append(run)
+            if library == "numpy":
+                numpy = min(r.steady for r in found["numpy"])
+    return {library: median(runs) for library, runs in found.items()}
+
+
+def prompt(runs: dict[str, Run]) -> bool:
+    """Whether tracejit's first call took as little more than the interpreter's as it may."""
+    return runs["tracejit"].first <= FACTOR * runs["interpreter"].first + MORE_S
+
+
+def text(figures: dict[str, dict[str, Run]]) -> str:
+    """Return the table of the page, and what it says in a few lines."""
+    header = ["program", "NumPy, a call", "interpreter, first", "tracejit, first"]
+    header += [f"{peer}, first" for peer in PEERS]
+    header += [f"{name}, break-even" for name in ("tracejit", *PEERS)]
+    lines: list[list[str]] = []
+    for name, runs in figures.items():
+        line = [name, time_text(runs["numpy"].steady)]
+        line += [time_text(runs[n].first) if n in runs else "" for n in LIBRARIES[1:]]
+        for library in LIBRARIES[2:]:
+            paid = runs[library].paid if library in runs else None
+            line.append("" if paid is None else f"{time_text(paid)}, {runs[library].calls} calls")
+        lines.append(line)
+    ours = sum(map(prompt, figures.values()))
+    summary = [
+        f"The first call takes at most {FACTOR} times the interpreter's and "
+        f"{1e3 * MORE_S:g} ms more on {ours} of {len(figures)} programs."
+    ]
+    for peer in PEERS:
+        both = [r for r in figures.values() if peer in r]
+        first = sum(r["tracejit"].first < r[peer].first for r in both)
+        sooner = sum(_paid(r, "tracejit") <= _paid(r, peer) for r in both)
+        summary.append(
+            f"Against {peer}: the first result comes sooner on {first} of {len(both)}, "
+            f"the break-even no later on {sooner}."
+        )
+    return "\n\n".join([page.table(header, lines), "\n".join(f"- {line}" for line in summary)])
+
+
+def _paid(runs: dict[str, Run], library: str) -> float:
+    paid = runs[library].paid
+    return float("inf") if paid is None else paid
+
+
+def load(path: Path) -> dict[str, dict[str, Run]]:
+    """Return the figures of a file that ``--json`` wrote; none where there is no such file."""
+    if not path.exists():
+        return {}
+    kept: dict[str, dict[str, list[Any]]] = json.loads(path.read_text(encoding="utf-8"))
+    return {name: {k: Run(*run) for k, run in runs.items()} for name, runs in kept.items()}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks.cold", description=__doc__)
+    made.add_argument("programs", nargs="*", help="rows of the benchmarks")
+    made.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--leave-out", action="append", default=[], choices=PEERS)
+    made.add_argument("--bytecode", type=Path, help="a folder to keep Python's bytecode in")
+    made.add_argument("--json", type=Path)
+    made.add_argument("--load", type=Path, help="figures to print instead of measuring")
+    made.add_argument("--page", action="store_true", help="write the table to the page")
+    made.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return made
+
+
+def measure_all(asked: argparse.Namespace, figures: dict[str, dict[str, Run]]) -> None:
+    """Measure what was asked for, into ``figures``."""
+    libraries = [name for name in LIBRARIES if name not in asked.leave_out]
+    with tempfile.TemporaryDirectory(prefix="tracejit-bytecode-") as folder:
+        bytecode = asked.bytecode or Path(folder)
+        if not bytecode.exists() or not any(bytecode.iterdir()):
+            for library in libraries:  # writes it
+                measure(library, "small", 0.0, asked.threads, bytecode)
+        for name in asked.programs or PROGRAMS:
+            found = race(name, libraries, asked.rounds, asked.threads, bytecode)
+            figures[name] = figures.get(name, {}) | found
+            print(f"{name}: {found}", file=sys.stderr, flush=True)
+            if asked.json is not None:
+                asked.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold", description=__doc__)
-    parser.add_argument("programs", nargs="*", help="rows of the benchmarks")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    asked = parser().parse_args()
     if asked.child:
-        print(json.dumps(child(*asked.programs)))
+        library, name, numpy = asked.programs
+        print(json.dumps(child(library, name, float(numpy))))
         return
-    figures = table(asked.programs or list(PROGRAMS), asked.threads)
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    figures = load(asked.load or asked.json) if asked.load or asked.json else {}
+    if asked.load is None:
+        measure_all(asked, figures)
+    print(text(figures))
+    if asked.page:
+        page.replace(PAGE, BEGIN, END, text(figures))
 
 
 if __name__ == "__main__":

@@ -88,10 +88,15 @@ def text(document: dict[str, Any]) -> str:
 
 
 def write(document: dict[str, Any], path: Path) -> None:
-    """Replace what stands between the markers of the page; raises ValueError without them."""
+    """Write a run's part of the page; raises ValueError without its markers."""
+    replace(path, BEGIN, END, text(document))
+
+
+def replace(path: Path, begin: str, end: str, new: str) -> None:
+    """Replace what stands between two markers of a page; raises ValueError without them."""
     page = path.read_text(encoding="utf-8")
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path} lacks the markers {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n\n{text(document)}\n\n{END}{after}", encoding="utf-8")
+    before, begins, rest = page.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not begins or not ends:
+        raise ValueError(f"{path} lacks the markers {begin} and {end}")
+    path.write_text(f"{before}{begin}\n\n{new}\n\n{end}{after}", encoding="utf-8")
