@@ -83,6 +83,10 @@ class Worker:
         sys.setswitchinterval(min(interval, _SWITCH_S))
         try:
             job.context.run(job.run)
+        except Exception:  # a job says itself what its failure means; the thread goes on
+            import logging
+
+            logging.getLogger("tracejit").exception("work in the background failed")
         finally:
             if sys.getswitchinterval() == _SWITCH_S:  # else somebody has set another since
                 sys.setswitchinterval(interval)
@@ -109,12 +113,12 @@ def submit(job: Job) -> None:
 
 
 def prepare(run: Callable[[], None]) -> None:
-    """Run ``run`` soon in the background, before what waits there; asking again does nothing."""
+    """Run ``run`` in the background, after the kernels that wait; asking again does nothing."""
     with _preparing_lock:
         job = _preparing.get(run)
         if job is not None and not lost(job):
             return
-        _preparing[run] = job = Job(run, float("inf"))
+        _preparing[run] = job = Job(run, -1.0)
     submit(job)
 
 

@@ -8,6 +8,7 @@ for everything unusual, calls take the Python path.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -110,8 +111,35 @@ def ready() -> bool:
 
 def prepare() -> None:
     """Make the C function's code, so that the first entry costs little."""
-    if supported():
-        _code()
+    global _expected
+    try:
+        if supported():
+            _code()
+    finally:
+        _expected = False
+
+
+def expect() -> None:
+    """Note that somebody will call ``prepare`` soon: nobody need wait for it until then."""
+    global _expected
+    _expected = True
+
+
+def coming() -> bool:
+    """Whether the C function's code is being made by somebody else."""
+    return _expected and not _code.made
+
+
+_expected = False
+
+
+def _in_child() -> None:
+    global _expected
+    _expected = False  # the thread that would make it is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 class Result(NamedTuple):

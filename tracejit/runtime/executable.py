@@ -194,6 +194,7 @@ class Executable:
         self._block = memory.block_maker(self._scratch) if self._scratch else None
         self._native: Callable[..., list[Array]] | None = None
         self._runs = 0
+        self._entered = False
         # Native forms that run this, as long as their entries live; an item for each run by
         # ``_run`` that has not ended, and how many there were.
         self.forms: list[weakref.ref[NativeForm]] = []
@@ -335,11 +336,13 @@ class Executable:
     def _enter(self, arrays: Sequence[Array]) -> Callable[..., list[Array]]:
         """Return a function of the arrays that runs this: native where that serves ``arrays``.
 
-        The first run is ``_run`` itself: making an entry costs as much as several of them.
+        The first run is ``_run`` itself: making an entry costs as much as several of them. So are
+        those before the entry's code is there that somebody makes meanwhile.
         """
         self._runs += 1
-        if self._runs != 2 or not entry.supported():
+        if self._runs < 2 or self._entered or entry.coming() or not entry.supported():
             return self._run_all
+        self._entered = True
         count = len(self.schedule.outputs)
         steps = [(Step.PUSH_OUTPUT, number, None) for number in range(count)]
         result = entry.Result([*steps, (Step.MAKE_LIST, count, None)], scalars=False)
