@@ -2,7 +2,8 @@
 
 sinh and cosh take sinh r and cosh r for |r| <= ln2 / 2 and combine them with 2^n and 2^-n; there
 is no division. The inverses are logarithms of the form 2 atanh(s), whose s comes from one
-division without cancellation; their series takes z = (2 s)². tanh is one polynomial per interval
+division without cancellation; their series takes z = (2 s)². AVX-512 has arcosh by the table of
+logarithms. tanh is one polynomial per interval
 where a target looks tables up in registers.
 """
 
@@ -11,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracejit.codegen.builder import Builder, Value, const
+from tracejit.codegen.math import avx512
 from tracejit.codegen.math.common import (
     INF,
     NAN,
     Pair,
     at_most,
     fast_two_sum,
+    fnma,
     format_of,
     from_bits,
     horner,
@@ -37,6 +40,7 @@ from tracejit.codegen.math.exponential import (
     expm1_pair,
     reduce_log2,
 )
+from tracejit.codegen.math.logarithm import log_of_sum_by_table
 from tracejit.codegen.math.piece_tables import TANH
 from tracejit.codegen.math.piecewise import choose, odd_on_pieces
 from tracejit.codegen.math.registry import register
@@ -193,9 +197,33 @@ def arcsinh(b: Builder, x: Value) -> Value:
     return b.copysign(_log_of_sum(b, positive, positive, cosine), x)
 
 
+def _arccosh_by_table(b: Builder, x: Value) -> Value:
+    """log(1 + (t + √(t² + 2 t))) with t = x - 1, and log 2x for x whose square may overflow.
+
+    What the root s lacks is its remainder times 1 / 2s. A sixteenth off is near enough for that:
+    a difference of bit patterns.
+    """
+    form, one, zero = format_of(x), like(1.0, x), like(0.0, x)
+    t = b.sub(x, one)
+    square = b.fma(t, t, b.add(t, t))
+    root = b.sqrt(square)
+    bits = to_bits(b, root)
+    half = const(2 * form.one - (17 << (form.mantissa - 4)), bits.type)
+    rest = b.mul(fnma(b, root, root, square), from_bits(b, b.sub(half, bits)))
+    grown = fast_two_sum(b, root, t)
+    u = two_sum(b, one, grown.hi)
+    huge = b.compare("gt", x, like(2.0**60, x))
+    hi = b.select(huge, x, u.hi)
+    lo = b.select(huge, zero, b.add(u.lo, b.add(grown.lo, rest)))
+    y = log_of_sum_by_table(b, Pair(hi, lo), b.select(huge, one, zero))
+    return b.select(b.compare("lt", x, one), like(NAN, x), y)
+
+
 @register("arccosh")
 def arccosh(b: Builder, x: Value) -> Value:
     """Inverse hyperbolic cosine; NaN below 1."""
+    if avx512.available(b):
+        return _arccosh_by_table(b, x)
     one = like(1.0, x)
     t = b.sub(x, one)
     sine = b.sqrt(b.fma(t, t, b.add(t, t)))

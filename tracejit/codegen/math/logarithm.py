@@ -264,17 +264,25 @@ def _reduce_one_plus(b: Builder, x: Value) -> OnePlus:
     return OnePlus(u, e, two_sum(b, less, b.mul(scale, b.mul(quarter, x))))
 
 
-def _log1p_by_table(b: Builder, x: Value) -> Value:
-    """log(u + rest) with u = 1 + x rounded; only x = inf is no regular case."""
-    form = format_of(x)
-    u = two_sum(b, like(1.0, x), x)
+def log_of_sum_by_table(b: Builder, u: Pair, doublings: Value | None = None) -> Value:
+    """Return log((hi + lo) 2^doublings) for AVX-512, any hi and a lo that is small beside it.
+
+    Only an infinite hi with a lo that is NaN is no regular case.
+    """
+    form = format_of(u.hi)
     m = avx512.mantissa(b, u.hi)
     e = b.sub(avx512.exponent(b, u.hi), avx512.exponent(b, m))
+    e = e if doublings is None else b.add(e, doublings)
     # 2^-e from the bits; 0 where it is no normal number, for there the rest does not matter.
     bits = b.sub(to_bits(b, m), to_bits(b, u.hi))
     bits, zero = b.add(bits, const(form.one, bits.type)), const(0, bits.type)
     scale = from_bits(b, b.select(b.compare("gt", bits, zero), bits, zero))
-    y = _table_core(b, m, e, b.mul(u.lo, scale), pick(x, f32=LOG_F32, f64=LOG_F64))
+    return _table_core(b, m, e, b.mul(u.lo, scale), pick(m, f32=LOG_F32, f64=LOG_F64))
+
+
+def _log1p_by_table(b: Builder, x: Value) -> Value:
+    """log(u + rest) with u = 1 + x rounded; only x = inf is no regular case."""
+    y = log_of_sum_by_table(b, two_sum(b, like(1.0, x), x))
     y = b.select(b.compare("eq", x, like(INF, x)), x, y)
     return b.copysign(y, x)
 
