@@ -18,6 +18,7 @@ from tracejit.graph.node import Node
 from tracejit.ops.table import Array, Shape
 from tracejit.schedule import native, split
 from tracejit.schedule.arena import Life, Plan, plan
+from tracejit.schedule.borders import join_borders
 from tracejit.schedule.build import Place, build
 from tracejit.schedule.cluster import Cluster, Product, Unit
 from tracejit.schedule.fusion import Fusion, fuse
@@ -138,7 +139,8 @@ class _Scheduler:
         for node in self.graph.nodes:
             if self.fusion.stored.get(node) is node:
                 self._add_buffer(node)
-        steps = self._streamed([self._step(unit) for unit in self.fusion.units])
+        steps = self._bordered([self._step(unit) for unit in self.fusion.units])
+        steps = self._streamed(steps)
         outputs = tuple(self._view(node) for node in self.graph.outputs)
         temporaries = [i for i, b in enumerate(self.buffers) if b.kind == "temp"]
         lives = self._lives(steps, temporaries)
@@ -247,6 +249,21 @@ class _Scheduler:
             counter = np.zeros((), np.int64)
             self.buffers.append(Buffer("faults", counter.dtype, (), node, value=counter))
         return self.faults
+
+    def _bordered(self, steps: Sequence[Step]) -> list[Step]:
+        """Let kernels store the borders beside their regions."""
+        kernels, gone = join_borders(
+            [step.kernel if isinstance(step, KernelStep) else None for step in steps]
+        )
+        result: list[Step] = []
+        for number, (step, kernel) in enumerate(zip(steps, kernels, strict=True)):
+            if isinstance(step, KernelStep) and kernel is not None:
+                borders = [steps[piece] for piece, region in gone.items() if region == number]
+                nodes = (n for s in borders if isinstance(s, KernelStep) for n in s.copied)
+                step = KernelStep(kernel, step.nodes, tuple(dict.fromkeys((*step.copied, *nodes))))
+            if number not in gone:
+                result.append(step)
+        return result
 
     def _streamed(self, steps: Sequence[Step]) -> list[Step]:
         """Let large results bypass the caches, which is for when all readers are known."""
