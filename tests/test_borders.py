@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -57,8 +57,8 @@ def wrapped(u: Any) -> Any:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_updates_with_borders(any_level: str, function: Any, size: int, dtype: Any) -> None:
     u = np.random.default_rng(size).normal(size=(size, size)).astype(dtype)
-    for x in (u, u[::-1], np.asfortranarray(u)):
-        got = tj.jit(function, compile="now")(x)
+    for x in cast(list[Any], [u, u[::-1], np.asfortranarray(u)]):
+        got: Any = tj.jit(function, compile="now")(x)
         if function is wrapped:
             np.testing.assert_allclose(got, function(x), rtol=1e-6)
         else:
