@@ -43,8 +43,10 @@ def fetch_ahead(emitter: KernelEmitter, number: int, scope: Scope) -> None:
     access = kernel.accesses[number]
     if vector is None or vector.axis != kernel.vector_parallel or not kernel.down_columns:
         return
-    (axis, *more) = scope.index
-    if more or axis == vector.axis or access.strides[axis] in (0, 1):
+    if len(scope.index) != 1:
+        return  # totals of a scan are stored outside its loop
+    (axis,) = scope.index
+    if axis == vector.axis or access.strides[axis] in (0, 1):
         return
     if access.buffer == SCRATCH or access.strides[vector.axis] != 1:
         return
