@@ -62,7 +62,7 @@ def emit_pack(module: Module, name: str, type: Type, width: int, layout: Layout)
             elif layout == "depth":
                 _copy_transposed(b, panel, type, width)
             else:
-                _copy_elements(b, panel, type, width, const(width, I64))
+                _copy_depths(b, panel, type, width, const(0, I64))
             return []
 
         def edge() -> list[Value]:
@@ -175,6 +175,24 @@ def _copy_elements(b: Builder, panel: _Panel, type: Type, width: int, used: Valu
     b.loop(const(0, I64), used, 1, [], lane)
 
 
+def _copy_depths(b: Builder, panel: _Panel, type: Type, width: int, start: Value) -> None:
+    """Any strides, a whole panel from depth ``start`` on: an element at a time, as they are stored.
+
+    Lane by lane comes back to each line of the panel (measured: strided products take 1.3 times
+    as long).
+    """
+    places = [b.mul(const(lane, I64), panel.width_stride) for lane in range(width)]
+
+    def body(depth: Value, _: list[Value]) -> list[Value]:
+        target, source = _at(b, panel, type, width, depth)
+        for lane, place in enumerate(places):
+            value = b.load(b.element(source, place, type), type)
+            b.store(value, b.element(target, const(lane, I64), type))
+        return []
+
+    b.loop(start, panel.depth, 1, [], body)
+
+
 def _copy_transposed(b: Builder, panel: _Panel, type: Type, width: int) -> None:
     """Contiguous along: square blocks of a vector's lanes are transposed in registers."""
     lanes = b.target.lanes(type.bits)
@@ -182,15 +200,7 @@ def _copy_transposed(b: Builder, panel: _Panel, type: Type, width: int) -> None:
     for start in range(0, width, lanes):
         _transpose_strip(b, panel, type, width, start, bulk)
 
-    def tail(depth: Value, _: list[Value]) -> list[Value]:
-        target, source = _at(b, panel, type, width, depth)
-        for place in range(width):
-            lane = const(place, I64)
-            value = b.load(b.element(source, b.mul(lane, panel.width_stride), type), type)
-            b.store(value, b.element(target, lane, type))
-        return []
-
-    b.loop(bulk, panel.depth, 1, [], tail)
+    _copy_depths(b, panel, type, width, bulk)
 
 
 def _transpose_strip(
