@@ -96,7 +96,9 @@ class KernelEmitter:
         return min(unroll, STRIP // self.lanes) if self.kernel.packs else unroll
 
     def _independent_vectors(self) -> int:
-        applied = [e for e in self.exprs if isinstance(e, Apply)]
+        return self._vectors_for([e for e in self.exprs if isinstance(e, Apply)])
+
+    def _vectors_for(self, applied: Sequence[Apply]) -> int:
         if any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
             return 1
         if len(applied) > 16:
@@ -387,8 +389,13 @@ class KernelEmitter:
 
     def _nest(self, nest: Nest, scope: Scope) -> None:
         """Write the loops of ``nest`` and bind its reductions in ``scope``."""
-        sums = [Accumulator(self, r, nest, scope) for r in nest.reduces]
         self.reused = {s.value: s.access for s in nest.reuses} or self.reused
+        usual = self.unroll
+        # A short pass of a long kernel takes more vectors: a sum waits for itself. Not where the
+        # rest is written for one: on rows of one vector the loop over more only costs.
+        if nest.vector is not None and self.scan is None and usual > 1:
+            self.unroll = self._vectors_for(self._applied_in(nest, scope))
+        sums = [Accumulator(self, r, nest, scope) for r in nest.reduces]
         outer, last = nest.axes[:-1], nest.axes[-1]
 
         def descend(axes: tuple[int, ...], inside: Scope, carried: Values) -> Values:
@@ -404,8 +411,17 @@ class KernelEmitter:
         for accumulator in sums:
             mine, carried = carried[: accumulator.width], carried[accumulator.width :]
             scope.values[accumulator.position] = accumulator.finish(mine)
+        self.unroll = usual
         if nest.reuses:
             self.reused = {}
+
+    def _applied_in(self, nest: Nest, scope: Scope) -> list[Apply]:
+        """Return the operations that the loops of ``nest`` write for each of their steps."""
+        stores = (*(self.kernel.stores[s] for s in nest.stores), *nest.saves)
+        roots = [s.value for s in stores] + [operands(self.exprs[r])[0] for r in nest.reduces]
+        bound = scope.bound
+        needed = [self.exprs[p] for p in self._needed(scope, roots) if p not in self.reused]
+        return [e for e in needed if isinstance(e, Apply) and not e.axes <= bound]
 
     def _last_loop(
         self, nest: Nest, axis: int, sums: list[Accumulator], scope: Scope, carried: Values
