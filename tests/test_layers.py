@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "files"),
     ("gate",),
     ("gate",),
-    ("errors",),
+    ("errors", "sizes"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

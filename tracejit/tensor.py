@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from tracejit import sizes
 from tracejit.errors import (
     DTypeError,
     InternalError,
@@ -331,8 +332,9 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
         avals.append(node.shape)
     location = user_location()
     signature = (name, tuple(avals), tuple(attrs.items()) if attrs else ())
+    known = None if sizes.families else _signatures.get(signature)
     try:
-        row, wanted, aval = _signatures.get(signature) or _resolve(signature, attrs)
+        row, wanted, aval = known or _resolve(signature, attrs)
         for position, node in enumerate(nodes):
             dtype = wanted[position]
             if node.__class__ is not Node:
@@ -362,6 +364,8 @@ def _resolve(
     wanted, _ = row.types(avals[::2])
     operands = [Aval(d, s) for d, s in zip(wanted, avals[1::2], strict=True)]
     resolved = (row, wanted, row.infer(operands, attrs))
+    if sizes.families:
+        return resolved
     if len(_signatures) >= _SIGNATURES_KEPT:
         _signatures.clear()
     _signatures[signature] = resolved
@@ -389,6 +393,8 @@ def _made(
     name: str, operands: tuple[Node, ...], attrs: Mapping[str, Hashable], loc: Location | None
 ) -> Node:
     """Return ``make(name, operands, attrs, loc)``, and remember what it inferred."""
+    if sizes.families:
+        return make(name, operands, attrs, loc)
     signature = (name, tuple([n.aval for n in operands]), tuple(attrs.items()))
     known = _avals.get(signature)
     if known is not None:
@@ -415,20 +421,27 @@ def _placed(error: UserError) -> UserError:
 def scalar(value: Any, dtype: DType) -> Node:
     """Return a Python scalar as a constant of ``dtype``; ``RangeError`` where it does not fit."""
     # 0.0 and -0.0 are equal keys, as are complex numbers that differ in the sign of a zero.
+    if sizes.is_size(value):
+        _check_range(value, dtype)
+        return constant(value, dtype)
     if value and not isinstance(value, complex):
         return _cached_scalar(value, dtype)
     return constant(value, dtype)
 
 
-@lru_cache(maxsize=4096, typed=True)
-def _cached_scalar(value: Any, dtype: DType) -> Node:
+def _check_range(value: Any, dtype: DType) -> None:
     if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
-        if not bounds.min <= value <= bounds.max:
+        if not int(bounds.min) <= value <= int(bounds.max):
             raise RangeError(
                 f"Python integer {value} is out of bounds for {dtype}",
                 hint=f"the range is {bounds.min} to {bounds.max}; cast the tensor first",
             )
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _cached_scalar(value: Any, dtype: DType) -> Node:
+    _check_range(value, dtype)
     try:
         with np.errstate(over="ignore"):
             return constant(value, dtype)

@@ -6,9 +6,10 @@ identity for static values), allocates the outputs, fills in addresses, calls th
 the result together. Any argument that fits no form goes to the Python path, which knows every
 case; so this code only has to be right about what it accepts.
 
-A form is a block of i64 (``codegen/forms.py``), the same code reads all of them. The layouts of
-``ndarray``, ``tuple``, ``list`` and number objects that it relies on are those of the stable builds
-it is enabled for (``runtime/entry.py`` checks).
+A form is a block of i64 (``codegen/forms.py``), the same code reads all of them. A form with a
+program fits arrays of many sizes: ``codegen/bind.py`` adapts a copy of it to those of a call. The
+layouts of ``ndarray``, ``tuple``, ``list`` and number objects that it relies on are those of the
+stable builds it is enabled for (``runtime/entry.py`` checks).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import NamedTuple
 
 from tracejit.codegen import imports
 from tracejit.codegen.answer import ANSWER
+from tracejit.codegen.bind import bind_text
 from tracejit.codegen.forms import (
     ALL_TIMED,
+    ANY,
     APART_WORDS,
     MAX_ARGUMENTS,
     MAX_OUTPUTS,
@@ -175,8 +178,12 @@ axis.1:
   %two.1 = add i64 %two, 1
   %size.want = call i64 @slot(ptr %axes, i64 %two)
   %stride.want = call i64 @slot(ptr %axes, i64 %two.1)
-  %size.ok = icmp eq i64 %size, %size.want
-  %stride.ok = icmp eq i64 %stride, %stride.want
+  %size.is = icmp eq i64 %size, %size.want
+  %size.any = icmp eq i64 %size.want, {ANY}
+  %size.ok = or i1 %size.is, %size.any
+  %stride.is = icmp eq i64 %stride, %stride.want
+  %stride.any = icmp eq i64 %stride.want, {ANY}
+  %stride.ok = or i1 %stride.is, %stride.any
   %axis.ok = and i1 %size.ok, %stride.ok
   br i1 %axis.ok, label %axis, label %no
 array.ok:
@@ -251,11 +258,23 @@ try:
   %form.i = call i64 @slot(ptr %state, i64 %index)
   %form = inttoptr i64 %form.i to ptr
   %fit = call i1 @fits(ptr %form, ptr %args, i64 %nargs, ptr %data)
-  br i1 %fit, label %found, label %next
+  br i1 %fit, label %fitting, label %next
+fitting:
+  %program = call ptr @pointer(ptr %form, i64 {PROGRAM_BYTE})
+  %fixed = icmp eq ptr %program, null
+  br i1 %fixed, label %found, label %adapt
+adapt:
+  %length = call i64 @slot(ptr %form, i64 {LENGTH})
+  %copy = alloca i64, i64 %length, align 16
+  %numbers = call i64 @slot(ptr %program, i64 1)
+  %values = alloca i64, i64 %numbers, align 16
+  %bound = call i1 @bind(ptr %form, ptr %program, ptr %args, ptr %copy, ptr %values)
+  br i1 %bound, label %found, label %next
 next:
   %i.next = add i64 %i, 1
   br label %head
 found:
+  %fitted = phi ptr [ %form, %fitting ], [ %copy, %adapt ]
   %every = call i64 @slot(ptr %state, i64 {EVERY})
   %stressed = icmp ne i64 %every, 0
   br i1 %stressed, label %stress, label %check
@@ -267,7 +286,7 @@ stress:
   call void @put(ptr %state, i64 {SINCE}, i64 %since.2)
   br i1 %due, label %python, label %check
 check:
-  %apart = call i1 @apart(ptr %form, ptr %data)
+  %apart = call i1 @apart(ptr %fitted, ptr %data)
   br i1 %apart, label %workers, label %python
 workers:
   ; A pool that was not started (here, or in this fork) is started by the Python path.
@@ -293,7 +312,7 @@ go:
   br i1 %timed, label %stamp, label %count
 stamp:
   %started = call i64 @ticks()
-  %output = call ptr @answer(ptr %form, ptr %args, ptr %bases)
+  %output = call ptr @answer(ptr %fitted, ptr %args, ptr %bases)
   %now = call i64 @ticks()
   %took = sub i64 %now, %started
   ; Counters of two processors may differ: what ends before it starts is not counted.
@@ -310,7 +329,7 @@ shortest:
   call void @put(ptr %form, i64 {LEAST}, i64 %took)
   br label %answered
 count:
-  %output.2 = call ptr @answer(ptr %form, ptr %args, ptr %bases)
+  %output.2 = call ptr @answer(ptr %fitted, ptr %args, ptr %bases)
   br label %answered
 answered:
   %result = phi ptr [ %output, %stamp ], [ %output, %record ], [ %output, %shortest ],
@@ -351,10 +370,12 @@ def emit_entry(driver: str) -> str:
     words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
     words |= {"RECORDS_BYTE": 8 * Form.RECORDS, "POOL_BYTE": 8 * Form.POOL}
     words |= {"FAULTS_BYTE": 8 * Form.FAULTS}
+    words |= {"PROGRAM_BYTE": 8 * Form.PROGRAM, "ANY": ANY}
     words |= {"OUTPUT": OUTPUT, "APART_WORDS": APART_WORDS, "WRITE": WRITE, "STEP": STEP}
     words |= {"ALL_TIMED": ALL_TIMED}
     words |= {"MAX_ARGUMENTS": MAX_ARGUMENTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
-    text = imports.declarations(Addresses._fields) + _COMMON + _MATCH + ANSWER + _ENTRY
+    parts = (_COMMON, _MATCH, bind_text(), ANSWER, _ENTRY)
+    text = imports.declarations(Addresses._fields) + "".join(parts)
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))
     return text.replace("{DRIVER_TEXT}", driver)

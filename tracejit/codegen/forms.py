@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MAX_FORMS = 8
+MAX_FORMS = 16
 MAX_ARGUMENTS = 16
 MAX_OUTPUTS = 16
 MAX_POINTERS = 2048  # of 8 bytes each, on the stack
@@ -57,15 +57,37 @@ class Form(IntEnum):
     LAST = 21  # the counter at the end of the newest
     SAMPLE = 22  # after the first calls, those are timed whose number has none of these bits
     FAULTS = 23  # address of the counter of positions out of range, 0 where there is none
-    BODY = 24  # the argument specifications
+    PROGRAM = 24  # address of what adapts a copy of the form to the sizes of a call, or 0
+    LENGTH = 25  # i64 in the form
+    BODY = 26  # the argument specifications
 
 
 class Argument(IntEnum):
     """An argument specification starts with its kind."""
 
-    ARRAY = 0  # kind, dtype, rank, alignment − 1, flags it must have, then size, stride by axis
+    # kind, dtype, rank, alignment − 1, flags it must have, then size, stride by axis, or ANY
+    ARRAY = 0
     NUMBER = 1  # kind, type; the value stands in the object
     STATIC = 2  # kind, object
+
+
+ANY = -(1 << 62)  # in place of a size or stride
+
+
+class Bind(IntEnum):
+    """An instruction (op, a, b, c) of a form's program.
+
+    Those of ``sizes.Op`` put op(a, b) into number c; where they test, they refuse the call. A
+    program is: how many instructions, how many numbers, the numbers (the constants among them
+    set), the instructions.
+    """
+
+    SIZE = 9  # number c is the size of argument a along axis b
+    STORE = 10  # word b of the form is number a
+    HERE = 11  # word b of the form is the address of its word a
+
+
+INSTRUCTION = 4
 
 
 class Base(IntEnum):

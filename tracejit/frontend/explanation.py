@@ -73,7 +73,7 @@ class Explanation:
     ``runtime/reasons.py`` for tier 0. ``why`` says why that tier answers, ``traced`` why this
     signature was traced. ``retraces`` counts the function's signatures by that reason.
     ``arena_bytes`` is what the values between kernels take, ``unfused_bytes`` what they would, each
-    for itself.
+    for itself. ``sizes`` says how further sizes of the arguments are answered.
     """
 
     function: str
@@ -90,6 +90,7 @@ class Explanation:
     stored: list[StoredReport] = field(default_factory=list[StoredReport])
     arena_bytes: int = 0
     unfused_bytes: int = 0
+    sizes: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -105,6 +106,8 @@ class Explanation:
         if self.retraces:
             counts = ", ".join(f"{reason} ×{n}" for reason, n in self.retraces.items())
             yield f"  traced again so far: {counts}"
+        if self.sizes:
+            yield f"  other sizes: {self.sizes}"
         if not self.steps:
             return
         yield "  steps:" if self.tier else "  steps, once compiled:"
@@ -136,6 +139,8 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     if compiled is None:
         compiled, reason = jitted.preview(*args, **kwargs)
         why = "the first call with such arguments will trace it"
+        if jitted.stats()["dynamic"]:
+            why += ", unless a plan for a range of sizes has them"
         tier, state, traced = 0, "not called yet", f"not yet; it would be for a {reason}"
         if reason is None:
             traced = "not yet; it would be the first signature"
@@ -159,6 +164,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         stored=[] if schedule is None else list(_stored(schedule)),
         arena_bytes=0 if schedule is None else schedule.arena.nbytes,
         unfused_bytes=0 if schedule is None else schedule.intermediates,
+        sizes=jitted.sizes(),
     )
 
 

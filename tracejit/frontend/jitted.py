@@ -20,6 +20,7 @@ import numpy as np
 from tracejit import config
 from tracejit.errors import RecompileError, TraceError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
+from tracejit.frontend.dynamic import Variation, generalise
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result
 from tracejit.frontend.signature import (
@@ -35,6 +36,7 @@ from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Tree, check_statics, flatten, statics
 from tracejit.runtime import background, entry, events, profiler, stance
 from tracejit.runtime.analysis import Family
+from tracejit.runtime.dynamic import DynamicForm
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program, State, Wanted
@@ -80,6 +82,8 @@ class Jitted:
         "_static_floats",
         "_stats",
         "_values",
+        "_variation",
+        "dynamic",
         "fast_math",
         "optimize",
     )
@@ -90,6 +94,7 @@ class Jitted:
         mode: stance.Mode | None,
         fast_math: bool,
         optimize: int | None,
+        dynamic: bool | None = None,
     ) -> Self:
         # Each function is the one instance of a type of its own: calling an object asks its type,
         # and so a native entry can stand there for this function alone.
@@ -102,6 +107,7 @@ class Jitted:
         mode: stance.Mode | None,
         fast_math: bool,
         optimize: int | None,
+        dynamic: bool | None = None,
     ):
         self.__name__ = name_of(function)  # callable objects have none
         functools.update_wrapper(self, function)
@@ -110,6 +116,8 @@ class Jitted:
         self._native_before = 0
         self.fast_math = fast_math
         self.optimize = optimize
+        self.dynamic = dynamic
+        self._variation = Variation(always=dynamic is True)
         self._lock = threading.Lock()
         self.clear()
         profiler.register(self)
@@ -132,6 +140,7 @@ class Jitted:
             self._hinted = False
             # Set when the function asks for the value of a float (``if rate > 0``).
             self._static_floats = False
+            self._variation.clear()
             self._last: Key | None = None
 
     # -- calling -----------------------------------------------------------------------------------
@@ -204,7 +213,7 @@ class Jitted:
             if compiled is None:
                 return self.plain(args, kwargs)
         if fast_key is not None and compiled.program.settled and self._entry_ready(compiled):
-            self._remember_fast(fast_key, compiled, args, leaves, settings)
+            self._remember_fast(fast_key, compiled, args, leaves, key)
         return compiled.call(leaves, self.plain, args, kwargs)
 
     def _entry_ready(self, compiled: Compiled) -> bool:
@@ -222,26 +231,27 @@ class Jitted:
         compiled: Compiled,
         args: tuple[Any, ...],
         leaves: Sequence[Any],
-        settings: Any,
+        key: Key,
     ) -> None:
         """Let the fast path find ``compiled``, which stays what it is."""
+        settings = key[2]
         current, table = self._fast
         if current is not settings or len(table) >= SIGNATURES_KEPT:
             self._fast = (settings, table := {})
         fast = table[fast_key] = _fast_entry(compiled, args, leaves)
-        self._enter_natively(fast, args, leaves, settings)
+        self._enter_natively(fast, args, leaves, key)
 
     def _enter_natively(
-        self, fast: _Fast, args: Sequence[Any], leaves: Sequence[Any], settings: Any
+        self, fast: _Fast, args: Sequence[Any], leaves: Sequence[Any], key: Key
     ) -> None:
         """Let the next calls with such arguments run without Python, where that is possible."""
         compiled, positions, _ = fast
-        if compiled.executable is None or not config.is_default(settings):
+        if compiled.executable is None or not config.is_default(key[2]):
             return
         # Kernels read numbers in the objects that hold them; static floats are compared by value.
         direct = all(
-            as_array(leaf, key) is leaf if is_array(leaf) else not isinstance(leaf, Tensor)
-            for leaf, key in zip(leaves, compiled.keys, strict=True)
+            as_array(leaf, part) is leaf if is_array(leaf) else not isinstance(leaf, Tensor)
+            for leaf, part in zip(leaves, compiled.keys, strict=True)
         )
         floats = any(type(a) in _FLOATS for a in args)
         if not direct or (floats and self._static_floats) or not entry.supported():
@@ -250,12 +260,39 @@ class Jitted:
         result = native_result(compiled, inputs)
         if result is None:
             return
+        form = self._generalised(compiled, args, leaves, inputs, key)
         with self._lock:
             if self._entry is None:
                 self._entry = entry.NativeEntry(self.__name__, self._call_python)
-            if self._entry.add(compiled.executable, args, inputs, result):
+            # The signature's own form is tried first: its code may be specialised.
+            added = self._entry.add(compiled.executable, args, inputs, result)
+            if form is not None:
+                added = self._entry.add_words(compiled.executable, form.words, form.kept, own=False)
+            if added:
                 # The type's slot finds the C function; it is of this function alone.
                 type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _generalised(
+        self,
+        compiled: Compiled,
+        args: Sequence[Any],
+        leaves: Sequence[Any],
+        inputs: Sequence[int],
+        key: Key,
+    ) -> DynamicForm | None:
+        """Return a form for all sizes along dimensions that vary; None where there is none."""
+        if self.dynamic is False:
+            return None
+        kind = self._variation.note(key)
+        known = kind.why_static
+        form = generalise(self.__wrapped__, kind, compiled, key[0], leaves, args, inputs)
+        name, text = self.__name__, signature_text(key[1])
+        if form is not None:
+            events.emit("tiers", f"{name} takes sizes other than those of {text}", function=name)
+        elif kind.why_static != known:
+            message = f"{name} is traced for each size: {kind.why_static}"
+            events.emit("recompiles", message, function=name, reason=kind.why_static)
+        return form
 
     def _retry_static(self, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call with static floats; keep them static where that is what was missing."""
@@ -310,6 +347,8 @@ class Jitted:
         stats.tracing += compiled.tracing
         if self._last is not None:
             reason = why_new(key, self._last)
+            if reason == Reason.SHAPE and self._variation.note(key).forms:
+                reason = Reason.GUARD
             stats.reasons[reason] += 1
             compiled.reason = reason
             name, text = self.__name__, signature_text(key[1])
@@ -317,6 +356,7 @@ class Jitted:
             events.emit("recompiles", message, compiled.tracing, function=name, reason=str(reason))
         self._last = key
         self._families.setdefault(_but_sizes(key), Family()).add(compiled.program)
+        self._variation.note(key)
         while len(self._compiled) >= SIGNATURES_KEPT:
             stats.evict(self._compiled.pop(next(iter(self._compiled))))
         self._compiled[key] = compiled
@@ -433,7 +473,8 @@ class Jitted:
         are being made); ``interpreted`` (signatures that NumPy answers, by reason); ``failed``
         (why compiling failed); ``fallbacks`` (calls and compilations that NumPy did instead);
         ``guard_failures`` (calls that compiled code was not there for, or not in their best form,
-        by reason); ``compile_seconds``. The reasons are those of ``runtime/reasons.py``.
+        by reason); ``dynamic`` (plans for ranges of sizes); ``compile_seconds``. The reasons are
+        those of ``runtime/reasons.py``.
         """
         stats = self._stats
         native = 0 if self._entry is None else self._entry.calls - self._native_before
@@ -455,10 +496,15 @@ class Jitted:
             "failed": failures,
             "fallbacks": stats.fallbacks + len(failures),
             "guard_failures": _guard_failures(stats, kept),
+            "dynamic": self._variation.forms,
             "compile_seconds": stats.tracing
             + stats.seconds
             + sum(p.compile_seconds for p in programs),
         }
+
+    def sizes(self) -> str:
+        """Say how sizes that were not met yet are answered."""
+        return "each traced for itself" if self.dynamic is False else str(self._variation)
 
     def profile(self) -> FunctionProfile:
         """Return what the calls of this function have cost, by signature."""

@@ -15,22 +15,31 @@ _MAKE = {tuple: Step.MAKE_TUPLE, list: Step.MAKE_LIST, dict: Step.MAKE_DICT}
 
 
 def native_result(compiled: Compiled, positions: Sequence[int]) -> Result | None:
-    """Return how calls of ``compiled`` end; None where that takes Python.
+    """Return how calls of ``compiled`` end; None where that takes Python."""
+    return result_of(compiled.tree, compiled.sources, compiled.writes, positions)
 
-    ``positions`` says which argument is each of its leaves. Tuples, lists and dicts of results,
+
+def result_of(
+    tree: Tree,
+    sources: Sequence[Source],
+    writes: Sequence[tuple[int, Source]],
+    positions: Sequence[int],
+) -> Result | None:
+    """Return how calls end whose results come from ``sources``; None where that takes Python.
+
+    ``positions`` says which argument is each of their leaves. Tuples, lists and dicts of results,
     static values and the caller's own arguments are put together natively, and arguments get
     new values from results. Named tuples, dataclasses, constants and copies need Python.
     """
-    if any(source.kind != "result" for _, source in compiled.writes):
+    if any(source.kind != "result" for _, source in writes):
         return None
     leaves: list[tuple[Step, int, object] | None] = []
-    for source in compiled.sources:
+    for source in sources:
         leaves.append(_leaf(source, leaves, positions))
     steps: Steps = []
-    if not _walk(compiled.tree, iter(leaves), steps):
+    if not _walk(tree, iter(leaves), steps):
         return None
-    writes = [(source.index, positions[index]) for index, source in compiled.writes]
-    return Result(steps, writes)
+    return Result(steps, [(source.index, positions[index]) for index, source in writes])
 
 
 def _leaf(

@@ -42,6 +42,7 @@ def jit(
     compile: Mode | None = ...,
     fast_math: bool = ...,
     optimize: int | None = ...,
+    dynamic: bool | None = ...,
 ) -> Jitted: ...
 @overload
 def jit(
@@ -50,6 +51,7 @@ def jit(
     compile: Mode | None = ...,
     fast_math: bool = ...,
     optimize: int | None = ...,
+    dynamic: bool | None = ...,
 ) -> Callable[[Callable[..., Any]], Jitted]: ...
 def jit(
     function: Callable[..., Any] | None = None,
@@ -57,6 +59,7 @@ def jit(
     compile: Mode | None = None,
     fast_math: bool = False,
     optimize: int | None = None,
+    dynamic: bool | None = None,
 ) -> Jitted | Callable[[Callable[..., Any]], Jitted]:
     """Return ``function`` compiled per signature; also a decorator, with or without arguments.
 
@@ -64,7 +67,9 @@ def jit(
     the caller waits where that is quicker. "background": always NumPy; "now": the caller always
     waits. "never": no kernels are made. None is what ``TRACEJIT_COMPILE`` says, else "auto".
     ``fast_math`` allows rewrites that change rounding and special values. ``optimize`` is LLVM's
-    level of instruction selection, 0 to 3; None is what ``TRACEJIT_OPT`` says, else 2.
+    level of instruction selection, 0 to 3; None is what ``TRACEJIT_OPT`` says, else 2. ``dynamic``:
+    None traces with symbolic sizes once a dimension has had a second size, True from the start;
+    False traces for each size.
 
     Raises ArgumentError for what is not a function, TraceError for generators and coroutines.
     """
@@ -74,12 +79,16 @@ def jit(
         )
     if optimize not in (None, 0, 1, 2, 3):
         raise ValueArgumentError(f"optimize={optimize!r} is not a level from 0 to 3")
+    if dynamic not in (None, True, False):
+        raise ValueArgumentError(f"dynamic={dynamic!r} is not None, True or False")
     if function is None:
-        return functools.partial(jit, compile=compile, fast_math=fast_math, optimize=optimize)
+        return functools.partial(
+            jit, compile=compile, fast_math=fast_math, optimize=optimize, dynamic=dynamic
+        )
     if isinstance(function, Jitted):
         function = function.__wrapped__
     check_function(function)
-    return Jitted(function, compile, fast_math, optimize)
+    return Jitted(function, compile, fast_math, optimize, dynamic)
 
 
 def check_function(function: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tracejit import sizes
 from tracejit.errors import ArgumentError, DTypeError, ShapeError, UserError
 from tracejit.ops.table import DType, Shape, check_dtype, normalise_axis
 from tracejit.tensor import Tensor
@@ -63,7 +63,7 @@ def as_dtype(dtype: Any) -> DType:
 def as_index(value: Any, what: str) -> int:
     """Return a whole number; ``ArgumentError`` for anything else."""
     try:
-        return operator.index(value)
+        return sizes.as_index(value)
     except TypeError:
         if isinstance(value, Tensor):
             raise  # its own error says more
@@ -76,13 +76,13 @@ def as_shape(shape: Any, what: str = "a shape") -> Shape:
     if isinstance(shape, (int, np.integer)):
         shape = (shape,)
     try:
-        sizes = tuple(operator.index(n) for n in shape)
+        extents = tuple(map(sizes.as_index, shape))
     except TypeError:
         text = f"{what} must be an int or a sequence of ints, not {shape!r}"
         raise fail(ArgumentError, text) from None
-    if any(n < 0 for n in sizes):
-        raise fail(ShapeError, f"negative size in shape {sizes}")
-    return sizes
+    if any(n < 0 for n in extents):
+        raise fail(ShapeError, f"negative size in shape {extents}")
+    return extents
 
 
 def varargs(values: tuple[Any, ...]) -> Any:

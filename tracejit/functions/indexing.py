@@ -31,6 +31,7 @@ from tracejit.functions.arguments import (
 from tracejit.functions.creation import asarray
 from tracejit.graph.node import data
 from tracejit.ops.table import Shape
+from tracejit.sizes import as_index, range_length, slice_indices
 from tracejit.tensor import Step, Tensor, apply, cast, lift, record, value_of, view, wrap, write
 
 _KEYS = "use integers, slices, ..., None, integer arrays or bool masks"
@@ -165,7 +166,7 @@ def _item(item: Any) -> Any:
         # A bool acts as a mask without axes: it adds one, with one element or with none.
         return wrap(data(np.asarray(item)))
     if is_integer(item):
-        return int(item)
+        return as_index(item)
     if is_sequence(item) and not item:
         return wrap(data(np.zeros(0, np.int64)))
     if not (isinstance(item, Tensor) or is_array(item) or is_sequence(item)):
@@ -226,14 +227,14 @@ def _position(index: int, axis: int, shape: Shape) -> int:
 
 def _sliced(item: slice, axis: int, shape: Shape) -> _Axis:
     try:
-        start, stop, step = item.indices(shape[axis])
+        start, stop, step = slice_indices(item, shape[axis])
     except ValueError:
         raise fail(ValueArgumentError, "a slice has step 0") from None
     except TraceError:
         raise
     except TypeError as error:
         raise fail(DTypeError, f"slice bounds must be whole numbers: {error}") from None
-    size = len(range(start, stop, step))
+    size = range_length(start, stop, step)
     return _Axis(start, size, step) if size else _Axis(0, 0, 1)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tracejit import sizes
 from tracejit.errors import InternalError, Location
 from tracejit.ops.table import OPS, Array, Aval, DType, Fact, Op, Shape
 
@@ -159,12 +160,16 @@ def intern(
 
 def _key(row: Op, operands: tuple[Node, ...], attrs: Mapping[str, Hashable]) -> Any:
     # Operands are compared by identity: they are interned themselves.
-    return row, operands, tuple(sorted(attrs.items())) if attrs else ()
+    listed = tuple(sorted(attrs.items())) if attrs else ()
+    return row, operands, sizes.frozen(listed) if sizes.families else listed
 
 
 def constant(value: Any, dtype: Any, loc: Location | None = None) -> Node:
     """Return the 0-d constant of ``dtype``; keyed by its bits, so −0.0 and NaN stay themselves."""
     dtype = np.dtype(dtype)
+    if sizes.is_size(value):
+        attrs = {"value": value, "dtype": dtype.str}
+        return _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc)
     scalar = np.asarray(value).astype(dtype)
     key = ("constant", dtype.str, scalar.tobytes())
     found = _find(key)

@@ -29,6 +29,7 @@ from tracejit.errors import (
     ShapeError,
     ShapeTooLarge,
 )
+from tracejit.sizes import families
 
 Shape = tuple[int, ...]
 DType = np.dtype[Any]
@@ -392,8 +393,6 @@ def elementwise(
 ) -> Op:
     """Register an elementwise row: operands broadcast, the result's dtype is the loop's."""
 
-    # A program has few combinations of dtypes and shapes, and many nodes of each.
-    @lru_cache(maxsize=4096)
     def inferred(operands: tuple[Aval, ...]) -> Aval:
         wanted, result = types(tuple(o.dtype for o in operands))
         for operand, dtype in zip(operands, wanted, strict=True):
@@ -403,8 +402,11 @@ def elementwise(
                 )
         return checked(name, result, broadcast_shapes(name, [o.shape for o in operands]))
 
+    # A program has few combinations of dtypes and shapes, and many nodes of each.
+    remembered = lru_cache(maxsize=4096)(inferred)
+
     def infer(operands: Sequence[Aval], attrs: Attrs) -> Aval:
-        return inferred(tuple(operands))
+        return (inferred if families else remembered)(tuple(operands))
 
     return register(
         Op(name, Family.ELEMENTWISE, arity, reference, infer, types, facts, decompose, doc)

@@ -33,6 +33,7 @@ from tracejit.schedule.schedule import (
     Schedule,
     make_schedule,
 )
+from tracejit.sizes import hint
 
 # The name of the function in a kernel's code.
 ENTRY = "kernel"
@@ -96,20 +97,40 @@ def compile_schedule(
 def cached_schedule(schedule: Schedule, target: Target, *, level: int = 2) -> Executable | None:
     """Return ``compile_schedule(…)`` where nothing has to be compiled for it, else None."""
 
+    try:
+        return Executable(schedule, _stages(schedule, target, _finder(target, level)), target)
+    except _NotAtHand:
+        return None
+
+
+def cached_calls(
+    schedule: Schedule, target: Target, *, level: int = 2
+) -> Sequence[NativeCall] | None:
+    """Return the calls of a schedule without opaque steps, if nothing has to be compiled for it.
+
+    Its sizes may be symbolic.
+    """
+
+    try:
+        stages = _stages(schedule, target, _finder(target, level))
+    except _NotAtHand:
+        return None
+    stage = stages[0] if len(stages) == 1 else None
+    return None if stage is None or isinstance(stage, OpaqueStep) else stage
+
+
+class _NotAtHand(Exception):
+    """A kernel would have to be compiled."""
+
+
+def _finder(target: Target, level: int) -> Obtain:
     def find(key: str, emit: Callable[[], str]) -> Code:
         code = service.find(key, emit, ENTRY, target, level)
         if code is None:
             raise _NotAtHand
         return code
 
-    try:
-        return Executable(schedule, _stages(schedule, target, find), target)
-    except _NotAtHand:
-        return None
-
-
-class _NotAtHand(Exception):
-    """A kernel would have to be compiled."""
+    return find
 
 
 # Returns the code of a structure, which the second argument emits.
@@ -215,7 +236,7 @@ def _contraction_calls(
             stage.tiles,
             stage.grain,
             private,
-            prod((*problem.batch, problem.m, problem.n, problem.k)) / GEMM_PER_NS / len(stages),
+            prod((*problem.batch, problem.m, problem.n, problem.k)) // (GEMM_PER_NS * len(stages)),
             contraction.WORK_POINTER,
             shared=contraction.packed_bytes(spec, target, problem),
             kernel=kernel,
@@ -234,8 +255,8 @@ def _attention_calls(
     accesses = [*call.operands, *kernel.accesses]
     pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
     pointers.insert(attention.WORK_POINTER, (workspace, 0))
-    ns = call.flops / 2 / GEMM_PER_NS
-    grain = 1 if ns > SERIAL_NS else NEVER
+    ns = int(hint(call.flops)) // (2 * GEMM_PER_NS)
+    grain = 1 if call.flops > 2 * GEMM_PER_NS * SERIAL_NS else NEVER
     return [
         NativeCall(
             code,

@@ -35,7 +35,7 @@ from tracejit.codegen.forms import (
     Step,
 )
 from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
-from tracejit.ops.table import Array
+from tracejit.ops.table import Array, Shape
 from tracejit.runtime import memory, native, numpy_api, ticks
 from tracejit.runtime.loader import LoadedObject
 from tracejit.runtime.once import Once
@@ -43,7 +43,8 @@ from tracejit.schedule.arena import aligned
 from tracejit.schedule.schedule import Buffer
 
 if TYPE_CHECKING:
-    from tracejit.runtime.executable import Executable, NativePlan
+    from tracejit.runtime.executable import Executable
+    from tracejit.runtime.plan import NativePlan
 
 _WRITEABLE = 0x400
 # Stands for no call yet where the shortest is kept.
@@ -183,10 +184,11 @@ class Counters(NamedTuple):
 class NativeForm:
     """One accepted signature: the executable that answers it, and its words in memory."""
 
-    def __init__(self, executable: Executable, words: I64Array):
+    def __init__(self, executable: Executable, words: I64Array, *, own: bool = True):
         self.executable = executable
         self.words = words
-        executable.forms.append(weakref.ref(self))
+        if own:
+            executable.forms.append(weakref.ref(self))
 
     @property
     def calls(self) -> int:
@@ -285,11 +287,23 @@ class NativeEntry:
         if count >= MAX_FORMS:
             return None
         plan = executable.native_plan()
-        words = None if plan is None else _Builder(plan, args, inputs, result).words()
+        words = None if plan is None else FormBuilder(plan, args, inputs, result).words()
         if words is None:
             return None
-        self._kept += [plan, result, statics(args)]
-        self._forms.append(NativeForm(executable, words))
+        return self.add_words(executable, words, [plan, result, statics(args)])
+
+    def add_words(
+        self, executable: Executable, words: I64Array, kept: Sequence[Any], *, own: bool = True
+    ) -> NativeForm | None:
+        """Accept calls that fit the form ``words``, which points at what ``kept`` keeps alive.
+
+        ``own`` says that they run the executable itself, and not a copy of its calls.
+        """
+        count = int(self._state[State.FORMS])
+        if count >= MAX_FORMS:
+            return None
+        self._kept += kept
+        self._forms.append(NativeForm(executable, words, own=own))
         self._state[State.FIRST + count] = words.ctypes.data
         self._state[State.FORMS] = count + 1
         return self._forms[-1]
@@ -300,7 +314,7 @@ def statics(args: Sequence[Any]) -> list[Any]:
     return [a for a in args if not isinstance(a, np.ndarray | np.generic | float | complex)]
 
 
-class _Builder:
+class FormBuilder:
     """Writes the words of one form."""
 
     def __init__(
@@ -314,10 +328,15 @@ class _Builder:
 
     def words(self) -> I64Array | None:
         """Return the form; None where the entry's code cannot serve it."""
+        listed = self.listed()
+        return None if listed is None else np.array(listed, np.int64)
+
+    def listed(self) -> list[Any] | None:
+        """Return the words of the form one by one."""
         plan, result = self.plan, self.result
         written = {argument for _, argument in result.writes}
-        body = [_argument(arg, i in written) for i, arg in enumerate(self.args)]
-        writes = [self._write(*write) for write in result.writes]
+        body = [self.argument(i, i in written) for i in range(len(self.args))]
+        writes = [self.write(*write) for write in result.writes]
         if None in body or None in writes or not self._fits():
             return None
         outputs = [self._output(number, buffer) for number, buffer in enumerate(plan.outputs)]
@@ -328,7 +347,7 @@ class _Builder:
         tables = {
             Form.POINTERS: [self._pointer(*pointer) for pointer in plan.pointers],
             Form.OUTPUTS: outputs,
-            Form.APART: [row for argument in sorted(written) for row in self._apart(argument)],
+            Form.APART: [row for argument in sorted(written) for row in self.apart(argument)],
             Form.WRITES: writes,
             Form.STEPS: steps,
         }
@@ -345,7 +364,7 @@ class _Builder:
         for field, rows in tables.items():
             words[field], words[field + 1] = len(rows), len(words)
             words += [word for row in rows for word in row or ()]
-        return np.array(words, np.int64)
+        return words
 
     def _fits(self) -> bool:
         plan = self.plan
@@ -364,8 +383,7 @@ class _Builder:
     def _output(self, number: int, buffer: Buffer) -> tuple[int, ...]:
         """Return an output's specification; what is only written takes part of the scratch."""
         dtype = np.dtype(buffer.dtype.type)
-        shape = np.array(buffer.shape, np.int64)
-        self.plan.kept.append(shape)
+        address = self.place_shape(buffer.shape)
         returned = any(s == Step.PUSH_OUTPUT and n == number for s, n, _ in self.result.steps)
         offset = 0
         if not returned:
@@ -377,9 +395,19 @@ class _Builder:
             kind = Output.NEW
         else:
             kind = Output.PLAIN
-        return kind, id(dtype), len(buffer.shape), shape.ctypes.data, buffer.nbytes, offset
+        return kind, id(dtype), len(buffer.shape), address, buffer.nbytes, offset
 
-    def _write(self, output: int, argument: int) -> tuple[int, int, int] | None:
+    def place_shape(self, shape: Shape) -> Any:
+        """Return the address of the sizes of an output."""
+        array = np.array(shape, np.int64)
+        self.plan.kept.append(array)
+        return array.ctypes.data
+
+    def argument(self, number: int, written: bool) -> list[int] | None:
+        """Return what argument ``number`` must be."""
+        return _argument(self.args[number], written)
+
+    def write(self, output: int, argument: int) -> tuple[int, int, int] | None:
         target, buffer = self.args[argument], self.plan.outputs[output]
         if type(target) is not np.ndarray:
             return None
@@ -387,7 +415,7 @@ class _Builder:
         fits = array.shape == buffer.shape and array.dtype == buffer.dtype
         return (output, argument, buffer.nbytes) if fits and array.flags.c_contiguous else None
 
-    def _apart(self, argument: int) -> list[tuple[int, ...]]:
+    def apart(self, argument: int) -> list[tuple[int, ...]]:
         """Return what must not overlap an argument that is written: all other arrays."""
         written: Array = self.args[argument]
         rows: list[tuple[int, ...]] = []

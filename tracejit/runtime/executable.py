@@ -9,34 +9,31 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tracejit.codegen.driver import MOST_CHUNKS, RECORD
-from tracejit.codegen.forms import Base, Step
+from tracejit.codegen.forms import Step
 from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
 from tracejit.runtime import entry, memory, monitor, perf, spans
 from tracejit.runtime.code import Code
 from tracejit.runtime.interpreter import evaluate_node, run_graph
 from tracejit.runtime.native import driver
-from tracejit.runtime.threads import available, pool_address, pool_cell_address
+from tracejit.runtime.plan import NativePlan, native_plan, scratch_bytes
+from tracejit.runtime.threads import pool_address
 from tracejit.schedule.arena import aligned
-from tracejit.schedule.index import contiguous_strides
 from tracejit.schedule.kernel import Kernel
-from tracejit.schedule.schedule import Buffer, OpaqueStep, Schedule, View
+from tracejit.schedule.schedule import OpaqueStep, Schedule, View
 from tracejit.schedule.steps import kernel_title
 
 if TYPE_CHECKING:
     from tracejit.runtime.entry import Counters, NativeForm
 
-# From this estimate on a run lets other Python threads work, and looks for signals.
-LONG_NS = 100_000
-UNKNOWN_NS = 1e9
+UNKNOWN_NS = 10**9
 
 I64Array = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -57,7 +54,7 @@ class NativeCall:
         end: int,
         grain: int,
         workspace: int = 0,
-        ns: float = UNKNOWN_NS,
+        ns: int = UNKNOWN_NS,
         private: int = -1,
         *,
         shared: int = 0,
@@ -66,13 +63,25 @@ class NativeCall:
         self.code = code
         self.kernel = kernel
         self.pointers = tuple(pointers)
-        self.sizes: I64Array = np.array(sizes, np.int64)
+        self.numbers = tuple(sizes)
         self.end = end
         self.grain = max(grain, -(-end // MOST_CHUNKS))
         self.workspace = aligned(workspace)
         self.ns = ns
         self.private = private if workspace else -1
         self.shared = shared
+
+    @cached_property
+    def sizes(self) -> I64Array:
+        """The sizes as the driver wants them."""
+        return np.array(self.numbers, np.int64)
+
+    def record(self, first: int, sizes: Any) -> list[Any]:
+        """Return the driver's record; the pointers start at ``first``, ``sizes`` is an address."""
+        return [
+            self.code.address, first, sizes, 0, self.end, self.grain, self.private, self.workspace,
+            len(self.pointers), self.ns,
+        ]  # fmt: skip
 
 
 class _Segment:
@@ -85,16 +94,12 @@ class _Segment:
         self.records: I64Array = np.zeros((len(calls), RECORD), np.int64)
         first = 0
         for row, call in zip(self.records, calls, strict=True):
-            row[:] = (
-                call.code.address, first, call.sizes.ctypes.data, 0, call.end, call.grain,
-                call.private, call.workspace, len(call.pointers), int(call.ns),
-            )  # fmt: skip
+            row[:] = call.record(first, call.sizes.ctypes.data)
             first += len(call.pointers)
         self.address = self.records.ctypes.data
         # The first word of each record.
         self.code: I64Array = self.records[:, 0]
         self.shareable = any(c.end > c.grain for c in calls)
-        self.long = self.shareable or sum(c.ns for c in calls) > LONG_NS
 
     def run(self, run: Callable[..., int], bases: I64Array) -> None:
         pointers = bases[self.buffers]
@@ -114,28 +119,6 @@ class _Segment:
             run(self.address, number, number + 1, pointers.ctypes.data, pool, 0)
             kernel = call.kernel
             spans.add(kernel_title(kernel), "kernel", started, lines=list(kernel.lines))
-
-
-class NativePlan(NamedTuple):
-    """What a native entry needs to run an executable without Python.
-
-    ``pointers`` are (base, number of the input or output, offset), with bases as
-    ``codegen.forms.Base`` has them; ``pool_cell`` is the address of the cell that holds the thread
-    pool's address, 0 where no kernel is worth sharing; ``scratch`` is the size of the memory that
-    a call needs beside its outputs; ``long`` says that other threads should run meanwhile;
-    ``faults`` is the address of the counter of positions out of range, 0 where there is none;
-    ``kept`` holds what a form's words point at.
-    """
-
-    records: int
-    calls: int
-    pointers: list[tuple[int, int, int]]
-    pool_cell: int
-    scratch: int
-    long: bool
-    faults: int
-    outputs: list[Buffer]
-    kept: list[Any]
 
 
 class Executable:
@@ -180,17 +163,9 @@ class Executable:
         counters = [b.value for b in buffers if b.kind == "faults"]
         # Counts positions that were out of range; kernels go on with position 0.
         self._faults = counters[0] if counters else None
+        calls = [c for s in stages if not isinstance(s, OpaqueStep) for c in s]
         self._arena = aligned(schedule.arena.nbytes)
-        workspace = max(
-            (
-                available() * c.workspace + c.shared
-                for s in self._stages
-                if isinstance(s, _Segment)
-                for c in s.calls
-            ),
-            default=0,
-        )
-        self._scratch = self._arena + workspace
+        self._scratch = scratch_bytes(schedule, calls)
         self._block = memory.block_maker(self._scratch) if self._scratch else None
         self._native: Callable[..., list[Array]] | None = None
         self._runs = 0
@@ -270,56 +245,11 @@ class Executable:
     # -- running -----------------------------------------------------------------------------------
 
     def native_plan(self) -> NativePlan | None:
-        """Return how to run natively: one stretch of kernels, each output in a buffer of its own.
-
-        None where that is not so.
-        """
-        schedule = self.schedule
+        """Return how to run natively; None where that takes Python."""
         segment = self._stages[0] if len(self._stages) == 1 else None
         if not isinstance(segment, _Segment):
             return None
-        places: dict[int, int] = {}
-        for number, view in enumerate(schedule.outputs):
-            buffer = schedule.buffers[view.buffer]
-            if buffer.kind != "output" or view.buffer in places or not _whole(view, buffer):
-                return None
-            places[view.buffer] = number
-        if len(places) != len(self._made):
-            return None
-        pointers = [
-            self._address(int(number), int(offset), places)
-            for number, offset in zip(segment.buffers, segment.offsets, strict=True)
-        ]
-        outputs = [schedule.buffers[view.buffer] for view in schedule.outputs]
-        return NativePlan(
-            segment.address,
-            len(segment.calls),
-            pointers,
-            pool_cell_address() if segment.shareable else 0,
-            self._scratch,
-            segment.long,
-            0 if self._faults is None else self._faults.ctypes.data,
-            [replace(b, shape=v.shape) for b, v in zip(outputs, schedule.outputs, strict=True)],
-            [],
-        )
-
-    def _address(
-        self, number: int, offset: int, outputs: Mapping[int, int]
-    ) -> tuple[int, int, int]:
-        """Return where a pointer comes from; ``outputs`` are the numbers of the output buffers."""
-        buffers = self.schedule.buffers
-        if number == len(buffers):
-            return Base.SCRATCH_BASE, 0, self._arena + offset
-        buffer = buffers[number]
-        match buffer.kind:
-            case "input":
-                return Base.ARGUMENT_0, buffer.number, offset
-            case "output":
-                return Base.OUTPUT_0, outputs[number], offset
-            case "temp":
-                return Base.SCRATCH_BASE, 0, buffer.offset + offset
-            case _:
-                return Base.FIXED, 0, int(self._template[number]) + offset
+        return native_plan(self.schedule, segment.calls, segment.address)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the outputs for ``arrays``, of the dtypes, shapes and layouts compiled for."""
@@ -440,15 +370,6 @@ class Executable:
             taken.add(view.buffer)
             results.append(array)
         return results
-
-
-def _whole(view: View, buffer: Buffer) -> bool:
-    """True where ``view`` is all of ``buffer``, in its order."""
-    wanted = contiguous_strides(view.shape)
-    in_order = all(
-        n <= 1 or s == w for n, s, w in zip(view.shape, view.strides, wanted, strict=True)
-    )
-    return view.offset == 0 and prod(view.shape) == prod(buffer.shape) and in_order
 
 
 def _strided(base: Array, view: View) -> Array:

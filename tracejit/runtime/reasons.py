@@ -27,6 +27,11 @@ class Reason(StrEnum):
     DTYPE = "new dtype", "an array of another element type"
     RANK = "new rank", "an array with more or fewer axes"
     SHAPE = "new shape", "an array of other sizes; kernels are shared, so it compiles little"
+    GUARD = (
+        "guard on a size",
+        "a size for which the function or the compiler decides otherwise than its plans for ranges "
+        "of sizes do",
+    )
     LAYOUT = "new memory layout", "an array with other strides, such as a transpose or a slice"
     KIND = (
         "array in place of a scalar, or the reverse",

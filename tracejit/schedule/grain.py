@@ -24,13 +24,13 @@ COLUMN_STEP = 64
 NEVER = 1 << 40
 
 
-def estimate_ns(kernel: Kernel) -> float:
+def estimate_ns(kernel: Kernel) -> int:
     """Return a rough single-thread time: the larger of memory traffic and arithmetic."""
     traffic = sum(
         prod(n for n, s in zip(kernel.extents, a.strides, strict=True) if s) * a.dtype.itemsize
         for a in kernel.accesses
     )
-    flops = 0.0
+    flops = 0
     for expr in kernel.exprs:
         if isinstance(expr, Gather):
             traffic += prod(kernel.extents[a] for a in expr.axes) * expr.dtype.itemsize
@@ -39,7 +39,7 @@ def estimate_ns(kernel: Kernel) -> float:
             trips = prod(kernel.extents[a] for a in expr.axes | set(over))
             dear = isinstance(expr, Apply) and OPS[expr.op].has(Fact.EXPENSIVE)
             flops += trips * (20 if dear else 1)
-    return max(traffic / 12.0, flops / 8.0)
+    return max(traffic // 12, flops // 8)
 
 
 def grain(kernel: Kernel) -> int:
@@ -48,7 +48,7 @@ def grain(kernel: Kernel) -> int:
     trips = kernel.trip_count
     if total < SERIAL_NS or trips < 2:
         return NEVER
-    chunks = max(1, min(MAX_CHUNKS, int(total / CHUNK_NS)))
+    chunks = max(1, min(MAX_CHUNKS, total // CHUNK_NS))
     size = -(-trips // chunks)
     if kernel.totals is None and kernel.parallel[0] == kernel.vector_parallel:
         step = COLUMN_STEP if kernel.down_columns else VECTOR_STEP

@@ -26,6 +26,7 @@ import numpy as np
 
 from tracejit.ops.table import DType
 from tracejit.schedule.merged import Walks
+from tracejit.sizes import is_size
 
 # The buffer number of a kernel's private scratch memory.
 SCRATCH = -1
@@ -73,10 +74,14 @@ class Const(Expr):
         A kernel that scales by 0.1 is the same code as one that scales by 0.2: a loop whose
         constants change (a step size, a class number) compiles once.
         """
+        if is_size(self.value):
+            return False
         return self.dtype.kind == "b" or self.value in _LITERALS or self.value != self.value
 
     def bits(self) -> int:
         """Return the value's bits in the low end of an i64."""
+        if is_size(self.value):
+            return self.value.bits(self.dtype.str[1:])
         raw = np.asarray(self.value, self.dtype).tobytes().ljust(8, b"\0")
         return int.from_bytes(raw, "little", signed=True)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from zlib import crc32
 
+from tracejit import sizes
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, make
 from tracejit.graph.passes.rules import scalar_of
@@ -61,7 +62,9 @@ def _code(node: Node, codes: dict[Node, int]) -> int:
     attrs = node.attrs
     if node.op.name == "input":
         attrs = {k: v for k, v in attrs.items() if k != "name"}
-    described = repr((node.op.name, sorted(attrs.items()), [codes[i] for i in node.inputs]))
+    # Any order of operands is right: which sizes are symbolic must not change it.
+    listed = sizes.hinted(sorted(attrs.items())) if sizes.families else sorted(attrs.items())
+    described = repr((node.op.name, listed, [codes[i] for i in node.inputs]))
     return crc32(described.encode())
 
 

@@ -20,6 +20,7 @@ from tracejit.errors import InternalError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, constant, make
 from tracejit.ops.table import Fact, Shape
+from tracejit.sizes import is_size
 
 Rule = Callable[[Node], Node | None]
 
@@ -95,12 +96,13 @@ def is_op(node: Node, *names: str) -> bool:
 
 
 def scalar_of(node: Node) -> Node | None:
-    """Return the ``constant`` that ``node`` is or broadcasts, else None."""
-    if node.op.name == "constant":
-        return node
-    if node.op.name == "broadcast_to" and node.inputs[0].op.name == "constant":
-        return node.inputs[0]
-    return None
+    """Return the ``constant`` that ``node`` is or broadcasts, else None.
+
+    None for a constant that is a symbolic size: what it is differs from call to call.
+    """
+    found = node.inputs[0] if node.op.name == "broadcast_to" else node
+    known = found.op.name == "constant" and not is_size(found.attrs["value"])
+    return found if known else None
 
 
 def value_of(node: Node) -> Any | None:
