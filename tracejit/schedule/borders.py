@@ -18,6 +18,8 @@ from tracejit.schedule.kernel import Access, Block, Const, Kernel, Load, Nest, S
 
 # Elements of a row from which a loop along it is worth while.
 MIN_ROW = 64
+# Kernels before a region's that are looked at: a box has few sides, a join may have many parts.
+MAX_LOOKED_AT = 8
 
 
 def join_borders(kernels: Sequence[Kernel | None]) -> tuple[list[Kernel | None], dict[int, int]]:
@@ -31,7 +33,7 @@ def join_borders(kernels: Sequence[Kernel | None]) -> tuple[list[Kernel | None],
         if region is None or not _is_region(region):
             continue
         (buffer,) = _stored(region)
-        for earlier in range(number - 1, -1, -1):
+        for earlier in range(number - 1, max(number - MAX_LOOKED_AT, 0) - 1, -1):
             piece = result[earlier]
             if earlier in gone:
                 continue
