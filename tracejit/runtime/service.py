@@ -217,10 +217,13 @@ class Service:
         LLVM's passes over the IR run at level ``passes``. ``Ticket.image`` waits for it.
         """
         with self.lock:
-            job = _Job(Key(text, target, level), lambda: text, "", self.lock)
-            job.passes, job.priority, job.wanted = passes, Priority.NOW, 1
-            self._jobs[job.key] = job
-            self._enqueue(job)
+            key = Key(text, target, level)
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = _Job(key, lambda: text, "", self.lock)
+                job.passes, job.priority = passes, Priority.NOW
+                self._enqueue(job)
+            job.wanted += 1
             return Ticket(self, job)
 
     def start_ahead(self) -> None:
