@@ -445,10 +445,12 @@ class Size:
         return other / self.__index__()
 
     def __pow__(self, other: Any, modulus: Any = None) -> Any:
-        return pow(self.__index__(), other, modulus)
+        power: Callable[..., Any] = pow
+        return power(self.__index__(), other, modulus)
 
     def __rpow__(self, other: Any) -> Any:
-        return pow(other, self.__index__())
+        power: Callable[..., Any] = pow
+        return power(other, self.__index__())
 
     def __lshift__(self, other: Any) -> Any:
         return self.__index__() << other

@@ -33,6 +33,7 @@ from tracejit.functions.arguments import (
 )
 from tracejit.graph.node import constant, data, iota
 from tracejit.ops.table import Array, DType, Shape
+from tracejit.sizes import hinted
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, wrap
 from tracejit.tracing import user_location
 
@@ -268,7 +269,7 @@ def arange(
     first, last, by = bounds
     if by == 0:
         raise fail(DivisionError, "arange: the step is zero")
-    kind = as_dtype(np.result_type(*bounds) if dtype is None else dtype)
+    kind = as_dtype(np.result_type(*hinted(bounds)) if dtype is None else dtype)
     length = _ceil_divide(last - first, by)
     if kind.kind == "b" or kind.kind == "c":
         return _host_arange(first, last, by, kind)
