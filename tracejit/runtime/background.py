@@ -44,6 +44,7 @@ class Worker:
         self._jobs: list[Job] = []
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._interval = 0.0  # the program's own; 0 while it is in force
 
     def submit(self, job: Job) -> None:
         """Take ``job``; it runs in the submitter's context (instruction set, settings)."""
@@ -52,6 +53,8 @@ class Worker:
                 job.done.set()
                 return
             self._jobs.append(job)
+            # Here: a caller that has begun to wait for the interpreter would wait for the old one.
+            self._hurry()
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="tracejit-compile", daemon=True
@@ -70,6 +73,7 @@ class Worker:
             with self._ready:
                 while not self._jobs and not self._stopping:
                     turns.done(threading.get_ident())
+                    self._rest()
                     self._ready.wait()
                 if self._stopping:
                     return
@@ -79,8 +83,6 @@ class Worker:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(interval, _SWITCH_S))
         try:
             job.context.run(job.run)
         except Exception:  # a job says itself what its failure means; the thread goes on
@@ -88,9 +90,20 @@ class Worker:
 
             logging.getLogger("tracejit").exception("work in the background failed")
         finally:
-            if sys.getswitchinterval() == _SWITCH_S:  # else somebody has set another since
-                sys.setswitchinterval(interval)
             job.done.set()
+
+    def _hurry(self) -> None:
+        """Shorten the switch interval, before the thread has anything to do."""
+        interval = sys.getswitchinterval()
+        if interval > _SWITCH_S:
+            self._interval = interval
+            sys.setswitchinterval(_SWITCH_S)
+
+    def _rest(self) -> None:
+        """Put the switch interval back, unless somebody has set another since."""
+        if self._interval and sys.getswitchinterval() == _SWITCH_S:
+            sys.setswitchinterval(self._interval)
+        self._interval = 0.0
 
     def stop(self) -> None:
         """Drop what waits, and wait for what runs: LLVM must not be at work while Python ends."""
@@ -145,6 +158,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     """Start afresh: there is no thread here, and the locks may be anybody's."""
     global _worker, _preparing_lock
+    _worker._rest()  # nobody else would: its thread is not here
     _worker = Worker()
     _preparing_lock = threading.Lock()
 
