@@ -73,7 +73,7 @@ class Worker:
             with self._ready:
                 while not self._jobs and not self._stopping:
                     turns.done(threading.get_ident())
-                    self._rest()
+                    self.rest()
                     self._ready.wait()
                 if self._stopping:
                     return
@@ -99,7 +99,7 @@ class Worker:
             self._interval = interval
             sys.setswitchinterval(_SWITCH_S)
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
         """Put the switch interval back, unless somebody has set another since."""
         if self._interval and sys.getswitchinterval() == _SWITCH_S:
             sys.setswitchinterval(self._interval)
@@ -158,7 +158,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     """Start afresh: there is no thread here, and the locks may be anybody's."""
     global _worker, _preparing_lock
-    _worker._rest()  # nobody else would: its thread is not here
+    _worker.rest()  # nobody else would: its thread is not here
     _worker = Worker()
     _preparing_lock = threading.Lock()
 
