@@ -20,7 +20,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.graph.verify import verify
 from tracejit.ops.table import Array
-from tracejit.runtime import cpu, engine
+from tracejit.runtime import cpu, engine, specialise
 from tracejit.runtime.interpreter import run_graph
 
 EMIT = Emit()
@@ -388,6 +388,22 @@ def test_random_programs(
             executable = engine.compile_graph(graph, [None] * len(inputs))
             for got, expected in zip(executable.run(inputs), want, strict=True):
                 close(got, expected)
+
+
+@given(shape=shapes, program=programs, seed=st.integers(0, 1000))
+@settings(max_examples=max(20, PROGRAMS // 5))
+def test_random_programs_with_constant_sizes(
+    shape: tuple[int, ...], program: list[tuple[int, ...]], seed: int
+) -> None:
+    """Specialised code gives the bits of the code for any size."""
+    graph = build(shape, program, "float32")
+    inputs = arrays(graph, seed)
+    executable = engine.compile_graph(graph, [None] * len(inputs))
+    want = executable.run(inputs)
+    if executable.calls:
+        executable.use([specialise.request(call).result() for call in executable.calls])
+        for got, expected in zip(executable.run(inputs), want, strict=True):
+            assert got.tobytes() == expected.tobytes()
 
 
 def test_mismatch_sees_a_difference() -> None:

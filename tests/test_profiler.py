@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tracejit import config
 from tracejit.errors import ValueArgumentError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import make, placeholder
-from tracejit.runtime import entry
+from tracejit.runtime import analysis, entry
 from tracejit.runtime.costs import CostModel
 from tracejit.runtime.events import Event
 
@@ -72,6 +73,66 @@ def test_reports_as_text_json_and_candidates() -> None:
     assert "profiled_candidate" in names
     (candidate,) = [s for name, s in report.candidates() if name == "profiled_candidate"]
     assert candidate.expected_saving > 0
+
+
+def test_exclusive_time_is_without_the_functions_that_are_called_inside() -> None:
+    inner = tj.jit(lambda x: np.sin(x) * 0.77, compile="now")
+    large = np.linspace(0, 1, 300_000)
+
+    def outer(a: Any, b: Any) -> Any:
+        a += 1
+        for _ in range(5):
+            b = inner(b)
+        return b
+
+    f = tj.jit(outer, compile="now")
+    memory = np.zeros(300_000)
+    f(memory[:10].copy(), large)  # traced: the inner function is part of its kernels
+    assert f.profile().exclusive_seconds == f.profile().seconds
+    before = inner.profile().seconds
+    f(memory[:10], memory)  # they overlap, so the Python function itself runs
+    found, inside = f.profile(), inner.profile().seconds - before
+    assert found.guard_failures == {"overlapping arguments": 1}
+    assert inside > 0
+    assert 0 < found.exclusive_seconds < found.seconds
+    assert found.seconds - found.exclusive_seconds <= inside * 1.01
+
+
+def test_rates_and_candidates_follow_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    def profiled_rate(x: Any) -> Any:
+        return x - x.mean(axis=1, keepdims=True)
+
+    f = tj.jit(profiled_rate, compile="now")
+    rows = np.ones((500, 30), np.float32)
+    f(rows)
+    analysis.analyse()
+    for _ in range(100):
+        f(rows)
+    time.sleep(0.01)
+    analysis.analyse()
+    found = profile_of("profiled_rate")
+    assert found.rate > 0
+    if entry.supported():
+        # Short rows, entered often: the cost model expects something of constant sizes.
+        monkeypatch.setattr(CostModel, "special_saving_ns", lambda self, calls: 1e6)
+        names = [name for name, _ in tj.profiler.report().candidates()]
+        assert "profiled_rate" in names
+
+
+def test_kernel_times_reach_the_cost_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not entry.supported():
+        pytest.skip("calls are timed natively")
+    heard: list[float] = []
+    monkeypatch.setattr(CostModel, "observe_run", lambda self, graph, ns: heard.append(ns))
+    f = tj.jit(lambda x: np.tanh(x) * 1.91, compile="now")
+    for _ in range(40):
+        f(np.ones(1000))
+    f(np.ones(1000))
+    program = next(iter(f._compiled.values())).program
+    with analysis._analyst.lock:
+        analysis._look(program)
+    assert heard
+    assert 100 < heard[-1] < 1e9
 
 
 def test_a_function_that_died_is_in_no_report() -> None:

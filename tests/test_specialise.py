@@ -107,7 +107,7 @@ def until_decided(function: Any, *args: Any) -> Specialisation:
 
 
 def codes(executable: Executable) -> list[Any]:
-    tickets = [tier2._request(call) for call in executable.calls]
+    tickets = [tier2.request(call) for call in executable.calls]
     return [ticket.result() for ticket in tickets]
 
 
@@ -131,6 +131,18 @@ def test_constant_sizes_give_the_same_bits(function: Any, dtype: str, any_level:
             assert bits(executable.run([x])) == generic
             executable.use(())
             assert bits(executable.run([x])) == generic
+
+
+def test_chunks_of_a_shared_kernel_have_the_same_bits() -> None:
+    x = np.random.default_rng(3).standard_normal((6000, 100)).astype(np.float32)
+    executable = tj.trace(softmax, x).executable
+    (call,) = executable.calls
+    assert call.end > call.grain, "threads share it"
+    with tj.num_threads(2):
+        want = executable.run([x])[0]
+        executable.use(codes(executable))
+        for _ in range(3):
+            assert executable.run([x])[0].tobytes() == want.tobytes()
 
 
 def test_what_is_faster_stays(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:

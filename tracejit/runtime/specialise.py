@@ -95,7 +95,7 @@ class Specialisation:
 
     def start(self) -> None:
         """Ask for the code, in the background."""
-        self._tickets = [_request(call) for call in self.executable.calls]
+        self._tickets = [request(call) for call in self.executable.calls]
         self.stage = Stage.COMPILING
 
     def step(self) -> None:
@@ -233,7 +233,7 @@ class _Trial:
         return (median(generic) - median(special)) * ticks.seconds_per_tick() * 1e9
 
 
-def _request(call: NativeCall) -> service.Ticket:
+def request(call: NativeCall) -> service.Ticket:
     """Ask for the code of a native call with its sizes as constants."""
     sizes: list[int] = call.sizes.tolist()
     trips = call.end if call.end <= call.grain else None
