@@ -279,6 +279,28 @@ def test_a_compiler_that_fails_leaves_tier_1(eager: None, monkeypatch: pytest.Mo
     assert (signature.tier, signature.reason) == (1, str(Reason.NOT_SPECIALISED))
 
 
+def test_a_trial_that_nobody_calls_for_makes_room(
+    eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tier2, "IDLE_SECONDS", 0.05)
+    f = tj.jit(lambda x: softmax(x) * 2.468, compile="now")
+    x = np.ones((8, 10))
+    program, limit = None, time.monotonic() + 60
+    while time.monotonic() < limit:
+        f(x)
+        analysis.analyse()
+        program = program_of(f)
+        if program.specialisation is not None and program.specialisation.stage is Stage.TRIAL:
+            break
+    assert program is not None
+    special = program.specialisation
+    assert special is not None
+    while special.active and time.monotonic() < limit:
+        analysis.analyse()
+    assert (special.stage, special.backoff) == (Stage.GENERIC, 2)
+    assert not special.executable.specialised
+
+
 def test_code_that_a_call_runs_is_kept_until_it_has_ended() -> None:
     f = tj.jit(lambda x: softmax(x) * 7.5, compile="now")
     x = np.ones((8, 10))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from tracejit import config
 from tracejit.runtime import stance, ticks
 from tracejit.runtime.costs import model
-from tracejit.runtime.specialise import GAIN, Specialisation, Stage
+from tracejit.runtime.specialise import Specialisation, Stage
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable
@@ -32,6 +32,8 @@ TRIAL_S, PAUSE_S, IDLE_S = 0.02, 0.25, 8.0
 _NEWEST = 0.5
 # Calls before the cost model hears of a program's kernels; then whenever they have doubled.
 _FIRST_CALLS = 16
+# What constant sizes must be expected to gain of a call's time: smaller gains are hard to measure.
+_LEAST_SHARE = 0.05
 # Specialised code is for callers that leave the choice of LLVM's level to us.
 _LEAST_LEVEL = 2
 
@@ -200,7 +202,7 @@ def expected_saving(program: Program) -> float:
     if executable is None or not executable.calls:
         return 0.0
     spent, saving = call_ns(executable), model.special_saving_ns(executable.calls)
-    return saving * 1e-9 if spent and saving >= (GAIN - 1) * spent else 0.0
+    return saving * 1e-9 if spent and saving >= _LEAST_SHARE * spent else 0.0
 
 
 def worth(program: Program) -> float:

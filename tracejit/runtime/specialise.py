@@ -40,8 +40,9 @@ GAIN = 1.03
 SLICES = 7
 # Timed calls in a slice, at least.
 SLICE_CALLS = 6
-# A trial that its program is not called enough for ends after so long.
-TRIAL_SECONDS = 5.0
+# A trial that its program is not called enough for ends after so long, one that it is not called
+# for at all sooner: others wait for their turn.
+TRIAL_SECONDS, IDLE_SECONDS = 5.0, 0.5
 # Specialised code is given back when, of so many calls of its function, fewer than one in RARE
 # has its sizes.
 WINDOW = 4096
@@ -125,7 +126,7 @@ class Specialisation:
         ratio = trial.ratio()
         if ratio is None:  # not called often enough to tell
             self._give_back()
-            self.stage, self.backoff = Stage.GENERIC, self.backoff * BACKOFF
+            self.stage, self.backoff = Stage.GENERIC, self.backoff * 2
             return
         self.gain, self.saved = ratio, trial.saved_ns()
         model.observe_saving(self.executable.calls, self.saved)
@@ -190,6 +191,7 @@ class _Trial:
         self._least: tuple[list[int], list[int]] = ([], [])
         self._turn = 0
         self._until = time.monotonic() + TRIAL_SECONDS
+        self._called = (0, 0.0)  # calls, and when there were fewer
         self._timed = 0
         self._settled = True
         self._open(0)
@@ -218,7 +220,10 @@ class _Trial:
             if len(self._least[1]) >= SLICES:
                 return True
             self._open(1 - self._turn)
-        return time.monotonic() > self._until
+        now = time.monotonic()
+        if counted.calls != self._called[0]:
+            self._called = (counted.calls, now)
+        return now > self._until or now > self._called[1] + IDLE_SECONDS
 
     def ratio(self) -> float | None:
         """Return the generic time by the specialised one; None for a trial that was cut short."""
