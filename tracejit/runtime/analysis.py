@@ -49,18 +49,18 @@ class Family:
         self._programs.append(weakref.ref(program))
         program.family = self
 
-    def calls(self) -> int:
-        """How often the members that live have been called."""
+    def others(self, program: Program) -> int:
+        """Return how often the members that live have been called, without ``program``."""
         members = (reference() for reference in tuple(self._programs))
-        return sum(program.calls for program in members if program is not None)
+        return sum(m.calls for m in members if m is not None and m is not program)
 
 
 @dataclass(slots=True)
 class Activity:
-    """What the last look at a program saw: its calls and when, those of its family, its rate."""
+    """What the last look at a program saw: its calls, those of its family beside it, its rate."""
 
     calls: int = 0
-    family: int = 0
+    others: int = 0
     at: float = 0.0
     rate: float = 0.0
     observe_at: int = _FIRST_CALLS
@@ -165,15 +165,16 @@ def wanted() -> bool:
 def _look(program: Program) -> int:
     """Bring a program's rate and specialisation and the costs up to date; return new calls."""
     seen, now = program.activity, time.monotonic()
-    calls = program.calls
-    family = max(program.family.calls() if program.family is not None else calls, calls)
-    own, others = calls - seen.calls, max(0, family - calls - (seen.family - seen.calls))
+    calls, around = program.calls, 0
+    if program.family is not None:  # members that die take their calls along
+        around = max(seen.others, program.family.others(program))
+    own, others = calls - seen.calls, around - seen.others
     elapsed = now - seen.at
     if seen.at and elapsed > 0:
         # A look that comes soon after another says less.
         weight = 1 - (1 - _NEWEST) ** (elapsed / PAUSE_S)
         seen.rate += weight * (own / elapsed - seen.rate)
-    seen.calls, seen.family, seen.at = calls, family, now
+    seen.calls, seen.others, seen.at = calls, around, now
     executable = program.executable
     if executable is None:
         return own
