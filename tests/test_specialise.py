@@ -195,7 +195,7 @@ def test_what_is_no_faster_does_not(eager: None, monkeypatch: pytest.MonkeyPatch
 
 def test_other_sizes_are_answered_and_counted(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict(monkeypatch, 2.0)
-    f = tj.jit(softmax, compile="now")
+    f = tj.jit(softmax, compile="now", dynamic=False)
     x = np.random.default_rng(1).standard_normal((8, 10))
     f(x)
     until_decided(f, x)
@@ -213,7 +213,7 @@ def test_rare_sizes_are_given_back_and_pay_more_the_next_time(
     eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict(monkeypatch, 2.0)
-    f = tj.jit(lambda x: softmax(x) + 0.123, compile="now")
+    f = tj.jit(lambda x: softmax(x) + 0.123, compile="now", dynamic=False)
     x, y = np.ones((8, 10)), np.ones((9, 10))
     f(x)
     special = until_decided(f, x)
@@ -246,7 +246,7 @@ def test_two_sizes_by_turns_are_both_specialised(
     eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict(monkeypatch, 2.0)
-    f = tj.jit(lambda x: softmax(x) - 0.321, compile="now")
+    f = tj.jit(lambda x: softmax(x) - 0.321, compile="now", dynamic=False)
     pair = np.ones((8, 10)), np.ones((9, 10))
 
     def both() -> None:
