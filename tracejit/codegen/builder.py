@@ -442,13 +442,18 @@ class Builder:
             a = combine(low, high)
         return a
 
+    def mask_bits(self, mask: Value, type: Type) -> Value:
+        """Return an i1 vector as an integer, lane 0 lowest; ``type`` has a bit for each lane."""
+        word = Type(f"i{mask.type.lanes}")
+        bits = self.emit(word, f"bitcast {mask.type} {mask.text} to {word}")
+        return bits if word == type else self.convert(bits, type, signed=False)
+
     def any(self, mask: Value) -> Value:
         """Return i1: whether some lane of an i1 vector is set."""
         if mask.type.lanes == 1:
             return mask
         word = Type(f"i{mask.type.lanes}")
-        bits = self.emit(word, f"bitcast {mask.type} {mask.text} to {word}")
-        return self.compare("ne", bits, const(0, word))
+        return self.compare("ne", self.mask_bits(mask, word), const(0, word))
 
     def all(self, mask: Value) -> Value:
         return self.not_(self.any(self.not_(mask)))

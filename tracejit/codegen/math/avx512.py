@@ -47,20 +47,35 @@ def on_registers(b: Builder, op: Callable[[Sequence[Value]], Value], *values: Va
     return b.shuffle(low, high, range(lanes))
 
 
-def _masked(b: Builder, name: str, x: Value, *others: Value) -> Value:
-    """Call ``llvm.x86.avx512.mask.<name>`` with no lane masked."""
+def _masked(b: Builder, name: str, x: Value, *others: Value, lanes: Value | None = None) -> Value:
+    """Call ``llvm.x86.avx512.mask.<name>``; with ``lanes``, the others are 0."""
     type = x.type
     width, code = type.lanes * type.bits, "ps" if type.kind == "f32" else "pd"
-    every_lane = const(-1, Type(f"i{max(8, type.lanes)}"))
+    bits = Type(f"i{max(8, type.lanes)}")
+    mask = const(-1, bits) if lanes is None else b.mask_bits(lanes, bits)
     # The 512-bit forms also take the rounding mode.
     mode = [const(_CURRENT, I32)] if width == 512 else []
-    arguments = [x, *others, Value("zeroinitializer", type), every_lane, *mode]
+    arguments = [x, *others, Value("zeroinitializer", type), mask, *mode]
     return b.call(f"llvm.x86.avx512.mask.{name}.{code}.{width}", type, *arguments)
 
 
 def scalef(b: Builder, x: Value, n: Value) -> Value:
     """Return x * 2^floor(n), rounded once."""
     return on_registers(b, lambda parts: _masked(b, "scalef", *parts), x, n)
+
+
+def scalef_or_zero(b: Builder, x: Value, n: Value, least: float) -> Value:
+    """Return x * 2^floor(n), rounded once, and +0 where n is below ``least``.
+
+    For results that round to 0 the instruction asks microcode for help, which takes as long as 20
+    exponentials; lanes that are not computed do not ask. (Subnormal results still do.)
+    """
+
+    def op(parts: Sequence[Value]) -> Value:
+        tiny = b.compare("lt", parts[1], const(least, parts[1].type))
+        return _masked(b, "scalef", *parts, lanes=b.not_(tiny))
+
+    return on_registers(b, op, x, n)
 
 
 def exponent(b: Builder, x: Value) -> Value:

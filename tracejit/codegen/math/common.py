@@ -7,6 +7,7 @@ double-word arithmetic" (2017). A pair (hi, lo) stands for the unevaluated sum h
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -267,16 +268,30 @@ def shift_exponent(b: Builder, x: Value, n: Value) -> Value:
     return from_bits(b, b.add(to_bits(b, x), field))
 
 
-def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) -> Value:
+def positive_scaled(b: Builder, p: Value, n: Value, most: float = 2.0) -> Value:
+    """Return p * 2^floor(n) on AVX-512, rounded once, for p in (0, most) or NaN.
+
+    ``most`` is a power of 2; it need hold only where the result is tiny.
+    """
+    form = format_of(p)
+    # From here down, most 2^n is at most half the least subnormal.
+    zero = -(form.bias + form.mantissa) - math.log2(most)
+    return avx512.scalef_or_zero(b, p, n, zero + 1)
+
+
+def scale_by_sign(
+    b: Builder, p: Value, n: Value, low_bits: Value, sign: Value, *, signed: bool = False
+) -> Value:
     """Return p * 2^n with one rounding, for results anywhere from 0 over subnormals to inf.
 
-    ``p`` is near 1 (or NaN, which stays); ``n`` is a float integer within ±1.2 times the largest
-    exponent, and ``low_bits`` the same plus twice the exponent bias (``nearest(..., bias=)``);
-    ``sign`` is a float with n's sign (for n = 0: any). 2^n may be too large or small for a normal
-    number, 2^(n - k) and 2^k are not, with k of n's sign; the first product is exact.
+    ``p`` is positive, negative too with ``signed``, and below 2 (or NaN, which stays); ``n`` is a
+    float integer within ±1.2 times the largest exponent, and ``low_bits`` the same plus twice the
+    exponent bias (``nearest(..., bias=)``); ``sign`` is a float with n's sign (for n = 0: any). 2^n
+    may be too large or small for a normal number, 2^(n - k) and 2^k are not, with k of n's sign;
+    the first product is exact.
     """
     if avx512.available(b):
-        return avx512.scalef(b, p, n)
+        return avx512.scalef(b, p, n) if signed else positive_scaled(b, p, n)
     k = pick(p, f32=40, f64=120)
     negative = b.compare("lt", sign, like(0.0, p))
     factor = b.select(negative, like(2.0**-k, p), like(2.0**k, p))
@@ -289,13 +304,14 @@ def scale_by_sign(b: Builder, p: Value, n: Value, low_bits: Value, sign: Value) 
 SCALE_DOWN = {"f32": 40, "f64": 120}
 
 
-def scale_down(b: Builder, p: Value, n: Value, low_bits: Value) -> Value:
+def scale_down(b: Builder, p: Value, n: Value, low_bits: Value, *, most: float = 2.0) -> Value:
     """Return p * 2^n with one rounding, for n <= 0 down to where the result is 0.
 
+    ``p`` is in (0, most), where the result is tiny.
     ``low_bits`` holds n + exponent bias + SCALE_DOWN; a NaN in ``p`` stays.
     """
     if avx512.available(b):
-        return avx512.scalef(b, p, n)
+        return positive_scaled(b, p, n, most)
     k = SCALE_DOWN[p.type.kind]
     return b.mul(b.mul(p, pow2(b, low_bits)), like(2.0**-k, p))
 

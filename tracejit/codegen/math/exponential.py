@@ -26,6 +26,7 @@ from tracejit.codegen.math.common import (
     nearest,
     pick,
     polynomial,
+    positive_scaled,
     pow2,
     scale_by_sign,
     scale_down,
@@ -176,7 +177,7 @@ def _sixteenths(b: Builder, x: Value, scale: float) -> tuple[Value, Value]:
 def _times_root(b: Builder, less: Value, k: Value, index: Value) -> Value:
     """Return (1 + less) 2^k, k in sixteenths: scalef takes its floor, the table its fraction."""
     root, tail = (lookup(b, t, index) for t in (ROOTS_OF_TWO, ROOTS_OF_TWO_TAILS))
-    return avx512.scalef(b, b.add(root, b.fma(root, less, tail)), k)
+    return positive_scaled(b, b.add(root, b.fma(root, less, tail)), k)
 
 
 @register("exp", inline=True)
@@ -227,7 +228,7 @@ def exp2_of_sum(b: Builder, hi: Value, lo: Value) -> Value:
     near = b.compare("lt", b.abs(total), like(2.0 * format_of(hi).bias, hi))
     r = b.select(near, r, like(0.0, r))
     if hi.type.kind == "f32":
-        return avx512.scalef(b, exp2_reduced(b, r), k)
+        return positive_scaled(b, exp2_reduced(b, r), k)
     return _times_root(b, b.mul(r, horner(b, r, EXP2_SERIES)), k, index)
 
 
@@ -274,14 +275,14 @@ def _sigmoid_by_scaling(b: Builder, x: Value) -> Value:
     less = exp_minus_one_series(b, reduced.r)
     up = b.compare("gt", reduced.n, zero)
     down = b.neg(b.abs(reduced.n))
-    power = avx512.scalef(b, one, down)
+    power = avx512.scalef_or_zero(b, one, down, -64.0)  # below, 1 + power is 1
     head = fast_two_sum(b, one, power)
     factor = b.select(up, one, power)
     total = b.fma(less, factor, head.hi)
     rest = b.add(b.fma(less, factor, b.sub(head.hi, total)), head.lo)
     q = b.div(one, total)
     error = fnma(b, rest, q, fnma(b, total, q, one))
-    return avx512.scalef(b, b.fma(error, q, q), b.select(up, down, zero))
+    return positive_scaled(b, b.fma(error, q, q), b.select(up, down, zero))
 
 
 @register("sigmoid", inline=True)

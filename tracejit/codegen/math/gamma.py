@@ -160,7 +160,7 @@ def _gamma_f64(b: Builder, x: Value) -> Value:
     n, low_bits = nearest(b, hi, 1.0, bias=2 * format_of(x).bias)
     power = exp2_reduced(b, b.add(b.sub(hi, n), lo))
     fraction = _fraction(b, x, y, z, inner, power)
-    result = scale_by_sign(b, fraction, n, low_bits, hi)
+    result = scale_by_sign(b, fraction, n, low_bits, hi, signed=True)
 
     # Γ(n) = (n - 1)! is exact where the error cannot reach half a unit.
     whole = b.compare("eq", b.round_even(x), x)

@@ -209,7 +209,8 @@ def _erfc_on_pieces(b: Builder, x: Value, pieces: Pieces) -> Value:
     reduced = reduce_log2(b, b.neg(square.hi), bias=format_of(x).bias + SCALE_DOWN[x.type.kind])
     less = exp_minus_one_series(b, b.sub(reduced.r, square.lo))
     product = b.add(g.hi, b.fma(g.hi, less, g.lo))
-    upper = scale_down(b, product, reduced.n, reduced.low_bits)
+    # e^(y²) erfc y is about 1 / (√π y): below 2^-3 where the result is tiny.
+    upper = scale_down(b, product, reduced.n, reduced.low_bits, most=2.0**-3)
     return b.select(b.compare("lt", x, like(0.0, x)), b.sub(like(2.0, x), upper), upper)
 
 
