@@ -482,15 +482,17 @@ def test_counters_tell_calls_and_time_of_each_form() -> None:
     for size in shapes:
         for _ in range(6):
             function(*vectors(size))
-    small, large = function._entry.counters()
+    entry = function._entry
+    assert entry is not None
+    small, large = entry.counters()
     assert (small.calls, large.calls) == (5, 5)
     assert large.last > small.last > 0
     assert 0 < small.ticks < large.ticks  # 4 elements take less than 50,000
-    one, other = function._entry.forms
+    one, other = entry.forms
     assert one.executable is not other.executable
-    function._entry.timed = False
+    entry.timed = False
     function(*vectors(4))
-    again = function._entry.counters()[0]
+    again = entry.counters()[0]
     assert (again.calls, again.ended) == (6, 6)
     assert (again.timed, again.timed_ticks) == (5, small.timed_ticks)
 
