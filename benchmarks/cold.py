@@ -177,15 +177,17 @@ def prompt(runs: dict[str, Run]) -> bool:
 
 
 def text(figures: dict[str, dict[str, Run]]) -> str:
-    """Return the table of the page, and what it says in a few lines."""
+    """Return the table of the page, and what it says in a few lines, on the peers measured."""
+    peers = [p for p in PEERS if any(p in runs for runs in figures.values())]
     header = ["program", "NumPy, a call", "interpreter, first", "tracejit, first"]
-    header += [f"{peer}, first" for peer in PEERS]
-    header += [f"{name}, break-even" for name in ("tracejit", *PEERS)]
+    header += [f"{peer}, first" for peer in peers]
+    header += [f"{name}, break-even" for name in ("tracejit", *peers)]
     lines: list[list[str]] = []
     for name, runs in figures.items():
         line = [name, time_text(runs["numpy"].steady)]
-        line += [time_text(runs[n].first) if n in runs else "" for n in LIBRARIES[1:]]
-        for library in LIBRARIES[2:]:
+        timed = ("interpreter", "tracejit", *peers)
+        line += [time_text(runs[n].first) if n in runs else "" for n in timed]
+        for library in timed[1:]:
             paid = runs[library].paid if library in runs else None
             line.append("" if paid is None else f"{time_text(paid)}, {runs[library].calls} calls")
         lines.append(line)
@@ -194,7 +196,7 @@ def text(figures: dict[str, dict[str, Run]]) -> str:
         f"The first call takes at most {FACTOR} times the interpreter's and "
         f"{1e3 * MORE_S:g} ms more on {ours} of {len(figures)} programs."
     ]
-    for peer in PEERS:
+    for peer in peers:
         both = [r for r in figures.values() if peer in r]
         first = sum(r["tracejit"].first < r[peer].first for r in both)
         sooner = sum(_paid(r, "tracejit") <= _paid(r, peer) for r in both)
