@@ -492,13 +492,13 @@ class Size:
 
 
 _PYTHON: dict[Op, Callable[[Any, Any], Any]] = {
-    Op.ADD: lambda a, b: a + b,
-    Op.SUB: lambda a, b: a - b,
-    Op.MUL: lambda a, b: a * b,
-    Op.DIV: lambda a, b: a // b,
-    Op.MOD: lambda a, b: a % b,
-    Op.LE: lambda a, b: a <= b,
-    Op.EQ: lambda a, b: a == b,
+    Op.ADD: operator.add,
+    Op.SUB: operator.sub,
+    Op.MUL: operator.mul,
+    Op.DIV: operator.floordiv,  # pyright: ignore[reportUnknownMemberType]
+    Op.MOD: operator.mod,
+    Op.LE: operator.le,
+    Op.EQ: operator.eq,
 }
 
 
