@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,20 +85,27 @@ class Variation:
         self._kinds.clear()
 
 
-def generalise(
-    function: Callable[..., Any],
-    kind: Kind,
-    compiled: Compiled,
-    tree: Tree,
-    leaves: Sequence[Any],
-    args: Sequence[Any],
-    inputs: Sequence[int],
-) -> DynamicForm | None:
-    """Return a form for calls like ``args`` of any size along the varied dimensions.
+class Example(NamedTuple):
+    """A call that has been compiled for its very sizes, and stands for others of its kind.
+
+    ``leaves`` are the values in ``args``, whose structure is ``tree``; ``inputs`` says at which
+    position among the arguments each leaf stands.
+    """
+
+    function: Callable[..., Any]
+    compiled: Compiled
+    tree: Tree
+    leaves: Sequence[Any]
+    args: Sequence[Any]
+    inputs: Sequence[int]
+
+
+def generalise(kind: Kind, call: Example) -> DynamicForm | None:
+    """Return a form for calls like ``call`` of any size along the varied dimensions.
 
     None where there is none; ``kind.why_static`` says why, if that will not change.
     """
-    varied = {(leaf, axis) for leaf, axis in kind.varied if compiled.keys[leaf][1][axis] > 1}
+    varied = {(leaf, axis) for leaf, axis in kind.varied if call.compiled.keys[leaf][1][axis] > 1}
     if not varied or kind.why_static is not None:
         return None
     if kind.forms >= FORMS_PER_CLASS:
@@ -107,7 +114,7 @@ def generalise(
     family = Family(user_location)
     try:
         with family:
-            form = _form(function, family, varied, compiled, tree, leaves, args, inputs)
+            form = _form(family, varied, call)
     except Exception as error:  # the trace with plain sizes went well, and answers
         kind.why_static = f"tracing with symbolic sizes raised {type(error).__name__}: {error}"
         return None
@@ -125,16 +132,8 @@ def _static_results(recorded: Recorded) -> list[Any]:
     ]
 
 
-def _form(
-    function: Callable[..., Any],
-    family: Family,
-    varied: set[tuple[int, int]],
-    compiled: Compiled,
-    tree: Tree,
-    leaves: Sequence[Any],
-    args: Sequence[Any],
-    inputs: Sequence[int],
-) -> DynamicForm | None:
+def _form(family: Family, varied: set[tuple[int, int]], call: Example) -> DynamicForm | None:
+    function, compiled, tree, leaves, args, inputs = call
     keys: list[Any] = []
     shapes: dict[int, Shape] = {}
     for leaf, key in enumerate(compiled.keys):

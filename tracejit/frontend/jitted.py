@@ -20,7 +20,7 @@ import numpy as np
 from tracejit import config
 from tracejit.errors import RecompileError, TraceError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
-from tracejit.frontend.dynamic import Variation, generalise
+from tracejit.frontend.dynamic import Example, Variation, generalise
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result
 from tracejit.frontend.signature import (
@@ -285,7 +285,8 @@ class Jitted:
             return None
         kind = self._variation.note(key)
         known = kind.why_static
-        form = generalise(self.__wrapped__, kind, compiled, key[0], leaves, args, inputs)
+        call = Example(self.__wrapped__, compiled, key[0], leaves, args, inputs)
+        form = generalise(kind, call)
         name, text = self.__name__, signature_text(key[1])
         if form is not None:
             events.emit("tiers", f"{name} takes sizes other than those of {text}", function=name)
