@@ -77,3 +77,20 @@ def test_a_reduction_under_two_shapes_is_taken_once() -> None:
     assert sum(isinstance(e, Reduce) for e in kernel.exprs) == 2
     for result, expected in zip(traced(x), function(x), strict=True):
         np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_sums_over_pairs_share_what_is_generated_for_each_pair(any_level: str) -> None:
+    def pull(x: Any, y: Any, mass: Any) -> Results:
+        dx, dy = x - x[:, None], y - y[:, None]
+        r2 = dx * dx + dy * dy + 1e-2
+        weight = mass / (r2 * np.sqrt(r2))
+        return (weight * dx).sum(1), (weight * dy).sum(1)
+
+    x, y, mass = np.random.default_rng(4).normal(size=(3, 307))
+    with tj.isa(any_level):
+        traced = tj.trace(pull, x, y, mass)
+        results = traced(x, y, mass)
+    assert len(traced.schedule.steps) == 1
+    assert traced.schedule.arena.nbytes == 0  # the weights of all pairs are not stored
+    for result, expected in zip(results, pull(x, y, mass), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11)

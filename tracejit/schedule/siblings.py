@@ -76,4 +76,5 @@ def _elementwise(node: Node, found: dict[Node, Origin]) -> Origin:
             below = found[operand]
             sources |= below.sources
             kind = below.kind if kind == node.shape else kind
-    return Origin(kind, frozenset(sources))
+    # What is larger than all that it is computed of, as the differences of all pairs of points.
+    return Origin(kind, frozenset(sources or {node}))
