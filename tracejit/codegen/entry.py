@@ -23,19 +23,24 @@ from tracejit.codegen.forms import (
     ALL_TIMED,
     ANY,
     APART_WORDS,
-    MAX_ARGUMENTS,
     MAX_OUTPUTS,
+    MAX_SLOTS,
     MAX_STEPS,
     OUTPUT,
     STEP,
     WRITE,
     Argument,
     Base,
+    Container,
     Form,
+    Holds,
+    Layout,
     Output,
+    Sheet,
     State,
     Step,
 )
+from tracejit.codegen.spread import SPREAD
 
 ENTRY = "entry"
 
@@ -88,16 +93,17 @@ define internal ptr @pointer(ptr %object, i64 %offset) alwaysinline {
 """
 
 _MATCH = r"""
-; Whether the arguments fit a form; their data addresses go to %data.
+; Whether the slots' objects fit a form; their data addresses go to %data.
 define internal i1 @fits(ptr %form, ptr %args, i64 %nargs, ptr %data) {
 entry:
   %wanted = call i64 @slot(ptr %form, i64 {ARGUMENTS})
   %count.ok = icmp eq i64 %wanted, %nargs
   br i1 %count.ok, label %head, label %no
 head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %array.ok ], [ %i.next, %float.ok ], [ %i.next, %same ]
+  %i = phi i64 [ 0, %entry ], [ %i.next, %array.ok ], [ %i.next, %float.ok ], [ %i.next, %same ],
+               [ %i.next, %container ]
   %at = phi i64 [ {BODY}, %entry ], [ %at.array, %array.ok ],
-                [ %at.float, %float.ok ], [ %at.static, %same ]
+                [ %at.float, %float.ok ], [ %at.static, %same ], [ %at.container, %container ]
   %more = icmp slt i64 %i, %nargs
   br i1 %more, label %body, label %yes
 body:
@@ -109,7 +115,11 @@ body:
   %kind = load i64, ptr %spec
   switch i64 %kind, label %no [ i64 {ARRAY}, label %array
                                 i64 {NUMBER}, label %float
-                                i64 {STATIC}, label %static ]
+                                i64 {STATIC}, label %static
+                                i64 {CONTAINER}, label %container ]
+container:
+  %at.container = add i64 %at, 1
+  br label %head
 static:
   %object = call i64 @slot(ptr %spec, i64 1)
   %arg.i = ptrtoint ptr %arg to i64
@@ -237,13 +247,15 @@ start:
   %fallback = call ptr @pointer(ptr %self, i64 32)
   %gate = load i64, ptr inttoptr (i64 {GATE} to ptr)
   %open = icmp eq i64 %gate, 0
-  %plain = icmp eq ptr %names, null
-  %few = icmp ule i64 %nargs, {MAX_ARGUMENTS}
-  %ok.1 = and i1 %open, %plain
-  %ok = and i1 %ok.1, %few
-  br i1 %ok, label %begin, label %python
+  %few = icmp ule i64 %nargs, {MAX_SLOTS}
+  %ok = and i1 %open, %few
+  br i1 %ok, label %begin, label %slow
 begin:
   %bases = alloca [{BASES} x i64], align 16
+  %sheet = alloca [{SHEET} x i64], align 16
+  call void @put(ptr %sheet, i64 {LAID_OUT}, i64 0)
+  call void @put(ptr %sheet, i64 {GIVEN}, i64 0)
+  call void @put(ptr %sheet, i64 {FILLED}, i64 0)
   %data = getelementptr i64, ptr %bases, i64 {ARGUMENT_0}
   %array = call ptr @pointer(ptr %self, i64 24)
   %state = call ptr @pointer(ptr %array, i64 16)
@@ -257,7 +269,21 @@ try:
   %index = add i64 %i, {FIRST}
   %form.i = call i64 @slot(ptr %state, i64 %index)
   %form = inttoptr i64 %form.i to ptr
-  %fit = call i1 @fits(ptr %form, ptr %args, i64 %nargs, ptr %data)
+  %layout = call ptr @pointer(ptr %form, i64 {LAYOUT_BYTE})
+  %flat = icmp eq ptr %layout, null
+  br i1 %flat, label %straight, label %structured
+straight:
+  %nameless = icmp eq ptr %names, null
+  br i1 %nameless, label %match, label %next
+structured:
+  %like = call i1 @spread(ptr %layout, ptr %args, i64 %nargs, ptr %names, ptr %sheet)
+  %slots = getelementptr i64, ptr %sheet, i64 {SLOTS}
+  %filled = call i64 @slot(ptr %sheet, i64 {FILLED})
+  br i1 %like, label %match, label %next
+match:
+  %given = phi ptr [ %args, %straight ], [ %slots, %structured ]
+  %many = phi i64 [ %nargs, %straight ], [ %filled, %structured ]
+  %fit = call i1 @fits(ptr %form, ptr %given, i64 %many, ptr %data)
   br i1 %fit, label %fitting, label %next
 fitting:
   %program = call ptr @pointer(ptr %form, i64 {PROGRAM_BYTE})
@@ -268,7 +294,7 @@ adapt:
   %copy = alloca i64, i64 %length, align 16
   %numbers = call i64 @slot(ptr %program, i64 1)
   %values = alloca i64, i64 %numbers, align 16
-  %bound = call i1 @bind(ptr %form, ptr %program, ptr %args, ptr %copy, ptr %values)
+  %bound = call i1 @bind(ptr %form, ptr %program, ptr %given, ptr %copy, ptr %values)
   br i1 %bound, label %found, label %next
 next:
   %i.next = add i64 %i, 1
@@ -312,7 +338,7 @@ go:
   br i1 %timed, label %stamp, label %count
 stamp:
   %started = call i64 @ticks()
-  %output = call ptr @answer(ptr %fitted, ptr %args, ptr %bases)
+  %output = call ptr @answer(ptr %fitted, ptr %given, ptr %bases)
   %now = call i64 @ticks()
   %took = sub i64 %now, %started
   ; Counters of two processors may differ: what ends before it starts is not counted.
@@ -329,7 +355,7 @@ shortest:
   call void @put(ptr %form, i64 {LEAST}, i64 %took)
   br label %answered
 count:
-  %output.2 = call ptr @answer(ptr %fitted, ptr %args, ptr %bases)
+  %output.2 = call ptr @answer(ptr %fitted, ptr %given, ptr %bases)
   br label %answered
 answered:
   %result = phi ptr [ %output, %stamp ], [ %output, %record ], [ %output, %shortest ],
@@ -342,8 +368,12 @@ why:
   %silent = icmp eq ptr %raised, null
   br i1 %silent, label %python, label %done
 done:
+  call void @wipe(ptr %sheet)
   ret ptr %result
 python:
+  call void @wipe(ptr %sheet)
+  br label %slow
+slow:
   %value = call ptr @PyObject_Vectorcall(ptr %fallback, ptr %args, i64 %nargs, ptr %names)
   ret ptr %value
 }
@@ -365,16 +395,17 @@ class Addresses(NamedTuple):
 
 def emit_entry(driver: str) -> str:
     """Return the module with ``entry``, which imports ``Addresses``; ``driver`` is its text."""
-    enums = (State, Form, Argument, Base, Output, Step)
+    enums = (State, Form, Argument, Layout, Container, Holds, Sheet, Base, Output, Step)
     words: dict[str, object] = {s.name: int(s) for enum in enums for s in enum}
     words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
     words |= {"RECORDS_BYTE": 8 * Form.RECORDS, "POOL_BYTE": 8 * Form.POOL}
     words |= {"FAULTS_BYTE": 8 * Form.FAULTS}
-    words |= {"PROGRAM_BYTE": 8 * Form.PROGRAM, "ANY": ANY}
+    words |= {"PROGRAM_BYTE": 8 * Form.PROGRAM, "LAYOUT_BYTE": 8 * Form.LAYOUT, "ANY": ANY}
     words |= {"OUTPUT": OUTPUT, "APART_WORDS": APART_WORDS, "WRITE": WRITE, "STEP": STEP}
     words |= {"ALL_TIMED": ALL_TIMED}
-    words |= {"MAX_ARGUMENTS": MAX_ARGUMENTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
-    parts = (_COMMON, _MATCH, bind_text(), ANSWER, _ENTRY)
+    words |= {"MAX_SLOTS": MAX_SLOTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
+    words |= {"SHEET": Sheet.SLOTS + MAX_SLOTS}
+    parts = (_COMMON, SPREAD, _MATCH, bind_text(), ANSWER, _ENTRY)
     text = imports.declarations(Addresses._fields) + "".join(parts)
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))

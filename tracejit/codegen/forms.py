@@ -10,14 +10,14 @@ from __future__ import annotations
 from enum import IntEnum
 
 MAX_FORMS = 16
-MAX_ARGUMENTS = 16
-MAX_OUTPUTS = 16
+MAX_SLOTS = 256  # arguments, and what containers among them hold
+MAX_OUTPUTS = 64
 MAX_POINTERS = 2048  # of 8 bytes each, on the stack
 # So many calls of a form are all timed; after them, where calls are short, every eighth.
 ALL_TIMED = 64
 EIGHTH = 7
 # Steps of the program that puts a result together; its stack is never higher.
-MAX_STEPS = 64
+MAX_STEPS = 256
 
 
 class State(IntEnum):
@@ -33,7 +33,7 @@ class State(IntEnum):
 class Form(IntEnum):
     """The head of a form, in i64. Counts, and offsets (in i64, from the form) of its tables."""
 
-    ARGUMENTS = 0  # how many
+    ARGUMENTS = 0  # how many slots
     RECORDS = 1  # address of the driver's records
     COUNT = 2
     POOL = 3  # address of the cell with the thread pool's address, 0 where none is wanted
@@ -59,7 +59,10 @@ class Form(IntEnum):
     FAULTS = 23  # address of the counter of positions out of range, 0 where there is none
     PROGRAM = 24  # address of what adapts a copy of the form to the sizes of a call, or 0
     LENGTH = 25  # i64 in the form
-    BODY = 26  # the argument specifications
+    LAYOUT = (
+        26  # address of the layout of containers and keywords, or 0: the slots are the arguments
+    )
+    BODY = 27  # the argument specifications
 
 
 class Argument(IntEnum):
@@ -69,6 +72,46 @@ class Argument(IntEnum):
     ARRAY = 0
     NUMBER = 1  # kind, type; the value stands in the object
     STATIC = 2  # kind, object
+    CONTAINER = 3  # kind; the layout says which
+
+
+class Layout(IntEnum):
+    """How the slots of a call follow from its arguments, in i64; then a row for each container."""
+
+    POSITIONAL = 0  # how many arguments
+    NAMES = 1  # address of the tuple of keywords, or 0
+    GIVEN_SLOTS = 2  # arguments and keywords
+    CONTAINERS = 3  # how many
+    ROWS = 4
+
+
+class Container(IntEnum):
+    """A row of a layout; what the container holds takes the next free slots."""
+
+    SLOT = 0
+    KIND = 1  # of ``Holds``
+    TYPE = 2  # address
+    LENGTH_OF = 3
+    KEYS = 4  # address of a tuple of keys or names of attributes, or 0
+    CONTAINER_WORDS = 5
+
+
+class Holds(IntEnum):
+    """The kinds of containers."""
+
+    TUPLE = 0
+    LIST = 1
+    DICT = 2
+    OBJECT = 3
+
+
+class Sheet(IntEnum):
+    """The slots of one call, in i64."""
+
+    LAID_OUT = 0  # address of the layout that it was filled for, or 0
+    GIVEN = 1  # slots of the caller's arguments: no references of ours
+    FILLED = 2
+    SLOTS = 3
 
 
 ANY = -(1 << 62)  # in place of a size or stride
@@ -82,7 +125,7 @@ class Bind(IntEnum):
     set), the instructions.
     """
 
-    SIZE = 9  # number c is the size of argument a along axis b
+    SIZE = 9  # number c is the size of the array in slot a along axis b
     STORE = 10  # word b of the form is number a
     HERE = 11  # word b of the form is the address of its word a
 
@@ -96,8 +139,8 @@ class Base(IntEnum):
     FIXED = 0
     SCRATCH_BASE = 1
     ARGUMENT_0 = 2
-    OUTPUT_0 = 2 + MAX_ARGUMENTS
-    BASES = 2 + MAX_ARGUMENTS + MAX_OUTPUTS
+    OUTPUT_0 = 2 + MAX_SLOTS
+    BASES = 2 + MAX_SLOTS + MAX_OUTPUTS
 
 
 class Output(IntEnum):

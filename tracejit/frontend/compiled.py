@@ -66,10 +66,12 @@ class Compiled:
     ``simple`` says that the function returns one fresh array and changes nothing, so that a call
     is a run of the program. ``tracing`` is what recording it took, in seconds. ``reason`` is why
     no earlier signature of the function fitted; None for its first. ``guard_failures`` counts
-    calls that its kernels could not answer as they came.
+    calls that its kernels could not answer as they came. ``entered`` is set when calls that are
+    like its first have been given to a native entry, if that can take them.
     """
 
     __slots__ = (
+        "entered",
         "graph",
         "guard_failures",
         "keys",
@@ -101,6 +103,7 @@ class Compiled:
         self.tracing = tracing
         self.reason: Reason | None = None
         self.guard_failures: Counter[Reason] = Counter()
+        self.entered = False
         layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
         self.program = Program(
             self.graph, layouts, mode, name=name, fast_math=fast_math, level=level

@@ -22,6 +22,7 @@ from tracejit.frontend.trees import Tree, statics
 from tracejit.ops.table import Shape
 from tracejit.runtime import cpu, engine
 from tracejit.runtime.dynamic import DynamicForm, dynamic_form
+from tracejit.runtime.slots import Slots
 from tracejit.sizes import Family
 from tracejit.tracing import user_location
 
@@ -88,16 +89,15 @@ class Variation:
 class Example(NamedTuple):
     """A call that has been compiled for its very sizes, and stands for others of its kind.
 
-    ``leaves`` are the values in ``args``, whose structure is ``tree``; ``inputs`` says at which
-    position among the arguments each leaf stands.
+    ``leaves`` are the values among the arguments, whose structure is ``tree``; ``slots`` is where
+    a native entry finds them.
     """
 
     function: Callable[..., Any]
     compiled: Compiled
     tree: Tree
     leaves: Sequence[Any]
-    args: Sequence[Any]
-    inputs: Sequence[int]
+    slots: Slots
 
 
 def generalise(kind: Kind, call: Example) -> DynamicForm | None:
@@ -133,7 +133,7 @@ def _static_results(recorded: Recorded) -> list[Any]:
 
 
 def _form(family: Family, varied: set[tuple[int, int]], call: Example) -> DynamicForm | None:
-    function, compiled, tree, leaves, args, inputs = call
+    function, compiled, tree, leaves, slots = call
     keys: list[Any] = []
     shapes: dict[int, Shape] = {}
     for leaf, key in enumerate(compiled.keys):
@@ -141,14 +141,14 @@ def _form(family: Family, varied: set[tuple[int, int]], call: Example) -> Dynami
             shape: Shape = tuple(
                 family.symbol(n) if (leaf, axis) in varied else n for axis, n in enumerate(key[1])
             )
-            shapes[inputs[leaf]] = shape
+            shapes[slots.inputs[leaf]] = shape
             key = ArrayKey((key[0], shape, None))
         keys.append(key)
     recorded = trace_function(function, leaves, keys, tree)
     for value in _static_results(recorded):
         if type(value) not in _PLAIN:
             operator.index(value)  # a size, or something that may hold one
-    result = result_of(recorded.tree, recorded.sources, recorded.writes, inputs)
+    result = result_of(recorded.tree, recorded.sources, recorded.writes, slots.inputs)
     if result is None or family.pinned:
         return None
     family.planning = True
@@ -158,5 +158,5 @@ def _form(family: Family, varied: set[tuple[int, int]], call: Example) -> Dynami
     calls = engine.cached_calls(schedule, cpu.target(), level=program.level)
     if calls is None or family.pinned:
         return None
-    form = dynamic_form(family, schedule, calls, args, shapes, inputs, result)
+    form = dynamic_form(family, schedule, calls, slots, shapes, result)
     return None if family.pinned else form

@@ -22,7 +22,7 @@ from tracejit.errors import RecompileError, TraceError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.dynamic import Example, Variation, generalise
 from tracejit.frontend.names import name_of, parameter
-from tracejit.frontend.native import native_result
+from tracejit.frontend.native import native_result, slots_of
 from tracejit.frontend.signature import (
     NUMPY_SCALARS,
     ArrayKey,
@@ -39,6 +39,7 @@ from tracejit.runtime.analysis import Family
 from tracejit.runtime.dynamic import DynamicForm
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.reasons import Reason
+from tracejit.runtime.slots import Slots
 from tracejit.runtime.tiers import Program, State, Wanted
 from tracejit.tensor import Tensor
 from tracejit.tracing import state
@@ -212,8 +213,12 @@ class Jitted:
                 return self._retry_static(settings, args, kwargs)
             if compiled is None:
                 return self.plain(args, kwargs)
-        if fast_key is not None and compiled.program.settled and self._entry_ready(compiled):
-            self._remember_fast(fast_key, compiled, args, leaves, key)
+        if compiled.program.settled and self._entry_ready(compiled):
+            if fast_key is not None:
+                self._remember_fast(fast_key, compiled, args, leaves, key)
+            if fast_key is not None or not compiled.entered:
+                compiled.entered = True
+                self._enter_natively(compiled, args, kwargs, leaves, key)
         return compiled.call(leaves, self.plain, args, kwargs)
 
     def _entry_ready(self, compiled: Compiled) -> bool:
@@ -238,14 +243,17 @@ class Jitted:
         current, table = self._fast
         if current is not settings or len(table) >= SIGNATURES_KEPT:
             self._fast = (settings, table := {})
-        fast = table[fast_key] = _fast_entry(compiled, args, leaves)
-        self._enter_natively(fast, args, leaves, key)
+        table[fast_key] = _fast_entry(compiled, args, leaves)
 
     def _enter_natively(
-        self, fast: _Fast, args: Sequence[Any], leaves: Sequence[Any], key: Key
+        self,
+        compiled: Compiled,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        leaves: Sequence[Any],
+        key: Key,
     ) -> None:
         """Let the next calls with such arguments run without Python, where that is possible."""
-        compiled, positions, _ = fast
         if compiled.executable is None or not config.is_default(key[2]):
             return
         # Kernels read numbers in the objects that hold them; static floats are compared by value.
@@ -253,19 +261,20 @@ class Jitted:
             as_array(leaf, part) is leaf if is_array(leaf) else not isinstance(leaf, Tensor)
             for leaf, part in zip(leaves, compiled.keys, strict=True)
         )
-        floats = any(type(a) in _FLOATS for a in args)
-        if not direct or (floats and self._static_floats) or not entry.supported():
+        slots = slots_of(args, kwargs, key[0])
+        if not direct or slots is None or not entry.supported():
             return
-        inputs = list(range(len(args))) if positions is None else positions
-        result = native_result(compiled, inputs)
+        if self._static_floats and any(type(value) in _FLOATS for value in slots.values):
+            return
+        result = native_result(compiled, slots.inputs)
         if result is None:
             return
-        form = self._generalised(compiled, args, leaves, inputs, key)
+        form = self._generalised(compiled, leaves, slots, key)
         with self._lock:
             if self._entry is None:
                 self._entry = entry.NativeEntry(self.__name__, self._call_python)
             # The signature's own form is tried first: its code may be specialised.
-            added = self._entry.add(compiled.executable, args, inputs, result)
+            added = self._entry.add(compiled.executable, slots, result)
             if form is not None:
                 added = self._entry.add_words(compiled.executable, form.words, form.kept, own=False)
             if added:
@@ -275,9 +284,8 @@ class Jitted:
     def _generalised(
         self,
         compiled: Compiled,
-        args: Sequence[Any],
         leaves: Sequence[Any],
-        inputs: Sequence[int],
+        slots: Slots,
         key: Key,
     ) -> DynamicForm | None:
         """Return a form for all sizes along dimensions that vary; None where there is none."""
@@ -285,7 +293,7 @@ class Jitted:
             return None
         kind = self._variation.note(key)
         known = kind.why_static
-        call = Example(self.__wrapped__, compiled, key[0], leaves, args, inputs)
+        call = Example(self.__wrapped__, compiled, key[0], leaves, slots)
         form = generalise(kind, call)
         name, text = self.__name__, signature_text(key[1])
         if form is not None:

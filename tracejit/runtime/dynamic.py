@@ -17,8 +17,9 @@ from numpy.lib.array_utils import byte_bounds
 from tracejit.codegen.driver import RECORD
 from tracejit.codegen.forms import ANY, Bind, Form
 from tracejit.ops.table import Array, Shape
-from tracejit.runtime.entry import FormBuilder, I64Array, Result, statics
+from tracejit.runtime.entry import FormBuilder, I64Array, Result
 from tracejit.runtime.plan import NativePlan, native_plan
+from tracejit.runtime.slots import Slots
 from tracejit.schedule.schedule import Schedule
 from tracejit.sizes import Family, Number, Op, is_size
 
@@ -52,15 +53,13 @@ def dynamic_form(
     family: Family,
     schedule: Schedule,
     calls: Sequence[NativeCall],
-    args: Sequence[Any],
+    slots: Slots,
     shapes: Mapping[int, Shape],
-    inputs: Sequence[int],
     result: Result,
 ) -> DynamicForm | None:
-    """Return a form for calls like ``args``, whose arrays have the (symbolic) ``shapes``.
+    """Return a form for calls like that of ``slots``, whose arrays have the (symbolic) ``shapes``.
 
-    ``shapes`` has the contiguous arrays by argument, ``inputs`` the argument that each input is.
-    None where the entry's code cannot serve it.
+    ``shapes`` has the contiguous arrays by slot. None where the entry's code cannot serve it.
     """
     tail: list[Any] = []
     records = _Here(0)
@@ -74,18 +73,18 @@ def dynamic_form(
     plan = native_plan(schedule, calls, records)
     if plan is None or plan.faults:
         return None
-    builder = _Builder(plan, args, inputs, result, shapes, tail)
+    builder = _Builder(plan, slots, result, shapes, tail)
     listed = builder.listed()
     if listed is None:
         return None
     start = len(listed)
     words = [*listed, *tail]
-    program = _program(family, words, start, args, shapes)
+    program = _program(family, words, start, shapes)
     if len(words) > MAX_WORDS or program is None:
         return None
     words[Form.PROGRAM] = program.ctypes.data
     words[Form.LENGTH] = len(words)
-    kept = [program, plan, schedule, calls, result, statics(args)]
+    kept = [program, schedule, calls, *builder.kept]
     return DynamicForm(np.array(words, np.int64), kept)
 
 
@@ -95,13 +94,12 @@ class _Builder(FormBuilder):
     def __init__(
         self,
         plan: NativePlan,
-        args: Sequence[Any],
-        inputs: Sequence[int],
+        slots: Slots,
         result: Result,
         shapes: Mapping[int, Shape],
         tail: list[Any],
     ):
-        super().__init__(plan, args, inputs, result)
+        super().__init__(plan, slots, result)
         self.shapes = shapes
         self.tail = tail
 
@@ -145,7 +143,7 @@ class _Builder(FormBuilder):
 
 
 def _program(
-    family: Family, words: list[Any], start: int, args: Sequence[Any], shapes: Mapping[int, Shape]
+    family: Family, words: list[Any], start: int, shapes: Mapping[int, Shape]
 ) -> I64Array | None:
     """Return the program that computes the sizes in ``words``, which take their values here."""
     places = {

@@ -22,10 +22,10 @@ from tracejit import config, gate
 from tracejit.codegen.entry import ENTRY, Addresses, emit_entry
 from tracejit.codegen.forms import (
     EIGHTH,
-    MAX_ARGUMENTS,
     MAX_FORMS,
     MAX_OUTPUTS,
     MAX_POINTERS,
+    MAX_SLOTS,
     MAX_STEPS,
     Argument,
     Base,
@@ -39,6 +39,7 @@ from tracejit.ops.table import Array, Shape
 from tracejit.runtime import memory, native, numpy_api, ticks
 from tracejit.runtime.loader import LoadedObject
 from tracejit.runtime.once import Once
+from tracejit.runtime.slots import OPENED, Slots
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.schedule import Buffer
 
@@ -61,7 +62,7 @@ def supported() -> bool:
     if "free-threading" in sys.version or hasattr(sys, "gettotalrefcount"):
         return False
     probe = np.zeros((3, 5), np.float32)
-    pair, row = (probe, 1), [1, probe]
+    pair, row, table = (probe, 1), [1, probe], {"one": 1, "two": 2}
     base = id(probe)
 
     def word(address: int) -> int:
@@ -77,6 +78,7 @@ def supported() -> bool:
         and ctypes.c_int.from_address(base + 64).value == probe.flags.num
         and word(id(pair) + 24) == base
         and word(word(id(row) + 24) + 8) == base
+        and word(id(pair) + 16) == word(id(row) + 16) == word(id(table) + 16) == 2
         and ctypes.c_double.from_address(id(1.5) + 16).value == 1.5
         and ctypes.c_double.from_address(id(2.5j) + 24).value == 2.5
         and ctypes.c_float.from_address(id(scalar := np.float32(1.5)) + 16).value == scalar
@@ -146,9 +148,9 @@ if hasattr(os, "register_at_fork"):
 class Result(NamedTuple):
     """How a call's result is put together.
 
-    ``steps`` are (step, number of an output or argument, or how many; object): they push outputs,
+    ``steps`` are (step, number of an output or slot, or how many; object): they push outputs,
     arguments and objects, and make containers of what was pushed last. ``writes`` are (output,
-    argument): the argument, an array, takes that output's values. ``scalars`` says whether 0-d
+    slot): the argument there, an array, takes that output's values. ``scalars`` says whether 0-d
     outputs become NumPy scalars, as they do for NumPy's callers.
     """
 
@@ -275,22 +277,19 @@ class NativeEntry:
     def add(
         self,
         executable: Executable,
-        args: Sequence[Any],
-        inputs: Sequence[int],
+        slots: Slots,
         result: Result = FIRST_OUTPUT,
     ) -> NativeForm | None:
-        """Accept calls like ``args``; None where only the Python path can serve them.
-
-        ``inputs`` says which argument is each of the executable's inputs.
-        """
+        """Accept calls like that of ``slots``; None where only the Python path can serve them."""
         count = int(self._state[State.FORMS])
         if count >= MAX_FORMS:
             return None
         plan = executable.native_plan()
-        words = None if plan is None else FormBuilder(plan, args, inputs, result).words()
-        if words is None:
+        if plan is None:
             return None
-        return self.add_words(executable, words, [plan, result, statics(args)])
+        builder = FormBuilder(plan, slots, result)
+        words = builder.words()
+        return None if words is None else self.add_words(executable, words, builder.kept)
 
     def add_words(
         self, executable: Executable, words: I64Array, kept: Sequence[Any], *, own: bool = True
@@ -309,22 +308,20 @@ class NativeEntry:
         return self._forms[-1]
 
 
-def statics(args: Sequence[Any]) -> list[Any]:
-    """Return the arguments that are compared by identity, to keep them alive."""
-    return [a for a in args if not isinstance(a, np.ndarray | np.generic | float | complex)]
-
-
 class FormBuilder:
     """Writes the words of one form."""
 
-    def __init__(
-        self, plan: NativePlan, args: Sequence[Any], inputs: Sequence[int], result: Result
-    ):
+    def __init__(self, plan: NativePlan, slots: Slots, result: Result):
         self.plan = plan
-        self.args = args
-        self.inputs = inputs
+        self.args = slots.values
+        self.inputs = slots.inputs
         self.result = result
         self.scratch = plan.scratch
+        self.layout = slots.layout()
+        # What the form points at; of the arguments, those that are compared by identity.
+        numbers = (np.ndarray, np.generic, float, complex)
+        statics = [a for a in slots.values if not isinstance(a, numbers)]
+        self.kept = [plan, result, self.layout, slots.names, slots.boxes, statics]
 
     def words(self) -> I64Array | None:
         """Return the form; None where the entry's code cannot serve it."""
@@ -353,6 +350,7 @@ class FormBuilder:
         }
         head = [0] * Form.BODY
         head[Form.ARGUMENTS] = len(self.args)
+        head[Form.LAYOUT] = 0 if self.layout is None else self.layout.ctypes.data
         head[Form.RECORDS], head[Form.COUNT] = plan.records, plan.calls
         head[Form.POOL] = plan.pool_cell
         head[Form.FAULTS] = plan.faults
@@ -369,7 +367,7 @@ class FormBuilder:
     def _fits(self) -> bool:
         plan = self.plan
         return (
-            len(self.args) <= MAX_ARGUMENTS
+            len(self.args) <= MAX_SLOTS
             and len(plan.outputs) <= MAX_OUTPUTS
             and len(plan.pointers) <= MAX_POINTERS
             and len(self.result.steps) <= MAX_STEPS
@@ -404,7 +402,7 @@ class FormBuilder:
         return array.ctypes.data
 
     def argument(self, number: int, written: bool) -> list[int] | None:
-        """Return what argument ``number`` must be."""
+        """Return what the object in slot ``number`` must be."""
         return _argument(self.args[number], written)
 
     def write(self, output: int, argument: int) -> tuple[int, int, int] | None:
@@ -441,9 +439,9 @@ def _argument(arg: Any, written: bool) -> list[int] | None:
     number: object = arg
     if type(arg) in (float, complex) or isinstance(arg, np.generic):
         return [Argument.NUMBER, numpy_api.type_address(number)]
-    if arg is None or type(arg) in (bool, int, str):
-        return [Argument.STATIC, id(arg)]
-    return None
+    if arg is OPENED:
+        return [Argument.CONTAINER]
+    return None if isinstance(arg, np.ndarray) else [Argument.STATIC, id(arg)]
 
 
 def _step(step: Step, number: int, value: Any) -> tuple[int, int, int]:

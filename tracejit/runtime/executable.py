@@ -24,6 +24,7 @@ from tracejit.runtime.code import Code
 from tracejit.runtime.interpreter import evaluate_node, run_graph
 from tracejit.runtime.native import driver
 from tracejit.runtime.plan import NativePlan, native_plan, scratch_bytes
+from tracejit.runtime.slots import Slots
 from tracejit.runtime.threads import pool_address
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.kernel import Kernel
@@ -279,7 +280,7 @@ class Executable:
         # Weakly, so that code is freed with its executable and not by a search for cycles.
         this = weakref.proxy(self)
         made = entry.NativeEntry("run", lambda *arrays: this._run(arrays))
-        fits = made.add(this, arrays, range(len(arrays)), result) is not None
+        fits = made.add(this, Slots.of(arrays), result) is not None
         if fits:
             self._native = made.function
         return self._native or self._run_all
