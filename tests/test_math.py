@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tracejit as tj
 from benchmarks.math_speed import loop_text
 from benchmarks.ulp import (
     REFERENCES,
@@ -437,3 +438,30 @@ def test_every_float32(name: str) -> None:
 
     found = measure_every_float(name, cpu.host_level())
     assert found.largest <= 1.5, found.worst
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 48, 63, 65, 100])
+def test_loops_of_several_vectors_have_the_bits_of_their_tails(
+    dtype: str, size: int, any_level: str
+) -> None:
+    """A function takes the vectors of a step as one; what does not vary along it is splatted."""
+
+    def function(x: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, ...]:
+        rows = np.arctan2(np.exp(x), rate[:, None])  # a vector with a scalar
+        return rows, np.power(np.abs(x), 0.7) + np.sin(x), rows.max(1)
+
+    rng = np.random.default_rng(5)
+    x = rng.normal(0, 20, (3, 100)).astype(dtype)
+    x[:, ::13], x[1, 5], x[2, 33], x[0, 1] = 0.0, np.nan, np.inf, -np.inf
+    rate = rng.normal(size=3).astype(dtype)
+    rows, other, _ = tj.trace(function, x, rate)(x, rate)
+    part = x[:, :size].copy()
+    first, second, greatest = tj.trace(function, part, rate)(part, rate)
+    assert same_bits(first, rows[:, :size])
+    assert same_bits(second, other[:, :size])
+    np.testing.assert_array_equal(greatest, first.max(1))
+    with np.errstate(invalid="ignore"):
+        expected = function(part.astype("f8"), rate.astype("f8"))
+    np.testing.assert_allclose(first, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(second, expected[1], rtol=1e-5, atol=1e-5)

@@ -401,6 +401,18 @@ class Builder:
             f"shufflevector {a.type} {a.text}, {a.type} {other}, <{len(lanes)} x i32> <{mask}>",
         )
 
+    def join(self, parts: Sequence[Value]) -> Value:
+        """Return vectors side by side as one; their number is a power of 2."""
+        while len(parts) > 1:
+            places = range(2 * parts[0].type.lanes)
+            parts = [self.shuffle(parts[i], parts[i + 1], places) for i in range(0, len(parts), 2)]
+        return parts[0]
+
+    def parts(self, a: Value, count: int) -> list[Value]:
+        """Return the vectors that ``join`` put side by side."""
+        lanes = a.type.lanes // count
+        return [self.shuffle(a, None, range(i * lanes, (i + 1) * lanes)) for i in range(count)]
+
     def transpose(self, rows: Sequence[Value]) -> list[Value]:
         """Return the columns of a square of vectors, as vectors.
 

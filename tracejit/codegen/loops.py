@@ -72,6 +72,8 @@ class KernelEmitter:
         self.base, self.sizes, self.begin, self.end = arguments or b.parameters
         self.lanes = lanes or self._choose_lanes(b.target)
         self.unroll = self._choose_unroll()
+        # Whether the loop being written has long functions in its body.
+        self.heavy = _is_heavy([e for e in self.exprs if isinstance(e, Apply)])
         self.extents: list[Value] = []
         self.strides: list[list[Value]] = []
         self.index_terms: dict[int, list[Value]] = {}
@@ -99,9 +101,7 @@ class KernelEmitter:
         return self._vectors_for([e for e in self.exprs if isinstance(e, Apply)])
 
     def _vectors_for(self, applied: Sequence[Apply]) -> int:
-        if any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied):
-            return 1
-        if len(applied) > 16:
+        if len(applied) > 16 or _is_heavy(applied):
             # One long chain waits for itself; two fit where there are registers for both.
             return 2 if self.b.target.registers >= 32 and len(applied) <= LONG_BODY else 1
         if self.kernel.vector_parallel is not None and self.kernel.block.nests:
@@ -210,13 +210,14 @@ class KernelEmitter:
     ) -> Values:
         """Write a loop in vector steps: unrolled, single, then one masked step.
 
+        A body of long functions is not written a third time: masked steps do for single ones.
         ``streamed`` are the addresses that streamed stores start at; then nothing is carried.
         """
         if streamed:
             assert not carried
             self._from_alignment(axis, start, stop, body, streamed)
             return []
-        widths = [self.unroll, 1]
+        widths = [self.unroll] if self.heavy else [self.unroll, 1]
         if axis == self.kernel.vector_parallel and self.kernel.down_columns:
             # A strip of one vector walks down as many lines of memory as a wide one.
             widths.insert(1, max(1, self.unroll // 2))
@@ -267,7 +268,8 @@ class KernelEmitter:
         carried: Values,
         body: Callable[[Vector, Value, Values], Values],
     ) -> Values:
-        """Write loops of ``steps``, the first of them up to ``limit``, and a masked step."""
+        """Write loops of ``steps``, the first of them up to ``limit``, and masked steps: one where
+        the narrowest before it is a single vector."""
         b, axis = self.b, steps[0].axis
         for vector in steps:
             step = self.lanes * vector.unroll
@@ -277,15 +279,17 @@ class KernelEmitter:
                 start, whole, step, carried, lambda i, c, v=vector: body(v, i, list(c))
             )
             start = whole
-        rest = b.sub(stop, start)
         lane = b.lane_index(I64.vector(self.lanes))
+
+        def tail(at: Value, state: Values) -> Values:
+            mask = b.compare("lt", lane, b.splat(b.sub(stop, at), self.lanes))
+            return body(Vector(axis, self.lanes, 1, mask), at, state)
+
+        if steps[-1].unroll > 1:
+            return b.loop(start, stop, self.lanes, carried, tail)
         before = list(carried)
-
-        def tail() -> Values:
-            mask = b.compare("lt", lane, b.splat(rest, self.lanes))
-            return body(Vector(axis, self.lanes, 1, mask), start, before)
-
-        return b.if_(b.compare("gt", rest, const(0, I64)), tail, lambda: before)
+        some = b.compare("lt", start, stop)
+        return b.if_(some, lambda: tail(start, before), lambda: before)
 
     @property
     def _stream_itemsize(self) -> int:
@@ -390,11 +394,12 @@ class KernelEmitter:
     def _nest(self, nest: Nest, scope: Scope) -> None:
         """Write the loops of ``nest`` and bind its reductions in ``scope``."""
         self.reused = {s.value: s.access for s in nest.reuses} or self.reused
-        usual = self.unroll
+        usual, heavy = self.unroll, self.heavy
         # A short pass of a long kernel takes more vectors: a sum waits for itself. Not where the
         # rest is written for one: on rows of one vector the loop over more only costs.
         if nest.vector is not None and self.scan is None and usual > 1:
-            self.unroll = self._vectors_for(self._applied_in(nest, scope))
+            applied = self._applied_in(nest, scope)
+            self.unroll, self.heavy = self._vectors_for(applied), _is_heavy(applied)
         sums = [Accumulator(self, r, nest, scope) for r in nest.reduces]
         outer, last = nest.axes[:-1], nest.axes[-1]
 
@@ -411,7 +416,7 @@ class KernelEmitter:
         for accumulator in sums:
             mine, carried = carried[: accumulator.width], carried[accumulator.width :]
             scope.values[accumulator.position] = accumulator.finish(mine)
-        self.unroll = usual
+        self.unroll, self.heavy = usual, heavy
         if nest.reuses:
             self.reused = {}
 
@@ -529,6 +534,13 @@ class KernelEmitter:
         loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr))
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
+        if count > 1 and _is_heavy([expr]):
+            # Long chains of operations, which LLVM splits into registers step by step.
+            wide = [
+                self.b.join(a) if len(a) > 1 else splat_to(self.b, a[0], count * lanes)
+                for a in arguments
+            ]
+            return self.b.parts(lower(self.b, expr.op, wide, loop), count)
         result: Values = []
         for number in range(count):
             ready = [splat_to(self.b, a[number if len(a) > 1 else 0], lanes) for a in arguments]
@@ -637,6 +649,11 @@ class KernelEmitter:
 def _is_position(expr: Expr) -> bool:
     """Whether a value counts elements: it is wide in memory, and rare beside the data."""
     return isinstance(expr, Index) or (isinstance(expr, Reduce) and expr.op.startswith("arg"))
+
+
+def _is_heavy(applied: Sequence[Apply]) -> bool:
+    """Whether an elementary function is among the operations: dozens of instructions."""
+    return any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied)
 
 
 def emit_kernel(kernel: Kernel, target: Target, name: str = "kernel") -> str:
