@@ -24,6 +24,8 @@ def softmax(x: Any) -> Any:
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stream stores of any size."""
     monkeypatch.setattr(stream, "STREAM_BYTES", 0)
+    monkeypatch.setattr(stream, "TOUCHED_BYTES", 0)
+    monkeypatch.setattr(stream, "ROW_BYTES", 0)
 
 
 def streamed(function: Callable[..., Any], *arguments: Array) -> list[frozenset[int]]:
@@ -80,6 +82,20 @@ def test_large_results_are_streamed_and_small_ones_are_not() -> None:
     large, small = np.ones(1 << 22, np.float32), np.ones(1 << 20, np.float32)
     assert streamed(lambda x: x + 1, large) == [frozenset({0})]
     assert streamed(lambda x: x + 1, small) == [frozenset()]
+
+
+def test_what_counts_is_all_that_a_kernel_touches() -> None:
+    rows = np.ones((4096, 768), np.float32)  # 12 MiB
+    assert streamed(lambda x: x + 1, rows) == [frozenset({0})]
+    assert streamed(lambda x: x + 1, rows[:3000]) == [frozenset()]
+    assert streamed(lambda x, y, z: x + y + z, *[rows[:3000].copy() for _ in range(3)]) == [
+        frozenset({0})
+    ]
+    # Short rows that end within a line of the cache are not streamed.
+    assert streamed(softmax, np.ones((40_000, 200), np.float32)) == [frozenset()]
+    assert streamed(softmax, np.ones((40_000, 192), np.float32)) == [frozenset({0})]
+    # The shifted copies of one array are that array.
+    assert streamed(lambda x: x[1:-1] + x[:-2] + x[2:], rows[:3000]) == [frozenset()]
 
 
 @pytest.mark.usefixtures("always")

@@ -20,9 +20,10 @@ from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.positions import bound, gather, position_exprs
+from tracejit.codegen.prefetch import Ahead, down_columns, fetch_rows, row_distances, rows_ahead
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
-from tracejit.codegen.strips import fetch_ahead, pack_strip, strip_vectors
+from tracejit.codegen.strips import pack_strip, strip_vectors
 from tracejit.codegen.target import Target
 from tracejit.codegen.tiles import TileLoop
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
@@ -81,6 +82,10 @@ class KernelEmitter:
         self.roots: list[Value] = []
         # Values that the nest being written loads from scratch instead of computing.
         self.reused: dict[int, int] = {}
+        # What the nest being written fetches ahead of its steps, and what each nest does.
+        self.ahead = Ahead()
+        self.plan = rows_ahead(kernel)
+        self.distances: dict[int, Value] = {}
         self.scan = ScanLoop(self) if kernel.scans else None
         self.first_pass = const(False, Type("i1"))
 
@@ -158,6 +163,7 @@ class KernelEmitter:
         scratch = size()
         if starts:
             self._allocate_scratch(scratch, starts)
+        self.distances = row_distances(self, self.plan)
         if kernel.totals is not None:
             self.first_pass = b.compare("ne", size(), const(0, I64))
 
@@ -338,7 +344,9 @@ class KernelEmitter:
         roots = [self.kernel.stores[s].value for s in self._stores_of(block)] + list(wanted)
         roots += [operands(self.exprs[r])[0] for r in self._reduces_of(block)]
         self.prepare(scope, roots)
-        for nest in block.nests:
+        ahead = self.plan if block is self.kernel.block else []
+        for number, nest in enumerate(block.nests):
+            self.ahead = ahead[number] if ahead else Ahead()
             self._nest(nest, scope)
             self.prepare(scope, roots)
         for number in block.stores:
@@ -475,6 +483,7 @@ class KernelEmitter:
             inner = self.enter(scope, {axis: index}, vector)
             if self.scan is not None and self.scan.active:
                 return self.scan.body(nest, inner, state)
+            fetch_rows(self, self.ahead, inner)
             wanted = [operands(self.exprs[a.position])[0] for a in sums]
             self.block(nest.body, inner, wanted)
             for kept in nest.saves:
@@ -581,7 +590,7 @@ class KernelEmitter:
         if not self._is_vector(expr, scope):
             return [from_memory(b, b.load(pointer, memory_type(access.dtype)), access.dtype)]
         assert scope.vector is not None
-        fetch_ahead(self, expr.access, scope)
+        down_columns(self, expr.access, scope)
         return self.load_from(pointer, expr.access, scope.vector)
 
     def load_from(self, pointer: Value, number: int, vector: Vector) -> Values:
@@ -630,7 +639,7 @@ class KernelEmitter:
         if vector is None or not access.strides[vector.axis]:
             b.store(to_memory(b, values[0], access.dtype), pointer)
             return
-        fetch_ahead(self, number, scope)
+        down_columns(self, number, scope)
         type = memory_type(access.dtype, vector.lanes)
         for part in range(vector.unroll):
             value = splat_to(b, values[part if len(values) > 1 else 0], vector.lanes)

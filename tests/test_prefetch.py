@@ -1,0 +1,70 @@
+"""Fetching ahead: which passes fetch what, and that it changes no value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracejit as tj
+from tracejit.codegen.prefetch import Ahead, rows_ahead
+
+Array = np.ndarray[Any, Any]
+
+
+def softmax(x: Any) -> Any:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def layer_norm(x: Any) -> Any:
+    d = x - x.mean(axis=-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+def ahead(function: Callable[..., Any], *arguments: Array) -> list[Ahead]:
+    (kernel,) = tj.trace(function, *arguments).schedule.kernels
+    return rows_ahead(kernel)
+
+
+def test_the_second_pass_fetches_the_next_row_and_the_one_before_a_store_its_lines() -> None:
+    x = np.ones((20, 100), np.float32)
+    (kernel,) = tj.trace(softmax, x).schedule.kernels
+    (store,) = (s.access for s in kernel.stores)
+    (load,) = (i for i, a in enumerate(kernel.accesses) if kernel.loaded[0] == a)
+    assert rows_ahead(kernel) == [
+        Ahead(),
+        Ahead(frozenset({load}), frozenset({store})),
+        Ahead(),
+    ]
+    # A layer norm loads the row in its last pass as well: that is too late.
+    assert [bool(a.next_row) for a in ahead(layer_norm, x)] == [False, True, False]
+
+
+def test_one_pass_leaves_it_to_the_hardware() -> None:
+    x = np.ones((20, 100), np.float32)
+    functions: list[Callable[[Any], Any]] = [
+        lambda x: x + 1,
+        lambda x: x.sum(axis=1),
+        lambda x: x[:, 1:] - x[:, :-1],
+    ]
+    for function in functions:
+        assert not any(a.next_row or a.this_row for a in ahead(function, x))
+    # Rows that all are the same row have no next one.
+    y = np.broadcast_to(x[:1], (20, 100))
+    assert not any(a.next_row for a in ahead(softmax, y))
+
+
+@pytest.mark.parametrize("program", [softmax, layer_norm])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_values_are_the_same(any_level: str, program: Callable[[Any], Any], dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    f = tj.jit(program, compile="now")
+    tolerance = 1e-5 if dtype == "f4" else 1e-12
+    for shape in [(1, 1), (3, 7), (2, 3, 33), (5, 129), (2, 70_000)]:
+        x = rng.standard_normal(shape).astype(dtype)
+        for view in (x, x[::-1], x[:, ::-1], np.asfortranarray(x)):
+            want: Array = program(view)
+            np.testing.assert_allclose(f(view), want, rtol=tolerance, atol=tolerance)

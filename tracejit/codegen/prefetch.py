@@ -1,0 +1,140 @@
+"""Fetching ahead: what hardware prefetchers do not see coming.
+
+Down columns: a strip (strips.py) touches a few cache lines of each row, and the next row lies in
+another page, where no hardware prefetcher follows. So rows are fetched some rows ahead. Measured on
+two shared cores with 2 MiB of second cache each, 4000×1000 f32, strips of 256 bytes against 512
+without fetching ahead: the sum of the columns takes 0.28 ms in place of 0.57, their normalisation
+1.13 in place of 2.4 (1.9 if only what is loaded is fetched, not what is stored).
+
+Row by row: a kernel that passes over a row several times waits for memory in the first pass, where
+the row is loaded, and in the last, where the result is stored. The passes between them only
+compute. So the second pass over a row fetches the next row, and the pass before a store fetches
+the lines that it will store to, unless they are streamed past the caches. Measured on the same
+cores: softmax of 4096×1024 f32 takes 0.83 ms in place of 1.00 (one thread: 1.64, before 2.03), the
+layer norm of 4096×768 without weights 0.45 in place of 0.53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from tracejit.codegen.builder import I64, Value, const
+from tracejit.codegen.scope import Scope
+from tracejit.codegen.types import memory_type
+from tracejit.schedule.kernel import SCRATCH, Kernel, Load, Nest, operands
+
+if TYPE_CHECKING:
+    from tracejit.codegen.loops import KernelEmitter
+
+# Rows that are fetched ahead of a strip.
+STRIP_AHEAD = 16
+LINE = 64
+# Rows of more bytes than this would be out of the second cache before they are read.
+MAX_ROW = 256 * 1024
+
+
+def down_columns(emitter: KernelEmitter, number: int, scope: Scope) -> None:
+    """Fetch what access ``number`` touches some rows on, where a strip walks down rows."""
+    b, kernel, vector = emitter.b, emitter.kernel, scope.vector
+    access = kernel.accesses[number]
+    if vector is None or vector.axis != kernel.vector_parallel or not kernel.down_columns:
+        return
+    if len(scope.index) != 1:
+        return  # totals of a scan are stored outside its loop
+    (axis,) = scope.index
+    if axis == vector.axis or access.strides[axis] in (0, 1):
+        return
+    if access.buffer == SCRATCH or access.strides[vector.axis] != 1:
+        return
+    _fetch(emitter, number, scope, b.mul(emitter.strides[number][axis], const(STRIP_AHEAD, I64)))
+
+
+class Ahead(NamedTuple):
+    """What a pass over a row fetches: accesses whose next row, and accesses whose row."""
+
+    next_row: frozenset[int] = frozenset()
+    this_row: frozenset[int] = frozenset()
+
+
+def rows_ahead(kernel: Kernel) -> list[Ahead]:
+    """Return what each pass (nest) over the rows of ``kernel`` fetches."""
+    nests = kernel.block.nests
+    nothing = [Ahead() for _ in nests]
+    if kernel.vector_parallel is not None or not kernel.parallel or kernel.scans:
+        return nothing
+    if any(n.body.nests or n.vector is None for n in nests):
+        return nothing
+    loads = [{a for a in _loaded(kernel, n) if _walks_rows(kernel, a, n)} for n in nests]
+    stores = [{a for a in _stored(kernel, n) if _walks_rows(kernel, a, n)} for n in nests]
+    result: list[Ahead] = []
+    for number in range(len(nests)):
+        passed = [
+            sum(a in before for before in loads[:number]) for a in range(len(kernel.accesses))
+        ]
+        second = frozenset(a for a in loads[number] if passed[a] == 1)
+        follow = number + 1 < len(nests) and nests[number + 1].axes == nests[number].axes
+        result.append(Ahead(second, frozenset(stores[number + 1]) if follow else frozenset()))
+    return result
+
+
+def row_distances(emitter: KernelEmitter, plan: Sequence[Ahead]) -> dict[int, Value]:
+    """Return how far the next row is, in elements, for the accesses whose next row is fetched.
+
+    Rows that are too long are fetched where they are, which does nothing.
+    """
+    b, kernel = emitter.b, emitter.kernel
+    result: dict[int, Value] = {}
+    for number in sorted(frozenset[int]().union(*(ahead.next_row for ahead in plan))):
+        stride = emitter.strides[number][kernel.parallel[-1]]
+        most = const(MAX_ROW // kernel.accesses[number].dtype.itemsize, I64)
+        result[number] = b.select(b.compare("le", stride, most), stride, const(0, I64))
+    return result
+
+
+def fetch_rows(emitter: KernelEmitter, ahead: Ahead, scope: Scope) -> None:
+    """Fetch what the step in ``scope`` of a pass over a row is to."""
+    for number in sorted(ahead.next_row):
+        _fetch(emitter, number, scope, emitter.distances[number])
+    for number in sorted(ahead.this_row):
+        _fetch(emitter, number, scope, const(0, I64))
+
+
+def _fetch(emitter: KernelEmitter, number: int, scope: Scope, distance: Value) -> None:
+    """Fetch the lines that lie ``distance`` elements from what the step in ``scope`` touches."""
+    b, vector, dtype = emitter.b, scope.vector, emitter.kernel.accesses[number].dtype
+    assert vector is not None
+    first = b.element(scope.pointers[number], distance, memory_type(dtype))
+    for start in range(0, vector.unroll * vector.lanes * dtype.itemsize, LINE):
+        b.prefetch(b.offset(first, const(start, I64)))
+
+
+def _walks_rows(kernel: Kernel, number: int, nest: Nest) -> bool:
+    """Whether an access is contiguous along the lanes of ``nest``, and has a next row."""
+    access = kernel.accesses[number]
+    assert nest.vector is not None
+    along, across = access.strides[nest.vector], access.strides[kernel.parallel[-1]]
+    return access.buffer != SCRATCH and along == 1 and across not in (0, 1)
+
+
+def _stored(kernel: Kernel, nest: Nest) -> set[int]:
+    return {kernel.stores[s].access for s in nest.stores if s not in kernel.streamed}
+
+
+def _loaded(kernel: Kernel, nest: Nest) -> set[int]:
+    """Return the accesses that the loops of ``nest`` load from."""
+    stack = [operands(kernel.exprs[r])[0] for r in nest.reduces]
+    stack += [s.value for s in (*(kernel.stores[i] for i in nest.stores), *nest.saves)]
+    reused = {s.value for s in nest.reuses}
+    found: set[int] = set()
+    seen: set[int] = set()
+    while stack:
+        position = stack.pop()
+        expr = kernel.exprs[position]
+        if position in seen or position in reused or expr.axes <= set(kernel.parallel):
+            continue
+        seen.add(position)
+        stack += operands(expr)
+        if isinstance(expr, Load):
+            found.add(expr.access)
+    return found
