@@ -48,7 +48,7 @@ def _open(slot: int, node: Tree, value: Any) -> tuple[Box, Sequence[Any]] | None
     kind, length = node.kind, len(node.children)
     if kind is OBJECT_MARK:
         cls, names = cast("tuple[type, tuple[str, ...]]", node.meta)
-        attributes: dict[str, Any] = vars(value)
+        attributes = cast("dict[str, Any]", vars(value))
         return Box(slot, Holds.OBJECT, cls, length, names), [*attributes.values()]
     if kind is dict:
         table: dict[Any, Any] = value
