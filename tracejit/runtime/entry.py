@@ -163,6 +163,12 @@ class Result(NamedTuple):
 FIRST_OUTPUT = Result(((Step.PUSH_OUTPUT, 0, None),))
 
 
+def listed(count: int) -> Result:
+    """Return the result that is a list of ``count`` outputs, all of them arrays."""
+    steps = [(Step.PUSH_OUTPUT, number, None) for number in range(count)]
+    return Result([*steps, (Step.MAKE_LIST, count, None)], scalars=False)
+
+
 class Counters(NamedTuple):
     """What one form has counted: calls begun and ended, those timed, and their ticks (inclusive).
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tracejit.codegen.driver import MOST_CHUNKS, RECORD
-from tracejit.codegen.forms import Step
 from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
 from tracejit.runtime import entry, memory, monitor, perf, spans
@@ -25,6 +24,7 @@ from tracejit.runtime.interpreter import evaluate_node, run_graph
 from tracejit.runtime.native import driver
 from tracejit.runtime.plan import NativePlan, native_plan, scratch_bytes
 from tracejit.runtime.slots import Slots
+from tracejit.runtime.stretches import Stretches, Unfit, strided
 from tracejit.runtime.threads import pool_address
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.kernel import Kernel
@@ -176,6 +176,8 @@ class Executable:
         self.forms: list[weakref.ref[NativeForm]] = []
         self._inside: list[None] = []
         self._begun = 0
+        # The time of runs that were part NumPy's and part native.
+        self.stretches_ns = 0
         self._special: tuple[Code, ...] = ()
         self._given_back: list[Code] = []
 
@@ -267,23 +269,38 @@ class Executable:
     def _enter(self, arrays: Sequence[Array]) -> Callable[..., list[Array]]:
         """Return a function of the arrays that runs this: native where that serves ``arrays``.
 
-        The first run is ``_run`` itself: making an entry costs as much as several of them. So are
+        The first run is ``_run`` itself: making entries costs as much as several of them. So are
         those before the entry's code is there that somebody makes meanwhile.
         """
         self._runs += 1
         if self._runs < 2 or self._entered or entry.coming() or not entry.supported():
             return self._run_all
         self._entered = True
-        count = len(self.schedule.outputs)
-        steps = [(Step.PUSH_OUTPUT, number, None) for number in range(count)]
-        result = entry.Result([*steps, (Step.MAKE_LIST, count, None)], scalars=False)
+        self._native = self._entry_for(arrays)
+        return self._native or self._run_all
+
+    def _entry_for(self, arrays: Sequence[Array]) -> Callable[..., list[Array]] | None:
         # Weakly, so that code is freed with its executable and not by a search for cycles.
         this = weakref.proxy(self)
+        if any(isinstance(stage, OpaqueStep) for stage in self._stages):
+            stretches = Stretches(self.schedule, self._stages, self._block, this)
+            return lambda *arrays: this._run_stretches(stretches, arrays)
         made = entry.NativeEntry("run", lambda *arrays: this._run(arrays))
-        fits = made.add(this, Slots.of(arrays), result) is not None
-        if fits:
-            self._native = made.function
-        return self._native or self._run_all
+        fits = made.add(this, Slots.of(arrays), entry.listed(len(self.schedule.outputs)))
+        return None if fits is None else made.function
+
+    def _run_stretches(self, stretches: Stretches, arrays: Sequence[Array]) -> list[Array]:
+        started = time.perf_counter_ns()
+        self._inside.append(None)
+        try:
+            results = stretches.run(arrays)
+        except Unfit:
+            return self._run(arrays)
+        finally:
+            self._inside.pop()
+        self._begun += 1
+        self.stretches_ns += max(0, time.perf_counter_ns() - started)
+        return results
 
     def _run_all(self, *arrays: Array) -> list[Array]:
         return self._run(arrays)
@@ -334,6 +351,8 @@ class Executable:
         started = time.perf_counter() if spans.active is not None else 0.0
         operands = [self._array(view, held, block) for view in step.operands]
         result = np.ascontiguousarray(evaluate_node(step.node, operands))
+        if not result.flags.owndata:  # a view of an operand, which may be returned
+            result = result.copy()
         if started:
             spans.add(f"NumPy {step.node.op.name}", "numpy", started, line=str(step.node.loc))
         result = result.reshape(step.node.shape)
@@ -352,7 +371,7 @@ class Executable:
         else:
             raw = cast(Array, block)[buffer.offset : buffer.offset + buffer.nbytes]
             base = raw.view(buffer.dtype).reshape(buffer.shape)
-        return _strided(base, view)
+        return strided(base, view)
 
     def _collect(self, held: dict[int, Array], block: Array | None) -> list[Array]:
         """Return the outputs as arrays of their own."""
@@ -371,27 +390,3 @@ class Executable:
             taken.add(view.buffer)
             results.append(array)
         return results
-
-
-def _strided(base: Array, view: View) -> Array:
-    """Return ``base``'s memory from element ``view.offset`` on, under the view's strides."""
-    itemsize = view.dtype.itemsize
-    strides = tuple(s * itemsize for s in view.strides)
-    if view.offset == 0 and strides == base.strides and view.shape == base.shape:
-        return base
-    interface = {
-        "shape": view.shape,
-        "strides": strides,
-        "typestr": base.dtype.str,
-        "data": (base.ctypes.data + view.offset * itemsize, True),
-        "version": 3,
-    }
-    return np.asarray(_Holder(interface, base))
-
-
-class _Holder:
-    """Presents memory through the array interface and keeps its owner alive."""
-
-    def __init__(self, interface: dict[str, Any], owner: Array):
-        self.__array_interface__ = interface
-        self.owner = owner

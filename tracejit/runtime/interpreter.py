@@ -23,10 +23,11 @@ Observer = Callable[[Node, int], None]
 def evaluate_node(node: Node, operands: Sequence[Array]) -> Array:
     """Return the value of one node from its operands' values."""
     with np.errstate(all="ignore"):
-        return _apply(node, node.op.reference, operands)
+        return apply(node, node.op.reference, operands)
 
 
-def _apply(node: Node, reference: Callable[..., Any], operands: Sequence[Array]) -> Array:
+def apply(node: Node, reference: Callable[..., Any], operands: Sequence[Array]) -> Array:
+    """Return the value of one node, as ``evaluate_node``, under the caller's ``np.errstate``."""
     try:
         result = np.asarray(reference(*operands, **node.attrs))
     except UserError as error:
@@ -99,10 +100,10 @@ class Interpreter:
                 if superseded():
                     return None
                 if observe is None:
-                    values[result] = _apply(node, reference, [values[i] for i in operands])
+                    values[result] = apply(node, reference, [values[i] for i in operands])
                 else:
                     started = clock()
-                    values[result] = _apply(node, reference, [values[i] for i in operands])
+                    values[result] = apply(node, reference, [values[i] for i in operands])
                     observe(node, clock() - started)
                 for i in dead:
                     values[i] = None

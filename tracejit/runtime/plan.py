@@ -48,6 +48,16 @@ def scratch_bytes(schedule: Schedule, calls: Sequence[NativeCall]) -> int:
     return aligned(schedule.arena.nbytes) + workspace
 
 
+def pool_cell(calls: Sequence[NativeCall]) -> int:
+    """Return the address of the thread pool's cell; 0 where no kernel is worth sharing."""
+    return pool_cell_address() if any(c.end > c.grain for c in calls) else 0
+
+
+def runs_long(calls: Sequence[NativeCall]) -> bool:
+    """Whether other Python threads should run meanwhile."""
+    return any(c.end > c.grain for c in calls) or sum(c.ns for c in calls) > LONG_NS
+
+
 def native_plan(schedule: Schedule, calls: Sequence[NativeCall], records: Any) -> NativePlan | None:
     """Return how to run ``calls``, all that ``schedule`` does, natively.
 
@@ -65,14 +75,13 @@ def native_plan(schedule: Schedule, calls: Sequence[NativeCall], records: Any) -
     pointers = [_address(schedule, *pointer, places) for call in calls for pointer in call.pointers]
     outputs = [buffers[view.buffer] for view in schedule.outputs]
     faults = [b.value.ctypes.data for b in buffers if b.kind == "faults" and b.value is not None]
-    shareable = any(c.end > c.grain for c in calls)
     return NativePlan(
         records,
         len(calls),
         pointers,
-        pool_cell_address() if shareable else 0,
+        pool_cell(calls),
         scratch_bytes(schedule, calls),
-        shareable or sum(c.ns for c in calls) > LONG_NS,
+        runs_long(calls),
         faults[0] if faults else 0,
         [replace(b, shape=v.shape) for b, v in zip(outputs, schedule.outputs, strict=True)],
         [],

@@ -123,9 +123,12 @@ def seconds_of(programs: Iterable[Program]) -> float:
 def _seconds(program: Program) -> float:
     """Return the time of all calls that the interpreter and native code have answered."""
     executable = program.executable
-    taken = 0 if executable is None else executable.counters().ticks
+    ns = program.interpreted_ns
+    if executable is None:
+        return ns * 1e-9
+    taken = executable.counters().ticks
     native = taken * ticks.seconds_per_tick() if taken else 0.0
-    return program.interpreted_ns * 1e-9 + max(native, 0.0)
+    return (ns + executable.stretches_ns) * 1e-9 + max(native, 0.0)
 
 
 class PythonTime:
