@@ -7,7 +7,7 @@ the arena. Its result holds no code; the engine asks code generation for each di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +32,7 @@ from tracejit.schedule.index import (
 from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.product import with_partial
 from tracejit.schedule.scan import by_blocks, shares_rows
+from tracejit.schedule.slabs import check_slabs
 from tracejit.schedule.stream import stream
 
 Layout = tuple[int, ...] | None
@@ -39,10 +40,11 @@ Layout = tuple[int, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A piece of memory. ``kind``: input, data, output, temp (in the arena), opaque, or faults.
+    """A piece of memory. ``kind``: input, data, output, temp (in the arena), opaque, faults, slab.
 
     ``number`` counts within the kind for inputs; ``offset`` is the place in the arena. The faults
-    are one counter, of positions out of range; it only ever rises, so that runs can share it.
+    are one counter, of positions out of range; it only ever rises, so that runs can share it. Of a
+    slab only some rows exist at a time, for each thread its own.
     """
 
     kind: str
@@ -77,11 +79,15 @@ class KernelStep(NamedTuple):
 
 
 class ContractionStep(NamedTuple):
-    """Run a matrix product or attention, and its epilogue: like ``KernelStep`` otherwise."""
+    """Run a matrix product or attention, and its epilogue: like ``KernelStep`` otherwise.
+
+    With ``reader``, a loop kernel over its rows runs after each slab of them.
+    """
 
     kernel: Kernel
     nodes: tuple[Node, ...] = ()
     copied: tuple[Node, ...] = ()
+    reader: Kernel | None = None
 
 
 class OpaqueStep(NamedTuple):
@@ -140,16 +146,13 @@ class _Scheduler:
             if self.fusion.stored.get(node) is node:
                 self._add_buffer(node)
         steps = self._bordered([self._step(unit) for unit in self.fusion.units])
-        steps = self._streamed(steps)
+        steps = self._slabbed(self._streamed(steps))
         outputs = tuple(self._view(node) for node in self.graph.outputs)
         temporaries = [i for i, b in enumerate(self.buffers) if b.kind == "temp"]
         lives = self._lives(steps, temporaries)
         arena = plan(lives)
         for number, offset in zip(temporaries, arena.offsets, strict=True):
-            old = self.buffers[number]
-            self.buffers[number] = Buffer(
-                old.kind, old.dtype, old.shape, old.node, old.number, offset, old.value
-            )
+            self.buffers[number] = replace(self.buffers[number], offset=offset)
         everything = sum(
             n.nbytes
             for n in self.graph.nodes
@@ -276,6 +279,24 @@ class _Scheduler:
             for step in steps
         ]
 
+    def _slabbed(self, steps: Sequence[Step]) -> list[Step]:
+        """Let a product and the only kernel that reads it take turns, where they may."""
+        users: dict[int, list[int]] = {}
+        for number, step in enumerate(steps):
+            for buffer in touched(step):
+                users.setdefault(buffer, []).append(number)
+        result: list[Step | None] = list(steps)
+        for buffer, numbers in users.items():
+            if self.buffers[buffer].kind != "temp" or len(numbers) != 2:
+                continue
+            product, reader = (result[number] for number in numbers)
+            if not isinstance(product, ContractionStep) or not isinstance(reader, KernelStep):
+                continue
+            if check_slabs(product.kernel, reader.kernel, buffer):
+                result[numbers[0]], result[numbers[1]] = None, _joined(product, reader)
+                self.buffers[buffer] = replace(self.buffers[buffer], kind="slab")
+        return [step for step in result if step is not None]
+
     def _lives(self, steps: Sequence[Step], temporaries: Sequence[int]) -> list[Life]:
         first: dict[int, int] = {}
         last: dict[int, int] = {}
@@ -286,11 +307,35 @@ class _Scheduler:
         return [Life(self.buffers[n].nbytes, first.get(n, 0), last.get(n, 0)) for n in temporaries]
 
 
+def _joined(product: ContractionStep, reader: KernelStep) -> ContractionStep:
+    """Return one step for a product and the kernel over its rows, known by the ops of both."""
+    first, second = product.kernel, reader.kernel
+    kernel = replace(
+        first,
+        labels=(*first.labels, *second.labels),
+        lines=tuple(dict.fromkeys((*first.lines, *second.lines))),
+    )
+    copied = dict.fromkeys((*product.copied, *reader.copied))
+    return ContractionStep(kernel, (*product.nodes, *reader.nodes), tuple(copied), second)
+
+
+def kernels_of(step: Step) -> tuple[Kernel, ...]:
+    """Return the kernels that a step runs; two where a product and its reader take turns."""
+    match step:
+        case KernelStep(kernel) | ContractionStep(kernel, reader=None):
+            return (kernel,)
+        case ContractionStep(kernel, reader=reader):
+            return (kernel, cast(Kernel, reader))
+        case OpaqueStep():
+            return ()
+
+
 def touched(step: Step) -> set[int]:
     """Return the buffers that a step reads or writes."""
     match step:
-        case KernelStep(kernel) | ContractionStep(kernel):
-            return {a.buffer for a in kernel.accesses if a.buffer != SCRATCH}
+        case KernelStep() | ContractionStep():
+            accesses = (a for kernel in kernels_of(step) for a in kernel.accesses)
+            return {a.buffer for a in accesses if a.buffer != SCRATCH}
         case OpaqueStep(_, views, buffer):
             return {v.buffer for v in views} | {buffer}
 
@@ -298,8 +343,8 @@ def touched(step: Step) -> set[int]:
 def reads(step: Step) -> set[int]:
     """Return the buffers that a step reads."""
     match step:
-        case KernelStep(kernel) | ContractionStep(kernel):
-            return {a.buffer for a in kernel.loaded}
+        case KernelStep() | ContractionStep():
+            return {a.buffer for kernel in kernels_of(step) for a in kernel.loaded}
         case OpaqueStep(_, views, _):
             return {v.buffer for v in views}
 

@@ -99,6 +99,6 @@ def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid,
 def _part(spec: GemmSpec, grid: Grid, batch: int, blocks: _Blocks) -> tuple[int, int]:
     """Return of how many batch elements and depth blocks the operands are packed at a time."""
     most = max(1, PACKED_BYTES // (blocks.all * (spec.type.bits // 8)))
-    if most < grid.blocks_k:
+    if most < grid.blocks_k and not spec.slabs:  # a slab is computed at once
         return 1, most
     return max(1, min(batch, most // grid.blocks_k)), grid.blocks_k

@@ -146,7 +146,8 @@ class GemmSpec:
     dotted). ``batch_axes``: how many batch axes there are. ``gather``: how a gathered B is read,
     None where B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
     ``prologue`` computes operands where they are packed; ``a`` and ``b`` then tell along which of
-    its axes such an operand is computed.
+    its axes such an operand is computed. With ``slabs`` C only ever holds a row tile, which is
+    taken from it before the next one is computed (``slabs``): work is counted in these.
     """
 
     dtype: str
@@ -160,6 +161,7 @@ class GemmSpec:
     epilogue: Epilogue | None = None
     gather: GatherSpec | None = None
     prologue: KernelPrologue | None = None
+    slabs: bool = False
 
     @property
     def folds(self) -> bool:
@@ -403,6 +405,8 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         tile_n = balanced(n, cache.n, unit.columns)
         share = _shared if spec.gather is None else _of_windows
         tile_m, tile_n = share(spec, target, p, (tile_m, tile_n))
+    if spec.slabs:
+        tile_m = min(tile_m, _slab(target, spec, p))
     work = stage_place(spec, unit)
     if spec.prologue is not None:
         line = 64 // (spec.type.bits // 8)
@@ -493,6 +497,21 @@ def _of_windows(
     return tile_m, balanced(p.n, max(most, unit.columns), unit.columns)
 
 
+def _slab(target: Target, spec: GemmSpec, p: GemmProblem) -> int:
+    """Return how many rows a slab has: it takes a quarter of the second-level cache, but each slab
+    reads all of B again, and threads share them."""
+    unit, batch = register_block(target, spec.dtype), prod(p.batch)
+    fitting = target.l2_bytes // 4 // (p.n * (spec.type.bits // 8))
+    shared = -(-batch * p.m // max(1, _wanted_tiles(p)))
+    return balanced(p.m, max(2 * unit.rows, min(fitting, shared)), unit.rows)
+
+
+def slab_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
+    """Return the bytes of a slab of C, whose rows are contiguous."""
+    p, _ = canonical(problem, fold=spec.folds)
+    return grid_of(spec, target, p).tile_m * p.n * (spec.type.bits // 8)
+
+
 def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
     """Return how many columns a tile of a product with one row has at most: their sums stay in
     the first-level cache, and of each row of B there are 4 KiB to stream."""
@@ -515,12 +534,13 @@ def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int
 
 
 def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
-    """Return how many tiles of C there are: a kernel's whole range is [0, tile_count)."""
+    """Return how many tiles of C (or slabs) there are: a kernel's whole range is
+    [0, tile_count)."""
     p, _ = canonical(problem, fold=spec.folds)
     if p.m == 0 or p.n == 0:
         return 0
     grid = grid_of(spec, target, p)
-    return grid.tiles_m * grid.tiles_n * prod(p.batch)
+    return grid.tiles_m * (1 if spec.slabs else grid.tiles_n) * prod(p.batch)
 
 
 def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -> int:
@@ -536,7 +556,7 @@ def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: in
     tiles = tile_count(spec, target, problem)
     if threads <= 1 or prod(p.batch) * p.m * p.n * p.k < 1 << 18:
         return max(1, tiles)
-    if spec.gather is not None or spec.ahead:
+    if spec.gather is not None or spec.ahead or spec.slabs:
         return 1
     height = grid_of(spec, target, p).tiles_m
     columns = tiles // height
