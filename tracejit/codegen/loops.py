@@ -665,10 +665,14 @@ def _is_heavy(applied: Sequence[Apply]) -> bool:
     return any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied)
 
 
+def define_kernel(module: Module, kernel: Kernel, name: str, linkage: str = "") -> None:
+    """Define the function ``name`` of ``kernel`` in ``module``."""
+    parameters = [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)]
+    KernelEmitter(module.define(name, VOID, parameters, linkage=linkage), kernel).emit()
+
+
 def emit_kernel(kernel: Kernel, target: Target, name: str = "kernel") -> str:
     """Return the IR module of ``kernel`` for ``target``; the function is ``name``."""
     module = Module(target)
-    parameters = [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)]
-    builder = module.define(name, VOID, parameters)
-    KernelEmitter(builder, kernel).emit()
+    define_kernel(module, kernel, name)
     return module.text()

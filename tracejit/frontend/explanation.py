@@ -30,6 +30,7 @@ from tracejit.schedule.schedule import (
     OpaqueStep,
     Schedule,
     Step,
+    kernels_of,
     reads,
     touched,
 )
@@ -282,16 +283,19 @@ def _step(step: Step, schedule: Schedule) -> StepReport:
         nbytes = node.nbytes + sum(prod(v.shape) * v.dtype.itemsize for v in step.operands)
         lines = () if node.loc is None else (str(node.loc),)
         return StepReport(kind, ops, 1, lines, nbytes, why_opaque(node, lowers))
-    kernel = step.kernel
-    return StepReport(kind, ops, kernel.ops, kernel.lines, _traffic(kernel, schedule))
+    nbytes = sum(_traffic(kernel, schedule) for kernel in kernels_of(step))
+    return StepReport(kind, ops, step.kernel.ops, step.kernel.lines, nbytes)
 
 
 def _traffic(kernel: Kernel, schedule: Schedule) -> int:
-    """Return the bytes of stored values that a kernel touches: of each access, what it covers."""
+    """Return the bytes of stored values that a kernel touches: of each access, what it covers.
+
+    Slabs stay in the cache.
+    """
     gathers = kernel.contract is not None and kernel.contract.gather is not None
     total = 0
     for access in kernel.accesses:
-        if access.buffer == SCRATCH:
+        if access.buffer == SCRATCH or schedule.buffers[access.buffer].kind == "slab":
             continue
         buffer = schedule.buffers[access.buffer].nbytes
         total += buffer if gathers else min(buffer, _covered(access, kernel.extents))
@@ -306,7 +310,7 @@ def _covered(access: Access, extents: Sequence[int]) -> int:
 def _stored(schedule: Schedule) -> Iterator[StoredReport]:
     """Yield the values that are stored between steps: written by one and read by a later one."""
     for number, buffer in enumerate(schedule.buffers):
-        if buffer.kind in ("input", "data"):
+        if buffer.kind in ("input", "data", "slab"):
             continue
         readers = [s for s in schedule.steps if number in reads(s)]
         if not readers:

@@ -137,7 +137,10 @@ def _finder(target: Target, level: int) -> Obtain:
 Obtain = Callable[[str, Callable[[], str]], Code]
 
 
-def _emit(plan: Kernel | contraction.GemmSpec | attention.AttentionSpec, target: Target) -> str:
+Plan = Kernel | contraction.GemmSpec | contraction.SlabSpec | attention.AttentionSpec
+
+
+def _emit(plan: Plan, target: Target) -> str:
     # Imported here: emitters take longer to load than anything else, and cached code needs none.
     from tracejit.codegen import emitters
 
@@ -164,8 +167,10 @@ def _native_calls(
 ) -> list[NativeCall]:
     if isinstance(step, KernelStep):
         return _kernel_calls(step.kernel, target, obtain)
-    call = _contraction_calls if step.kernel.attend is None else _attention_calls
-    return call(step.kernel, len(schedule.buffers), target, obtain)
+    workspace = len(schedule.buffers)
+    if step.kernel.attend is not None:
+        return _attention_calls(step.kernel, workspace, target, obtain)
+    return _contraction_calls(step, workspace, target, obtain)
 
 
 def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[NativeCall]:
@@ -204,9 +209,10 @@ def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[Native
 
 
 def _contraction_calls(
-    kernel: Kernel, workspace: int, target: Target, obtain: Obtain
+    step: ContractionStep, workspace: int, target: Target, obtain: Obtain
 ) -> list[NativeCall]:
     """Return the calls of a product; ``workspace`` is the number of the buffer after the last."""
+    kernel = step.kernel
     contract = cast(Contract, kernel.contract)
     problem, accesses = _gemm_problem(kernel)
     _, turned = contraction.canonical(problem, fold=False)
@@ -214,34 +220,48 @@ def _contraction_calls(
     prologue = contraction.find_prologue(kernel, target, swapped=turned)
     if prologue is not None:
         problem = prologue.grouped(problem)
-    spec = contraction.classify(target, contract.dtype, problem, epilogue, prologue)
+    slabs = step.reader is not None
+    spec = contraction.classify(target, contract.dtype, problem, epilogue, prologue, slabs=slabs)
     _, swapped = contraction.canonical(problem, fold=spec.folds)
-    code = obtain(f"gemm {spec.key}", lambda: _emit(spec, target))
     if swapped:
         accesses[0], accesses[1] = accesses[1], accesses[0]
-    private = contraction.workspace_bytes(spec, target, problem)
-    pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
-    pointers.insert(contraction.WORK_POINTER, (workspace, 0))
-    pointers.insert(contraction.PACKED_POINTER, (workspace, available() * aligned(private)))
+    private = aligned(contraction.workspace_bytes(spec, target, problem))
+    slab = private
+    if step.reader is not None:
+        private += aligned(contraction.slab_bytes(spec, target, problem))
     own: list[int] = []
     if epilogue is not None or prologue is not None:
-        pointers += [(a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses]
+        accesses += kernel.accesses
         own = kernel.sizes()
+    pointers = [(a.buffer, a.offset * a.dtype.itemsize) for a in accesses]
+    pointers.insert(contraction.WORK_POINTER, (workspace, 0))
+    pointers.insert(contraction.PACKED_POINTER, (workspace, available() * private))
     stages = contraction.stages(spec, target, problem, available())
+    sizes = [contraction.with_table((*stage.sizes, *own), problem) for stage in stages]
+    ns = prod((*problem.batch, problem.m, problem.n, problem.k)) // GEMM_PER_NS
+    if step.reader is None:
+        code = obtain(f"gemm {spec.key}", lambda: _emit(spec, target))
+    else:
+        partial = kernel.accesses[contract.partial]
+        row_bytes = kernel.extents[contract.columns] * partial.dtype.itemsize
+        call = contraction.bind_slabs(spec, pointers, step.reader, partial.buffer, row_bytes)
+        pointers, ns = call.pointers, ns + estimate_ns(step.reader)
+        sizes = [call.sizes(s, slab) for s in sizes]
+        code = obtain(f"slabs {call.spec.key}", lambda: _emit(call.spec, target))
     return [
         NativeCall(
             code,
             pointers,
-            contraction.with_table((*stage.sizes, *own), problem),
+            numbers,
             stage.tiles,
             stage.grain,
             private,
-            prod((*problem.batch, problem.m, problem.n, problem.k)) // (GEMM_PER_NS * len(stages)),
+            ns // len(stages),
             contraction.WORK_POINTER,
             shared=contraction.packed_bytes(spec, target, problem),
             kernel=kernel,
         )
-        for stage in stages
+        for stage, numbers in zip(stages, sizes, strict=True)
     ]
 
 

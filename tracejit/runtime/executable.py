@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -185,6 +186,12 @@ class Executable:
     def codes(self) -> list[Code]:
         """The machine code of each native call, in order."""
         return [c.code for s in self._stages if isinstance(s, _Segment) for c in s.calls]
+
+    @property
+    def step_codes(self) -> list[Code]:
+        """The machine code of each step that is not opaque, in order; it may be called twice."""
+        calls = (c for s in self._stages if isinstance(s, _Segment) for c in s.calls)
+        return [next(group).code for _, group in groupby(calls, key=lambda c: id(c.kernel))]
 
     @property
     def kernels(self) -> int:

@@ -85,4 +85,3 @@ def _row_by_row(reader: Kernel, buffer: int, rows: int, columns: int) -> bool:
 def _steps(kernel: Kernel, access: int) -> list[tuple[int, int]]:
     """Return extent and stride of each axis."""
     return list(zip(kernel.extents, kernel.accesses[access].strides, strict=True))
-

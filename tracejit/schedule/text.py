@@ -196,12 +196,13 @@ class _Printer:
                 return "?"
 
 
-def kernel_text(kernel: Kernel, number: int = 0) -> str:
-    """Return the loop nest of ``kernel`` as readable pseudocode."""
+def kernel_text(kernel: Kernel, number: int = 0, reader: Kernel | None = None) -> str:
+    """Return the loop nest of ``kernel`` as readable pseudocode, then that of its reader."""
     title = " ".join(kernel.labels) or "copy"
     where = f"  # {', '.join(kernel.lines[:3])}" if kernel.lines else ""
+    nests = [kernel] if reader is None else [kernel, reader]
     return "\n".join(
-        [f"kernel {number}: {title}{where}", *("  " + x for x in _Printer(kernel).text())]
+        [f"kernel {number}: {title}{where}", *("  " + x for k in nests for x in _Printer(k).text())]
     )
 
 
@@ -223,8 +224,8 @@ def schedule_text(schedule: Schedule) -> str:
         match step:
             case KernelStep(kernel):
                 lines.append(kernel_text(kernel, next(numbers)))
-            case ContractionStep(kernel):
-                lines.append(kernel_text(kernel, next(numbers)))
+            case ContractionStep(kernel, reader=reader):
+                lines.append(kernel_text(kernel, next(numbers), reader))
             case OpaqueStep(node, views, buffer):
                 lines.append(f"opaque {node.op.name}: b{buffer} = ({_list(views)})")
     return "\n".join(lines)

@@ -37,6 +37,7 @@ from tracejit.schedule.schedule import (
     Schedule,
     Step,
     View,
+    kernels_of,
 )
 from tracejit.schedule.steps import step_kind, step_name
 from tracejit.schedule.text import kernel_text
@@ -280,7 +281,7 @@ class _Drawing:
 
     def _steps(self, executable: Executable) -> list[dict[str, Any]]:
         index = {id(c): i for i, c in enumerate(self.codes)}
-        native = iter(executable.codes)
+        native = iter(executable.step_codes)
         steps: list[dict[str, Any]] = []
         kernels = 0
         for number, step in enumerate(self.schedule.steps):
@@ -321,9 +322,9 @@ def _members(step: Step) -> frozenset[Node]:
 def written_buffers(step: Step) -> set[int]:
     """Return the buffers that a step writes."""
     match step:
-        case KernelStep(kernel) | ContractionStep(kernel):
-            written = {kernel.accesses[s.access].buffer for s in kernel.stores}
-            return written - {SCRATCH}
+        case KernelStep() | ContractionStep():
+            kernels = kernels_of(step)
+            return {k.accesses[s.access].buffer for k in kernels for s in k.stores} - {SCRATCH}
         case OpaqueStep(buffer=buffer):
             return {buffer}
 
@@ -331,9 +332,14 @@ def written_buffers(step: Step) -> set[int]:
 def read_buffers(step: Step) -> set[int]:
     """Return the buffers that a step reads."""
     match step:
-        case KernelStep(kernel) | ContractionStep(kernel):
-            loads = {e.access for e in kernel.exprs if isinstance(e, Load | Gather)}
-            return {kernel.accesses[i].buffer for i in loads} - {SCRATCH}
+        case KernelStep() | ContractionStep():
+            loads = [
+                k.accesses[e.access]
+                for k in kernels_of(step)
+                for e in k.exprs
+                if isinstance(e, Load | Gather)
+            ]
+            return {access.buffer for access in loads} - {SCRATCH}
         case OpaqueStep(_, views, _):
             return {v.buffer for v in views}
 
@@ -343,7 +349,8 @@ def step_text(step: Step, number: int) -> str:
     match step:
         case KernelStep(kernel) | ContractionStep(kernel):
             # The lines stand beside the text with their source; the title would only repeat them.
-            _, _, body = kernel_text(kernel, number).partition("\n")
+            reader = step.reader if isinstance(step, ContractionStep) else None
+            _, _, body = kernel_text(kernel, number, reader).partition("\n")
             text = f"kernel {number}: {step_name(step)}\n{body}"
             if isinstance(step, ContractionStep):
                 text += f"\n  {_product(step)}: {_flops(kernel):,} flops"

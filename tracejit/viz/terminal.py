@@ -41,7 +41,7 @@ class _Kernels:
         self.steps: dict[int | str, Step] = {}
         self.codes: dict[int | str, Code | None] = {}
         for run in runs:
-            codes = iter(run.executable.codes)
+            codes = iter(run.executable.step_codes)
             for step in run.executable.schedule.steps:
                 native = None if isinstance(step, OpaqueStep) else next(codes)
                 key = id(native) if native is not None else f"opaque {step_name(step)}"

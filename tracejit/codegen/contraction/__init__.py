@@ -7,6 +7,7 @@ from tracejit.codegen.contraction.epilogue import KernelEpilogue
 from tracejit.codegen.contraction.gather import Gather, gather_of
 from tracejit.codegen.contraction.plan import Stage, packed_bytes, stages
 from tracejit.codegen.contraction.prologue import KernelPrologue, find_prologue
+from tracejit.codegen.contraction.slabs import SlabSpec, bind_slabs
 from tracejit.codegen.contraction.spec import (
     PACKED_POINTER,
     WORK_POINTER,
@@ -20,6 +21,7 @@ from tracejit.codegen.contraction.spec import (
     classify,
     epilogue_slot,
     gemm_arguments,
+    slab_bytes,
     tile_count,
     tile_grain,
     with_table,
@@ -37,8 +39,10 @@ __all__ = [
     "KernelEpilogue",
     "KernelPrologue",
     "Place",
+    "SlabSpec",
     "Slot",
     "Stage",
+    "bind_slabs",
     "canonical",
     "classify",
     "epilogue_slot",
@@ -46,6 +50,7 @@ __all__ = [
     "gather_of",
     "gemm_arguments",
     "packed_bytes",
+    "slab_bytes",
     "stages",
     "tile_count",
     "tile_grain",

@@ -23,7 +23,7 @@ from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
 from tracejit.codegen.contraction.windows import emit_pack_windows
 
 
-def emit_gemm(module: Module, name: str, spec: GemmSpec) -> None:
+def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> None:
     """Define kernel ``void name(ptr ptrs, ptr sizes, i64 begin, i64 end)`` for ``spec``.
 
     It computes tiles [begin, end) of C, or packs as many blocks of the operands; ``spec.py``
@@ -37,6 +37,7 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec) -> None:
         name,
         VOID,
         [("ptrs", PTR), ("sizes", PTR), ("begin", I64), ("end", I64)],
+        linkage=linkage,
         parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
     )
     kernels: dict[Kind, type[Panels | Axpys | Dots]] = {
