@@ -27,11 +27,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def _block(x: Any, w: Any, names: Any) -> Any:
-    """A matrix product, a softmax, a concat, and a step that runs through NumPy."""
-    scores = x @ w
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    """A softmax, a matrix product, a concat, and a step that runs through NumPy."""
+    weights = np.exp(x - x.max(-1, keepdims=True))
     weights = weights / weights.sum(-1, keepdims=True)
-    both = np.concatenate([weights, x[::2]], axis=0)
+    both = np.concatenate([weights @ w, x[::2]], axis=0)
     return both, np.sort(names, axis=0)
 
 
