@@ -341,3 +341,23 @@ def test_namespace():
     assert {"jit", "trace", "kernels", "load", "exp", "Tensor"} <= set(dir(tj))
     with tj.num_threads(1):
         assert tj.num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.sum(dim=5),
+        lambda x: x.cumsum(axis=-3),
+        lambda x: x.squeeze(2),
+        lambda x: tj.softmax(x, dim=7),
+        lambda x: tj.concatenate([x, x], axis=4),
+        lambda x: tj.stack([x, x], axis=4),
+        lambda x: x.unsqueeze(-4),
+    ],
+)
+def test_an_axis_out_of_range_is_named_with_the_shape(call: Callable[[Any], Any]) -> None:
+    message = r"axis -?\d is out of range .*shape \(4, 6\)"
+    with pytest.raises(errors.AxisError, match=message) as caught:
+        call(tj.ones(4, 6))
+    assert isinstance(caught.value, IndexError)
+    assert caught.value.loc is not None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracejit import sizes
-from tracejit.errors import ArgumentError, DTypeError, ShapeError, UserError
+from tracejit.errors import ArgumentError, AxisError, DTypeError, ShapeError, UserError
 from tracejit.ops.table import DType, Shape, check_dtype, normalise_axis
 from tracejit.tensor import Tensor
 from tracejit.tracing import user_location
@@ -99,25 +99,37 @@ def alias(value: Any, other: Any, name: str, other_name: str, default: Any = Non
     return other
 
 
-def one_axis(name: str, axis: Any, rank: int) -> int:
-    """Return an axis counted from the front; ``AxisError`` where it is out of range."""
+def one_axis(name: str, axis: Any, shape: Shape) -> int:
+    """Return an axis of ``shape`` counted from the front; ``AxisError`` where it has none such."""
     number = as_index(axis, "an axis")
-    if -rank <= number < rank:
-        return number % rank
     try:
-        return normalise_axis(name, number, (0,) * rank)
+        return normalise_axis(name, number, shape)
     except UserError as error:
         error.loc = user_location()
         raise
 
 
-def some_axes(name: str, axis: Axis, rank: int) -> tuple[int, ...]:
+def some_axes(name: str, axis: Axis, shape: Shape) -> tuple[int, ...]:
     """Return axes counted from the front, in the order given; None means all."""
     if axis is None:
-        return tuple(range(rank))
+        return tuple(range(len(shape)))
     if not isinstance(axis, int) and is_sequence(axis):
-        axes = tuple(one_axis(name, a, rank) for a in axis)
+        axes = tuple(one_axis(name, a, shape) for a in axis)
         if len(set(axes)) != len(axes):
             raise fail(ShapeError, f"{name}: an axis occurs twice in {tuple(axis)}")
         return axes
-    return (one_axis(name, axis, rank),)
+    return (one_axis(name, axis, shape),)
+
+
+def new_axes(name: str, axis: int | Sequence[int], shape: Shape) -> tuple[int, ...]:
+    """Return where new axes stand in the result, which has those of ``shape`` besides."""
+    count = len(axis) if isinstance(axis, Sequence) else 1
+    rank = len(shape) + count
+    try:
+        return some_axes(name, axis, (*shape, *[1] * count))
+    except AxisError:
+        raise fail(
+            AxisError,
+            f"{name}: axis {axis} is out of range for a new axis of shape {shape}",
+            hint=f"an axis from {-rank} to {rank - 1}",
+        ) from None

@@ -20,7 +20,7 @@ __all__ = [
 
 def _transform(name: str, x: Any, n: int | None, axis: int, norm: str | None) -> Tensor:
     value = lift(x)
-    place = one_axis(name, axis, value.ndim)
+    place = one_axis(name, axis, value.shape)
     points = value.shape[place] if n is None else as_index(n, "n")
     if n is None and name == "irfft":
         points = 2 * (points - 1)
@@ -52,7 +52,7 @@ def _transforms(name: str, x: Any, s: Any, axes: Any, norm: str | None) -> Tenso
     value = lift(x)
     if axes is None:
         axes = range(value.ndim) if s is None else range(-len(s), 0)
-    places = [one_axis(name, a, value.ndim) for a in axes]
+    places = [one_axis(name, a, value.shape) for a in axes]
     sizes = [None] * len(places) if s is None else [None if n == -1 else n for n in s]
     if len(sizes) != len(places):
         text = f"{name}: {len(sizes)} sizes for {len(places)} axes of {value.shape}"
@@ -96,7 +96,7 @@ def _shifted(x: Any, axes: Any, sign: int) -> Tensor:
     value = lift(x)
     places = list(range(value.ndim)) if axes is None else axes
     places = [places] if isinstance(places, int) else list(places)
-    sizes = [value.shape[one_axis("fftshift", a, value.ndim)] for a in places]
+    sizes = [value.shape[one_axis("fftshift", a, value.shape)] for a in places]
     shifts = [n // 2 if sign > 0 else -(n // 2) for n in sizes]
     return roll(value, shifts, places)
 

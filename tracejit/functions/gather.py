@@ -46,7 +46,7 @@ def take(
     chosen = axis if dim is None else dim
     if chosen is None:
         value, chosen = ravel(value), 0
-    place = one_axis("take", chosen, value.ndim)
+    place = one_axis("take", chosen, value.shape)
     extent = value.shape[place]
     if mode == "raise":
         index = checked_index(indices, place, extent)
@@ -72,7 +72,7 @@ def take_along_axis(
     chosen = axis if dim is None else dim
     if chosen is None:
         value, chosen = ravel(value), 0
-    place = one_axis("take_along_axis", chosen, value.ndim)
+    place = one_axis("take_along_axis", chosen, value.shape)
     return record(
         "take_along_axis", (value, checked_index(index, place, value.shape[place])), axis=place
     )
@@ -84,7 +84,7 @@ take_along_dim = take_along_axis
 def gather(x: Any, dim: int, index: Any, /) -> Tensor:
     """Return PyTorch's ``gather``: other axes of ``index`` may be shorter than those of ``x``."""
     value, where = lift(x), lift(index)
-    place = one_axis("gather", dim, value.ndim)
+    place = one_axis("gather", dim, value.shape)
     if where.ndim != value.ndim:
         raise fail(ShapeError, f"gather: an index of shape {where.shape} for {value.shape}")
     for axis, size in enumerate(where.shape):
@@ -96,7 +96,7 @@ def gather(x: Any, dim: int, index: Any, /) -> Tensor:
 def put_along_axis(x: Tensor, indices: Any, values: Any, /, axis: int | None = -1) -> None:
     """Write ``values`` to ``x`` in place at indices along an axis."""
     target = ravel(x) if axis is None else x
-    place = one_axis("put_along_axis", 0 if axis is None else axis, target.ndim)
+    place = one_axis("put_along_axis", 0 if axis is None else axis, target.shape)
     result = _put(target, place, indices, values)
     write(target, result.node, result.traced_in)
 
@@ -109,13 +109,13 @@ def _put(x: Tensor, axis: int, indices: Any, values: Any) -> Tensor:
 def scatter(x: Any, dim: int, index: Any, src: Any, /) -> Tensor:
     """Return ``x`` with ``src`` written at indices along ``dim``; other axes must agree."""
     value = lift(x)
-    return _put(value, one_axis("scatter", dim, value.ndim), index, src)
+    return _put(value, one_axis("scatter", dim, value.shape), index, src)
 
 
 def index_add(x: Any, dim: int, index: Any, source: Any, /) -> Tensor:
     """Return ``x`` with the slices of ``source`` added at ``index`` along ``dim``."""
     value = lift(x)
-    place = one_axis("index_add", dim, value.ndim)
+    place = one_axis("index_add", dim, value.shape)
     where = checked_index(index, place, value.shape[place])
     return record("advanced_add", (value, lift(source, value.dtype), where), axes=(place,))
 

@@ -26,6 +26,7 @@ from tracejit.functions.arguments import (
     fail,
     is_integer,
     is_sequence,
+    new_axes,
     one_axis,
 )
 from tracejit.functions.creation import zeros
@@ -63,7 +64,7 @@ def concat(
         values, chosen = [apply("reshape", (v,), shape=(v.size,)) for v in values], 0
     if builtins.any(v.ndim == 0 for v in values):
         raise fail(ShapeError, "concat: a 0-d value has no axis to join along", "use stack")
-    joined = record("concat", values, axis=one_axis("concat", chosen, values[0].ndim))
+    joined = record("concat", values, axis=one_axis("concat", chosen, values[0].shape))
     return joined if dtype is None else cast(joined, as_dtype(dtype))
 
 
@@ -82,7 +83,7 @@ def _sequence(name: str, arrays: Any) -> list[Any]:
 def stack(arrays: Any, /, axis: int = 0, *, dim: int | None = None, dtype: Any = None) -> Tensor:
     """Return arrays of equal shape joined along a new axis."""
     values = [lift(a) for a in _sequence("stack", arrays)]
-    place = one_axis("stack", axis if dim is None else dim, values[0].ndim + 1)
+    (place,) = new_axes("stack", axis if dim is None else dim, values[0].shape)
     joined = record("stack", values, axis=place)
     return joined if dtype is None else cast(joined, as_dtype(dtype))
 
@@ -141,7 +142,7 @@ def _at(x: Tensor, axis: int, bounds: Sequence[int]) -> list[Tensor]:
 def array_split(x: Any, parts: Any, /, axis: int = 0) -> list[Tensor]:
     """Return ``parts`` pieces of nearly equal size, or the pieces between given positions."""
     value = lift(x)
-    place = one_axis("array_split", axis, value.ndim)
+    place = one_axis("array_split", axis, value.shape)
     if not isinstance(parts, int):
         return _at(value, place, [as_index(p, "a position") for p in parts])
     if parts < 1:
@@ -158,7 +159,7 @@ def split(x: Any, parts: Any, /, axis: int = 0, *, dim: int | None = None) -> li
     """
     value = lift(x)
     if dim is None:
-        place = one_axis("split", axis, value.ndim)
+        place = one_axis("split", axis, value.shape)
         if isinstance(parts, int) and parts == 0:
             raise fail(DivisionError, "split: into zero parts", "give at least one part")
         if isinstance(parts, int) and (parts < 1 or value.shape[place] % parts):
@@ -168,7 +169,7 @@ def split(x: Any, parts: Any, /, axis: int = 0, *, dim: int | None = None) -> li
                 "array_split allows unequal ones",
             )
         return array_split(value, parts, place)
-    place = one_axis("split", dim, value.ndim)
+    place = one_axis("split", dim, value.shape)
     extent = value.shape[place]
     if isinstance(parts, int):
         if parts < 1:
@@ -183,7 +184,7 @@ def split(x: Any, parts: Any, /, axis: int = 0, *, dim: int | None = None) -> li
 def chunk(x: Any, chunks: int, /, dim: int = 0) -> list[Tensor]:
     """Return at most ``chunks`` pieces of equal size, the last one may be smaller."""
     value = lift(x)
-    place = one_axis("chunk", dim, value.ndim)
+    place = one_axis("chunk", dim, value.shape)
     size = -(-value.shape[place] // as_index(chunks, "chunks")) or 1
     return split(value, size, dim=place)
 
@@ -207,7 +208,7 @@ def dsplit(x: Any, parts: Any, /) -> list[Tensor]:
 def unstack(x: Any, /, axis: int = 0, *, dim: int | None = None) -> tuple[Tensor, ...]:
     """Return the slices along an axis, without it."""
     value = lift(x)
-    place = one_axis("unstack", axis if dim is None else dim, value.ndim)
+    place = one_axis("unstack", axis if dim is None else dim, value.shape)
     return tuple(squeeze(cut(value, place, i, i + 1), place) for i in range(value.shape[place]))
 
 
@@ -234,7 +235,7 @@ def roll(x: Any, shift: Any, /, axis: Axis = None, *, dims: Axis = None) -> Tens
         axes *= len(shifts)
     if len(shifts) != len(axes):
         raise fail(ShapeError, f"roll: {len(shifts)} shifts for {len(axes)} axes")
-    places = tuple(one_axis("roll", a, value.ndim) for a in axes)
+    places = tuple(one_axis("roll", a, value.shape) for a in axes)
     return apply("roll", (value,), shift=tuple(as_index(s, "a shift") for s in shifts), axis=places)
 
 
@@ -252,7 +253,7 @@ def repeat(x: Any, repeats: Any, /, axis: int | None = None, *, dim: int | None 
     chosen = alias(axis, dim, "axis", "dim")
     if chosen is None:
         value, chosen = ravel(value), 0
-    place = one_axis("repeat", chosen, value.ndim)
+    place = one_axis("repeat", chosen, value.shape)
     if is_integer(repeats):
         return apply("repeat", (value,), repeats=int(repeats), axis=place)
     counts = np.asarray(repeats)
@@ -301,7 +302,7 @@ def _runs(value: Tensor, axis: int, places: Array) -> Tensor:
 
 def _line(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
     value = lift(x)
-    return (ravel(value), 0) if axis is None else (value, one_axis(name, axis, value.ndim))
+    return (ravel(value), 0) if axis is None else (value, one_axis(name, axis, value.shape))
 
 
 def delete(arr: Any, obj: Any, /, axis: int | None = None) -> Tensor:

@@ -154,7 +154,7 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: fl
 def norm(x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return ``numpy.linalg.norm``: of matrices over two axes, else of vectors."""
     value = lift(x)
-    axes = some_axes("norm", axis, value.ndim)
+    axes = some_axes("norm", axis, value.shape)
     matrix = len(axes) == 2 and ord is not None
     if not matrix or (ord in (1, -1, math.inf, -math.inf, "fro")):
         return products.norm(value, ord, axis, keepdims)

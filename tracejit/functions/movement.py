@@ -22,7 +22,7 @@ from tracejit.functions.arguments import (
     as_shape,
     fail,
     is_integer,
-    is_sequence,
+    new_axes,
     one_axis,
     some_axes,
     varargs,
@@ -98,8 +98,8 @@ def flatten(x: Any, /, start_dim: Any = 0, end_dim: int = -1, *, order: str = "C
         start_dim, order = 0, start_dim
     if value.ndim == 0 or order == "F":
         return SPECIAL["asarray"](reshape(value, -1, order=order), copy=True)
-    first = one_axis("flatten", start_dim, value.ndim)
-    last = one_axis("flatten", end_dim, value.ndim)
+    first = one_axis("flatten", start_dim, value.shape)
+    last = one_axis("flatten", end_dim, value.shape)
     if first > last:
         raise fail(ValueArgumentError, f"flatten: start_dim {first} comes after end_dim {last}")
     merged = math.prod(value.shape[first : last + 1])
@@ -110,7 +110,7 @@ def flatten(x: Any, /, start_dim: Any = 0, end_dim: int = -1, *, order: str = "C
 def unflatten(x: Any, dim: int, sizes: Any, /) -> Tensor:
     """Return ``x`` with one axis split into ``sizes``."""
     value = lift(x)
-    axis = one_axis("unflatten", dim, value.ndim)
+    axis = one_axis("unflatten", dim, value.shape)
     inner = resolve_shape(value.shape[axis], tuple(sizes), value.shape)
     return reshape(value, (*value.shape[:axis], *inner, *value.shape[axis + 1 :]))
 
@@ -122,7 +122,7 @@ def squeeze(x: Any, /, axis: Any = None, *, dim: Axis = None) -> Tensor:
     if chosen is None:
         gone = {i for i, n in enumerate(value.shape) if n == 1}
     else:
-        gone = builtins.set(some_axes("squeeze", chosen, value.ndim))
+        gone = builtins.set(some_axes("squeeze", chosen, value.shape))
         wide = [i for i in gone if value.shape[i] != 1]
         if wide and dim is None:
             raise fail(
@@ -137,10 +137,10 @@ def expand_dims(x: Any, /, axis: Any = 0, *, dim: int | None = None) -> Tensor:
     """Return ``x`` with new axes of size 1, at ``axis`` of the result."""
     value = lift(x)
     chosen: Any = axis if dim is None else dim
-    count = len(chosen) if is_sequence(chosen) else 1
-    places = some_axes("expand_dims", chosen, value.ndim + count)
+    places = new_axes("expand_dims", chosen, value.shape)
     sizes = iter(value.shape)
-    shape = tuple(1 if i in places else next(sizes) for i in range(value.ndim + count))
+    rank = value.ndim + len(places)
+    shape = tuple(1 if i in places else next(sizes) for i in range(rank))
     return _reshaped(value, shape)
 
 
@@ -189,7 +189,7 @@ def permute(x: Any, /, *axes: Any, dims: Any = None) -> Tensor:
         order = range(value.ndim - 1, -1, -1)
     elif isinstance(order, int):
         order = (order,)
-    chosen = some_axes("permute", tuple(order), value.ndim)
+    chosen = some_axes("permute", tuple(order), value.shape)
     return view(value, (("permute", {"axes": chosen}),))
 
 
@@ -217,7 +217,7 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     """Return ``x`` with two axes swapped."""
     value = lift(x)
     order = list(range(value.ndim))
-    first, second = (one_axis("swapaxes", a, value.ndim) for a in (axis1, axis2))
+    first, second = (one_axis("swapaxes", a, value.shape) for a in (axis1, axis2))
     order[first], order[second] = second, first
     return view(value, (("permute", {"axes": tuple(order)}),))
 
@@ -225,8 +225,8 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
 def moveaxis(x: Any, source: Any, destination: Any, /) -> Tensor:
     """Return ``x`` with axes moved to new places; the others keep their order."""
     value = lift(x)
-    sources = some_axes("moveaxis", source, value.ndim)
-    targets = some_axes("moveaxis", destination, value.ndim)
+    sources = some_axes("moveaxis", source, value.shape)
+    targets = some_axes("moveaxis", destination, value.shape)
     if len(sources) != len(targets):
         raise fail(ShapeError, f"moveaxis: {len(sources)} axes to {len(targets)} places")
     order = [i for i in range(value.ndim) if i not in sources]
@@ -238,7 +238,7 @@ def moveaxis(x: Any, source: Any, destination: Any, /) -> Tensor:
 def rollaxis(x: Any, axis: int, start: int = 0, /) -> Tensor:
     """Return ``x`` with ``axis`` moved before the place ``start``."""
     value = lift(x)
-    source = one_axis("rollaxis", axis, value.ndim)
+    source = one_axis("rollaxis", axis, value.shape)
     target = start + value.ndim if start < 0 else start
     return moveaxis(value, source, target - 1 if target > source else target)
 
@@ -259,7 +259,7 @@ def adjoint(x: Any, /) -> Tensor:
 def flip(x: Any, /, axis: Axis = None, *, dims: Axis = None) -> Tensor:
     """Return ``x`` reversed along axes, all by default."""
     value = lift(x)
-    axes = some_axes("flip", alias(axis, dims, "axis", "dims"), value.ndim)
+    axes = some_axes("flip", alias(axis, dims, "axis", "dims"), value.shape)
     start = tuple(builtins.max(n - 1, 0) if i in axes else 0 for i, n in enumerate(value.shape))
     step = tuple(-1 if i in axes else 1 for i in range(value.ndim))
     return view(value, (("slice", {"start": start, "size": value.shape, "step": step}),))
@@ -278,7 +278,7 @@ def fliplr(x: Any, /) -> Tensor:
 def rot90(x: Any, /, k: int = 1, axes: Sequence[int] = (0, 1)) -> Tensor:
     """Return ``x`` turned by k · 90° in the plane of two axes."""
     value = lift(x)
-    first, second = some_axes("rot90", tuple(axes), value.ndim)
+    first, second = some_axes("rot90", tuple(axes), value.shape)
     turns = k % 4
     if turns == 0:
         return view(value, ())
@@ -352,8 +352,8 @@ def diagonal(
 ) -> Tensor:  # fmt: skip
     """Return a diagonal of two axes, as the last axis; a view."""
     value = lift(x)
-    first = one_axis("diagonal", axis1 if dim1 is None else dim1, value.ndim)
-    second = one_axis("diagonal", axis2 if dim2 is None else dim2, value.ndim)
+    first = one_axis("diagonal", axis1 if dim1 is None else dim1, value.shape)
+    second = one_axis("diagonal", axis2 if dim2 is None else dim2, value.shape)
     if first == second:
         raise fail(ShapeError, "diagonal: the two axes are the same")
     lead = [i for i in range(value.ndim) if i not in (first, second)]

@@ -106,9 +106,9 @@ def _along(name: str, x: Any, axis: int, dtype: Any) -> Tensor:
     value = lift(x) if dtype is None else cast(lift(x), as_dtype(dtype))
     if value.ndim == 0:
         value = apply("reshape", (value,), shape=(1,))
-        one_axis(name, axis, 1)
+        one_axis(name, axis, (1,))
         return apply("reshape", (record(name, (value,), axis=0),), shape=())
-    return record(name, (value,), axis=one_axis(name, axis, value.ndim))
+    return record(name, (value,), axis=one_axis(name, axis, value.shape))
 
 
 def softmin(x: Any, /, axis: int = -1, *, dim: int | None = None) -> Tensor:
@@ -119,7 +119,7 @@ def softmin(x: Any, /, axis: int = -1, *, dim: int | None = None) -> Tensor:
 def normalize(x: Any, /, axis: Axis = 1, eps: float = 1e-12, *, dim: Axis = None) -> Tensor:
     """Return x / max(|x|₂, eps) over an axis."""
     value = lift(x)
-    axes = tuple(sorted(some_axes("normalize", axis if dim is None else dim, value.ndim)))
+    axes = tuple(sorted(some_axes("normalize", axis if dim is None else dim, value.shape)))
     return record("normalize", (value,), axis=axes, eps=float(eps))
 
 
@@ -148,7 +148,7 @@ def layer_norm(
 
 def _normal_axes(name: str, x: Tensor, sizes: Any, axis: Axis) -> tuple[int, ...]:
     if sizes is None:
-        return tuple(sorted(some_axes(name, -1 if axis is None else axis, x.ndim)))
+        return tuple(sorted(some_axes(name, -1 if axis is None else axis, x.shape)))
     shape = as_shape(sizes)
     if not shape or x.shape[-len(shape) :] != shape:
         raise fail(ShapeError, f"{name}: the last axes of {x.shape} are not {shape}")
@@ -231,9 +231,8 @@ def cross_entropy(
     Classes lie along ``axis``: 1 as in PyTorch, or the only one there is.
     """
     logits, wanted = lift(x), lift(target)
-    place = one_axis(
-        "cross_entropy", min(1, logits.ndim - 1) if axis is None else axis, logits.ndim
-    )
+    classes = min(1, logits.ndim - 1) if axis is None else axis
+    place = one_axis("cross_entropy", classes, logits.shape)
     if wanted.dtype.kind in "iu":
         return record("cross_entropy", (logits, wanted), axis=place, reduction=reduction)
     weighted = record("multiply", (wanted, log_softmax(logits, place)))

@@ -26,7 +26,7 @@ def _scan(name: str, x: Any, axis: Any, dtype: Any, dim: Any) -> Tensor:
         value, chosen = ravel(value), 0
     if dtype is not None:
         value = cast(value, as_dtype(dtype))
-    result = record(name, (value,), axis=one_axis(name, chosen, value.ndim))
+    result = record(name, (value,), axis=one_axis(name, chosen, value.shape))
     return result if dtype is None else cast(result, as_dtype(dtype))
 
 
@@ -70,7 +70,7 @@ def _running(name: str, x: Any, axis: Any, dim: Any) -> Any:
     if dim is None:
         return best
     # The last position so far at which the running value was reached.
-    place = one_axis(name, dim, value.ndim)
+    place = one_axis(name, dim, value.shape)
     reached = record("equal", (value, best))
     position = record("where", (reached, ramp(value.shape, place), 0))
     return Extremes(best, record("cummax", (position,), axis=place))
@@ -92,7 +92,7 @@ def _cumulative(
     result = _scan(name, value, axis, dtype, None)
     if not include_initial:
         return result
-    place = one_axis(name, axis, value.ndim)
+    place = one_axis(name, axis, value.shape)
     shape = tuple(1 if i == place else n for i, n in enumerate(result.shape))
     return concat([filled(shape, start, result.dtype), result], place)
 
@@ -114,7 +114,7 @@ def cumulative_prod(
 def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
     """Return the n-th difference x[i+1] − x[i] along an axis."""
     value = lift(x)
-    place = one_axis("diff", axis, value.ndim)
+    place = one_axis("diff", axis, value.shape)
 
     def edge(part: Any) -> Tensor:
         found = lift(part)
@@ -148,7 +148,7 @@ def sort(
     value = lift(x)
     if axis is None:
         value, axis = ravel(value), 0
-    place = one_axis("sort", axis if dim is None else dim, value.ndim)
+    place = one_axis("sort", axis if dim is None else dim, value.shape)
     values = record("sort", (value,), axis=place, descending=bool(descending))
     if dim is None:
         return values
@@ -163,7 +163,7 @@ def argsort(
     value = lift(x)
     if axis is None:
         value, axis = ravel(value), 0
-    place = one_axis("argsort", axis if dim is None else dim, value.ndim)
+    place = one_axis("argsort", axis if dim is None else dim, value.shape)
     return record("argsort", (value,), axis=place, descending=bool(descending))
 
 
@@ -188,7 +188,7 @@ def topk(
 ) -> TopK:  # fmt: skip
     """Return the k largest (or smallest) along an axis, best first, and where they are."""
     value = lift(x)
-    place = one_axis("topk", axis if dim is None else dim, value.ndim)
+    place = one_axis("topk", axis if dim is None else dim, value.shape)
     how: dict[str, Any] = {"k": as_index(k, "k"), "axis": place, "largest": bool(largest)}
     return TopK(record("topk_values", (value,), **how), record("topk_indices", (value,), **how))
 
@@ -196,7 +196,7 @@ def topk(
 def kthvalue(x: Any, k: int, /, dim: int = -1, keepdim: bool = False) -> TopK:
     """Return the k-th smallest along ``dim`` (k counts from 1) and where it is."""
     value = lift(x)
-    place = one_axis("kthvalue", dim, value.ndim)
+    place = one_axis("kthvalue", dim, value.shape)
     best = topk(value, k, place, largest=False)
     last = [cut(part, place, part.shape[place] - 1, part.shape[place]) for part in best]
     return TopK(*(last if keepdim else [squeeze(part, place) for part in last]))
@@ -209,5 +209,5 @@ def lexsort(keys: Any, /, axis: int = -1) -> Tensor:
         raise fail(ShapeError, "lexsort: no keys")
     scalars = values[0].ndim == 0
     rows = [expand_dims(v, 0) for v in values] if scalars else values
-    order = record("lexsort", rows, axis=one_axis("lexsort", axis, rows[0].ndim))
+    order = record("lexsort", rows, axis=one_axis("lexsort", axis, rows[0].shape))
     return record("reshape", (order,), shape=()) if scalars else order

@@ -112,7 +112,7 @@ def tensordot(x1: Any, x2: Any, /, axes: Any = 2) -> Tensor:
         right: Axis = tuple(range(axes))
     else:
         left, right = axes
-    axes_a, axes_b = some_axes("tensordot", left, a.ndim), some_axes("tensordot", right, b.ndim)
+    axes_a, axes_b = some_axes("tensordot", left, a.shape), some_axes("tensordot", right, b.shape)
     if len(axes_a) != len(axes_b):
         raise fail(ShapeError, f"tensordot: {len(axes_a)} axes against {len(axes_b)}")
     return record("tensordot", (a, b), axes_a=axes_a, axes_b=axes_b)
@@ -209,7 +209,7 @@ def norm(
     order = alias(ord, p, "ord", "p")
     where = alias(axis, dim, "axis", "dim")
     keep = bool(alias(keepdims, keepdim, "keepdims", "keepdim", False))
-    axes = some_axes("norm", where, value.ndim)
+    axes = some_axes("norm", where, value.shape)
     if order is None or order == "fro":
         return reduce("norm", value, axes, keep, None, None, ord=2)
     if isinstance(order, str):

@@ -40,7 +40,7 @@ class Extremes(NamedTuple):
 
 
 def _axes(name: str, x: Tensor, axis: Any, dim: Any) -> tuple[int, ...]:
-    return tuple(sorted(some_axes(name, alias(axis, dim, "axis", "dim"), x.ndim)))
+    return tuple(sorted(some_axes(name, alias(axis, dim, "axis", "dim"), x.shape)))
 
 
 def reduce(
@@ -193,7 +193,7 @@ def _arg(name: str, x: Any, axis: Any, keepdims: Any, dim: Any, keepdim: Any) ->
     value = lift(x)
     chosen = alias(axis, dim, "axis", "dim")
     if chosen is not None:
-        chosen = one_axis(name, chosen, value.ndim)
+        chosen = one_axis(name, chosen, value.shape)
     return reduce(name, value, chosen, keepdims, None, keepdim)
 
 
@@ -326,7 +326,7 @@ def average(x: Any, /, axis: Axis = None, weights: Any = None, *, keepdims: bool
         return mean(value, axis, keepdims=keepdims)
     weight = lift(weights)
     if weight.shape != value.shape and weight.ndim == 1 and axis is not None:
-        position = one_axis("average", axis, value.ndim)
+        position = one_axis("average", axis, value.shape)
         shape = tuple(weight.size if i == position else 1 for i in range(value.ndim))
         weight = apply("reshape", (weight,), shape=shape)
         weight = apply("broadcast_to", (weight,), shape=value.shape)

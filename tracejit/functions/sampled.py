@@ -44,7 +44,7 @@ def gradient(f: Any, /, *varargs: Any, axis: Axis = None, edge_order: int = 1) -
     tensor([3., 4., 6., 7.])
     """
     value = lift(f)
-    axes = some_axes("gradient", axis, value.ndim)
+    axes = some_axes("gradient", axis, value.shape)
     if edge_order not in (1, 2):
         raise fail(ArgumentError, f"gradient: edge_order is 1 or 2, not {edge_order!r}")
     if len(varargs) not in (0, 1, len(axes)):
@@ -122,7 +122,7 @@ def _derivative(f: Tensor, axis: int, dx: Any, edge_order: int) -> Tensor:
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     """Return the integral along an axis by the trapezoidal rule, ∑ dxᵢ (yᵢ + yᵢ₊₁) / 2."""
     value = lift(y)
-    place = one_axis("trapezoid", axis, value.ndim)
+    place = one_axis("trapezoid", axis, value.shape)
     if x is not None:
         points = lift(x)
         dx = (
@@ -153,7 +153,7 @@ def unwrap(
 ) -> Tensor:
     """Return ``p`` with jumps larger than ``discont`` (half a period) taken modulo ``period``."""
     value = lift(p)
-    place = one_axis("unwrap", axis, value.ndim)
+    place = one_axis("unwrap", axis, value.shape)
     jumps = diff(value, axis=place)
     dtype: DType = result_type(jumps, period)
     if dtype.kind in "iu":
@@ -215,7 +215,7 @@ def sliding_window_view(x: Any, window_shape: Any, axis: Axis = None) -> Tensor:
     """
     value = lift(x)
     size = as_shape(window_shape, "a window shape")
-    axes = tuple(range(value.ndim)) if axis is None else some_axes("windows", axis, value.ndim)
+    axes = tuple(range(value.ndim)) if axis is None else some_axes("windows", axis, value.shape)
     if len(size) != len(axes):
         text = f"sliding_window_view: a window {size} for {len(axes)} axes of {value.shape}"
         raise fail(ShapeError, text, "give one size for each axis, or name the axes")
