@@ -5,6 +5,14 @@ What is here plans calls, and loads none of the emitters.
 
 from tracejit.codegen.contraction.epilogue import KernelEpilogue
 from tracejit.codegen.contraction.gather import Gather, gather_of
+from tracejit.codegen.contraction.grid import (
+    gemm_arguments,
+    slab_bytes,
+    tile_count,
+    tile_grain,
+    with_table,
+    workspace_bytes,
+)
 from tracejit.codegen.contraction.plan import Stage, packed_bytes, stages
 from tracejit.codegen.contraction.prologue import KernelPrologue, find_prologue
 from tracejit.codegen.contraction.slabs import SlabSpec, bind_slabs
@@ -20,12 +28,6 @@ from tracejit.codegen.contraction.spec import (
     canonical,
     classify,
     epilogue_slot,
-    gemm_arguments,
-    slab_bytes,
-    tile_count,
-    tile_grain,
-    with_table,
-    workspace_bytes,
 )
 
 __all__ = [

@@ -81,6 +81,13 @@ def balanced(extent: int, limit: int, unit: int) -> int:
     return max(1, min(limit, round_up(-(-extent // blocks), unit)))
 
 
+def cheap_height(rows: int, unit: RegisterBlock) -> int:
+    """Return the least height from ``rows`` on whose last panel costs no more than its rows: what
+    is left over full panels is a multiple of 4 (see ``panel_heights``)."""
+    left = rows % unit.rows
+    return rows - left + min(unit.rows, round_up(left, 4))
+
+
 def offered_heights(unit: RegisterBlock) -> list[int]:
     """Return the heights that have a microkernel, highest first: each takes 5 ms to compile."""
     small = (8, 4, 2, 1) if unit.rows > 8 else (6, 4, 3, 2, 1)

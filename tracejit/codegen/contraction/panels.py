@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from tracejit.codegen.builder import I1, I64, PTR, Builder, Value, const
 from tracejit.codegen.contraction.blocking import offered_heights, offered_vectors, panel_heights
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
+from tracejit.codegen.contraction.grid import stage_place
 from tracejit.codegen.contraction.microkernel import MicroCall
-from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Slot, epilogue_slot, stage_place
+from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Slot, epilogue_slot
 
 
 def micro_name(name: str, rows: int, vectors: int) -> str:
@@ -90,14 +91,7 @@ class Panels(Frame):
         def k_block(index: Value, _: list[Value]) -> list[Value]:
             k = b.mul(index, get[Slot.BLOCK_K])
             depth = self.minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
-            if self.computes_b:
-                self.compute("pack_b", work_b, column, columns, k, depth, batch)
-                b_read = work_b
-            elif self.spec.gather is None:
-                b_block = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
-                b_read = self._pack_b(b_block, work_b, columns, depth)
-            else:
-                b_read = self._pack_windows(b_base, work_b, column, columns, k, depth)
+            b_read = self._block_of_b(b_base, work_b, column, columns, k, depth, batch)
 
             def row_tile(row: Value, _: list[Value]) -> list[Value]:
                 rows = self.minimum(b.sub(bottom, row), get[Slot.TILE_M])
@@ -118,23 +112,53 @@ class Panels(Frame):
 
         b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], k_block)
 
-    def _pack_b(self, source: Value, work: Value, columns: Value, depth: Value) -> Value:
-        """Pack the block of B, or only its last columns where they need it; return where to read.
+    def _block_of_b(
+        self, base: Value, work: Value, column: Value, columns: Value, k: Value, depth: Value,
+        batch: Value,
+    ) -> Value:  # fmt: skip
+        """Pack a block of B, or only its last columns where they need it; return where to read.
 
         Without masks the microkernel reads whole panels only.
         """
-        b, get = self.b, self.loaded
-        strides = (get[Slot.B_COLUMN], get[Slot.B_DEPTH])
+        b = self.b
         if self.spec.pack_b:
-            self.call("pack_b", work, source, *strides, columns, depth)
+            self.copy_b(work, base, column, columns, k, depth, batch)
             return work
         if not b.target.masks:
             left = b.rem(columns, const(self.unit.columns, I64), signed=False)
-            edge = self.at(source, (b.sub(columns, left), Slot.B_COLUMN))
-            self.call("pack_b", work, edge, *strides, left, depth)
-        return source
+            edge = b.sub(b.add(column, columns), left)
+            self.copy_b(work, base, edge, left, k, depth, batch)
+        return self.at(base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
 
-    def compute(
+    def copy_a(
+        self, target: Value, base: Value, row: Value, rows: Value, k: Value, depth: Value,
+        batch: Value,
+    ) -> None:  # fmt: skip
+        """Pack ``rows`` rows of A, ``depth`` deep, from element [row, k] on."""
+        if self.computes_a:
+            self._compute_operand("pack_a", target, row, rows, k, depth, batch)
+            return
+        source = self.at(base, (row, Slot.A_ROW), (k, Slot.A_DEPTH))
+        strides = (self.loaded[Slot.A_ROW], self.loaded[Slot.A_DEPTH])
+        self.call("pack_a", target, source, *strides, rows, depth)
+
+    def copy_b(
+        self, target: Value, base: Value, column: Value, columns: Value, k: Value, depth: Value,
+        batch: Value,
+    ) -> None:  # fmt: skip
+        """Pack ``columns`` columns of B, ``depth`` deep, from element [k, column] on."""
+        b, get = self.b, self.loaded
+        if self.computes_b:
+            self._compute_operand("pack_b", target, column, columns, k, depth, batch)
+        elif self.spec.gather is not None:
+            table = b.element(self.sizes, get[Slot.TABLE], I64)
+            self.call("pack_b", target, base, table, column, columns, get[Slot.N], k, depth)
+        else:
+            source = self.at(base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
+            strides = (get[Slot.B_COLUMN], get[Slot.B_DEPTH])
+            self.call("pack_b", target, source, *strides, columns, depth)
+
+    def _compute_operand(
         self, pack: str, target: Value, first: Value, extent: Value, k: Value, depth: Value,
         batch: Value,
     ) -> None:  # fmt: skip
@@ -145,14 +169,9 @@ class Panels(Frame):
         sizes = b.element(self.sizes, const(epilogue_slot(self.spec), I64), I64)
         self.call(pack, target, stage, first, extent, k, depth, batch, ptrs, sizes)
 
-    def _pack_windows(
-        self, base: Value, work: Value, column: Value, columns: Value, k: Value, depth: Value
-    ) -> Value:
-        """Pack the block of a gathered B; return where to read."""
-        get = self.loaded
-        table = self.b.element(self.sizes, get[Slot.TABLE], I64)
-        self.call("pack_b", work, base, table, column, columns, get[Slot.N], k, depth)
-        return work
+    def panel_depth(self, depth: Value) -> Value:
+        """Return how many rows a packed panel of B has, ``depth`` deep."""
+        return self.b.add(depth, ONE) if self.spec.corrected else depth
 
     def block(self, block: Block) -> None:
         """Go through the column panels, as wide as the microkernel; the last may be narrower."""
@@ -180,8 +199,8 @@ class Panels(Frame):
         """Return where the ``left`` columns from ``j`` on are read, and their depth stride."""
         b, width = self.b, const(self.unit.columns, I64)
         if self.spec.pack_b:
-            depth = b.add(block.depth, ONE) if self.spec.corrected else block.depth
-            return b.element(block.b, b.mul(j, depth), self.type), width
+            place = b.mul(j, self.panel_depth(block.depth))
+            return b.element(block.b, place, self.type), width
         source, stride = self.at(block.b, (j, Slot.B_COLUMN)), self.loaded[Slot.B_DEPTH]
         if b.target.masks:
             return source, stride
@@ -206,21 +225,26 @@ class Panels(Frame):
             call = MicroCall(
                 a, block.a_row, block.a_depth, source, b_depth,
                 c, self.loaded[Slot.C_ROW], columns, block.depth, b.not_(block.first),
-                self._following(block, i, source),
+                *self._following(block, i, source),
             )  # fmt: skip
             self._one_panel(block, call, i, j, rows, columns, vectors)
             return rows
 
         _advance(b, block.rows, panel)
 
-    def _following(self, block: Block, i: Value, source: Value) -> Value:
-        """Return what is to be fetched by row panel ``i``: its share of the next panel of B."""
+    def _following(self, block: Block, i: Value, source: Value) -> tuple[Value, Value]:
+        """Return what row panel ``i`` is to fetch, its share of the next panel of B: from where
+        on, and how many cache lines."""
         b = self.b
         if not self.spec.ahead:
-            return source
+            return source, ZERO
         size = b.mul(block.depth, const(self.unit.columns, I64))
         share = b.div(b.mul(size, i), block.rows, signed=False)
-        return b.element(source, b.add(size, share), self.type)
+        line = const(64 // (self.type.bits // 8), I64)
+        lines = b.div(
+            b.mul(size, const(self.unit.rows, I64)), b.mul(block.rows, line), signed=False
+        )
+        return b.element(source, b.add(size, share), self.type), lines
 
     def _panel_rows(self, left: Value) -> Value:
         """Return the height of the next panel, of ``left`` rows that remain."""

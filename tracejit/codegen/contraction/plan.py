@@ -1,11 +1,10 @@
-"""The calls that a product is made of: one, or where its operands are packed ahead several.
+"""The calls that a product is made of: one, or where B is packed ahead several.
 
-    for part of the depth (or of the batch):   as much as the packed operands may take
-      pack all blocks of A and B in it         shared among threads, each block once
-      compute all tiles of C over it           shared among threads, from packed blocks only
+    for part of the depth (or of the batch):   as much as the packed B may take
+      pack all strips of B in it               shared among threads, each once
+      compute all tiles of C over it           shared among threads
 
-A block of A is as high as a tile of C, one of B as wide, both are ``BLOCK_K`` deep. So however
-tiles are shared, no thread packs what another has packed, and tiles may be small.
+So however tiles are shared, no thread packs the B that another has packed.
 """
 
 from __future__ import annotations
@@ -14,21 +13,20 @@ from math import prod
 from typing import NamedTuple
 
 from tracejit.codegen.contraction.blocking import register_block, round_up
-from tracejit.codegen.contraction.spec import (
-    GemmProblem,
-    GemmSpec,
+from tracejit.codegen.contraction.grid import (
     Grid,
-    Slot,
-    canonical,
     gemm_arguments,
     grid_of,
     tile_count,
     tile_grain,
 )
+from tracejit.codegen.contraction.spec import GemmProblem, GemmSpec, Slot, canonical
 from tracejit.codegen.target import Target
 
-# Memory for packed operands, where a block of the depth does not take more.
+# Memory for a packed B, where a block of the depth does not take more.
 PACKED_BYTES = 64 << 20
+# Column panels in a strip: B's rows are read some lines at a time, and threads share strips.
+_STRIP = 4
 
 
 class Stage(NamedTuple):
@@ -39,12 +37,12 @@ class Stage(NamedTuple):
     grain: int
 
 
-class _Blocks(NamedTuple):
-    """Elements of a packed block of A and of B, and of all blocks of one depth block."""
+class _Packed(NamedTuple):
+    """The elements of a packed depth block of B, and the strips that it is packed in."""
 
-    a: int
-    b: int
-    all: int
+    block: int
+    strip: int
+    strips: int
 
 
 def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -> list[Stage]:
@@ -57,8 +55,8 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
     grain = tile_grain(spec, target, problem, threads)
     if not spec.ahead or not tiles:
         return [Stage(sizes, tiles, grain)]
-    grid, batch, blocks = _layout(spec, target, problem)
-    elements, depths = _part(spec, grid, batch, blocks)
+    grid, batch, packed = _layout(spec, target, problem)
+    elements, depths = _part(spec, grid, batch, packed)
     found: list[Stage] = []
     for first in range(0, batch, elements):
         count = min(elements, batch - first)
@@ -68,37 +66,34 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
                 own = list(sizes)
                 own[Slot.PACKING : Slot.FIRST_K + 1] = packing, first, k
                 own[Slot.BLOCKS_K] = deep
-                own[Slot.BLOCK_A], own[Slot.BLOCK_B] = blocks.a, blocks.b
-                own[Slot.PACKED_B] = count * deep * grid.tiles_m * blocks.a
-                each = deep * (grid.tiles_m + grid.tiles_n) if packing else tiles // batch
-                total = count * each
+                own[Slot.BLOCK_B : Slot.STRIPS + 1] = packed
+                total = count * (deep * packed.strips if packing else tiles // batch)
                 found.append(Stage(tuple(own), total, grain if threads > 1 else total))
     return found
 
 
 def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
-    """Return the bytes of the packed operands that all threads share, 64-byte aligned."""
+    """Return the bytes of the packed B that all threads share, 64-byte aligned."""
     if not spec.ahead:
         return 0
-    grid, batch, blocks = _layout(spec, target, problem)
-    elements, depths = _part(spec, grid, batch, blocks)
-    return elements * depths * blocks.all * (spec.type.bits // 8)
+    grid, batch, packed = _layout(spec, target, problem)
+    elements, depths = _part(spec, grid, batch, packed)
+    return elements * depths * packed.block * (spec.type.bits // 8)
 
 
-def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, _Blocks]:
-    """Return the tiles, the number of batch elements, and the sizes of packed blocks."""
+def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, _Packed]:
+    """Return the tiles, the number of batch elements, and how a depth block of B is packed."""
     p, _ = canonical(problem, fold=spec.folds)
-    grid, unit = grid_of(spec, target, p), register_block(target, spec.dtype)
+    grid, width = grid_of(spec, target, p), register_block(target, spec.dtype).columns
     line = 64 // (spec.type.bits // 8)
-    # Packing may write up to a vector beyond a panel.
-    a = round_up(round_up(grid.tile_m, unit.rows) * grid.block_k, line) + line
-    b = round_up(round_up(grid.tile_n, unit.columns) * (grid.block_k + spec.corrected), line)
-    return grid, prod(p.batch), _Blocks(a, b, grid.tiles_m * a + grid.tiles_n * b)
+    block = round_up(round_up(p.n, width) * (grid.block_k + spec.corrected), line)
+    strip = _STRIP * width
+    return grid, prod(p.batch), _Packed(block, strip, max(1, -(-p.n // strip)))
 
 
-def _part(spec: GemmSpec, grid: Grid, batch: int, blocks: _Blocks) -> tuple[int, int]:
-    """Return of how many batch elements and depth blocks the operands are packed at a time."""
-    most = max(1, PACKED_BYTES // (blocks.all * (spec.type.bits // 8)))
+def _part(spec: GemmSpec, grid: Grid, batch: int, packed: _Packed) -> tuple[int, int]:
+    """Return of how many batch elements and depth blocks B is packed at a time."""
+    most = max(1, PACKED_BYTES // (packed.block * (spec.type.bits // 8)))
     if most < grid.blocks_k and not spec.slabs:  # a slab is computed at once
         return 1, most
     return max(1, min(batch, most // grid.blocks_k)), grid.blocks_k

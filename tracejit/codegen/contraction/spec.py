@@ -13,21 +13,15 @@ the spec, on K and on the cache sizes of the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from tracejit.codegen.contraction.blocking import (
-    RegisterBlock,
-    balanced,
-    cache_block,
     register_block,
-    round_down,
-    round_up,
 )
 from tracejit.codegen.contraction.gather import Gather, GatherSpec
 from tracejit.codegen.contraction.prologue import KernelPrologue
@@ -56,10 +50,10 @@ class Slot(IntEnum):
     workspace; ``TABLE`` is the index in ``sizes`` of where the elements of a gathered B are
     (``with_table``).
 
-    Where both operands are packed ahead (``plan``): ``PACKING`` is 1 in a stage that packs. A
-    stage is about the batch elements from ``FIRST_BATCH`` and the ``BLOCKS_K`` depth blocks from
-    ``FIRST_K`` on, of ``ALL_K``. ``BLOCK_A`` and ``BLOCK_B`` are the elements of a packed block,
-    and those of B begin at ``PACKED_B``.
+    Where B is packed ahead (``plan``): ``PACKING`` is 1 in a stage that packs. A stage is about
+    the batch elements from ``FIRST_BATCH`` and the ``BLOCKS_K`` depth blocks from ``FIRST_K`` on,
+    of ``ALL_K``. ``BLOCK_B`` are the elements of a packed depth block of B, which is packed in
+    ``STRIPS`` strips of ``STRIP_N`` columns.
 
     From ``BATCH`` on stand, for each batch axis, outermost first: its extent and the strides of
     A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
@@ -87,14 +81,14 @@ class Slot(IntEnum):
     FIRST_BATCH = 19
     FIRST_K = 20
     ALL_K = 21
-    BLOCK_A = 22
-    BLOCK_B = 23
-    PACKED_B = 24
+    BLOCK_B = 22
+    STRIP_N = 23
+    STRIPS = 24
     BATCH = 25
 
 
 # Index in ``ptrs`` of each pointer: element [0, …, 0] of A, B and C, this worker's own workspace,
-# and the packed operands that all share (both aligned to 64 bytes). An epilogue's pointers follow
+# and the packed B that all share (both aligned to 64 bytes). An epilogue's pointers follow
 # from POINTERS on.
 A_POINTER, B_POINTER, C_POINTER, WORK_POINTER, PACKED_POINTER, POINTERS = range(6)
 
@@ -179,7 +173,7 @@ class GemmSpec:
 
     @property
     def ahead(self) -> bool:
-        """Whether both operands are packed for all threads, before the product."""
+        """Whether B is packed for all threads before the product, and A by tiles."""
         return self.pack_a
 
     @property
@@ -358,219 +352,6 @@ def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) ->
     return pack_b and p.m >= 128 and p.k >= 128 and wide, pack_b
 
 
-def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> GemmArguments:
-    """Return the ``sizes`` of ``problem`` for the kernel of ``spec``, as ``Slot`` orders them."""
-    p, swapped = canonical(problem, fold=spec.folds)
-    grid = grid_of(spec, target, p)
-    axes = zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True)
-    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0, 0, 0, 0, grid.blocks_k, 0, 0, 0)
-    return GemmArguments((*fixed, *(number for axis in axes for number in axis)), swapped)
-
-
-def with_table(sizes: Sequence[int], problem: GemmProblem) -> tuple[int, ...]:
-    """Return a kernel's complete ``sizes`` with the table of a gathered B behind them."""
-    if problem.gather is None:
-        return tuple(sizes)
-    return (*sizes[: Slot.TABLE], len(sizes), *sizes[Slot.TABLE + 1 :], *problem.gather.table())
-
-
 def epilogue_slot(spec: GemmSpec) -> int:
     """Return the index in ``sizes`` of the first number that belongs to the epilogue."""
     return Slot.BATCH + 4 * spec.batch_axes
-
-
-class Grid(NamedTuple):
-    """The slots from ``TILE_M`` to ``WORK_B``."""
-
-    tile_m: int
-    tile_n: int
-    block_k: int
-    tiles_m: int
-    tiles_n: int
-    blocks_k: int
-    work_a: int
-    work_b: int
-
-
-def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
-    m, n, k = p.m, p.n, p.k
-    unit = register_block(target, spec.dtype)
-    cache = cache_block(target, spec.dtype)
-    if spec.kind != "gemm":
-        tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
-        work_a = round_up(tile_n, unit.columns)
-        work_b = work_a + (k if spec.kind == "dots" and spec.a != "last" else 0)
-        return Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
-    if spec.ahead:
-        # Sums wait in memory half as often (measured: 2 to 5 % from 768 on).
-        block_k = balanced(k, 2 * cache.k, unit.lanes)
-        tile_m, tile_n = _small(target, spec, p, block_k)
-    else:
-        block_k = balanced(k, cache.k, unit.lanes)
-        tile_m = balanced(m, cache.m, unit.rows)
-        tile_n = balanced(n, cache.n, unit.columns)
-        share = _shared if spec.gather is None else _of_windows
-        tile_m, tile_n = share(spec, target, p, (tile_m, tile_n))
-    if spec.slabs:
-        tile_m = min(tile_m, _slab(target, spec, p))
-    work = stage_place(spec, unit)
-    if spec.prologue is not None:
-        line = 64 // (spec.type.bits // 8)
-        work += round_up(max(unit.rows, unit.columns) * block_k + line, line)
-    counts = (max(1, -(-m // tile_m)), max(1, -(-n // tile_n)), max(1, -(-k // block_k)))
-    return Grid(tile_m, tile_n, block_k, *counts, work, work)
-
-
-def stage_place(spec: GemmSpec, unit: RegisterBlock) -> int:
-    """Return where in the workspace (elements) a panel is computed before it is transposed."""
-    return round_up(unit.rows * unit.columns, 64 // (spec.type.bits // 8))
-
-
-# A tile has at least so many multiply-adds (about 10 µs), unless there are so many tiles anyway.
-_TILE_WORK, _TILES = 1 << 20, 8
-
-
-def _wanted_tiles(p: GemmProblem) -> int:
-    """Return how many tiles a product should have for threads to share."""
-    return min(_TILES, prod(p.batch) * p.m * p.n * p.k // _TILE_WORK)
-
-
-def _small(target: Target, spec: GemmSpec, p: GemmProblem, block_k: int) -> tuple[int, int]:
-    """Return the size of a tile of packed operands: none is packed twice, so tiles may be small.
-
-    The block of A takes at most half of the second-level cache. Its panels are read from far away
-    once for every four column panels or more, those of B for every nine row panels.
-    """
-    unit, cache = register_block(target, spec.dtype), cache_block(target, spec.dtype)
-    wanted, batch = 2 * _wanted_tiles(p), prod(p.batch)
-    fitting = target.l2_bytes // 2 // (block_k * (spec.type.bits // 8))
-    rows = min(18 * unit.rows, max(unit.rows, round_down(fitting, unit.rows)))
-    columns = min(32 * unit.columns, cache.n)
-    while batch * -(-p.m // rows) * -(-p.n // columns) < wanted:
-        if columns > 4 * unit.columns:
-            columns //= 2
-        elif rows > 9 * unit.rows:
-            rows //= 2
-        else:
-            break
-    return balanced(p.m, rows, unit.rows), balanced(p.n, columns, unit.columns)
-
-
-def _shared(
-    spec: GemmSpec, target: Target, p: GemmProblem, tile: tuple[int, int]
-) -> tuple[int, int]:
-    """Return tile sizes that leave enough tiles for threads to share.
-
-    Row tiles of several threads pack the same columns, which costs little beside many rows.
-    Column tiles have their own, but read all of A again, which costs little where it is near.
-    """
-    tile_m, tile_n = tile
-    unit, wanted, batch = register_block(target, spec.dtype), _wanted_tiles(p), prod(p.batch)
-    near = p.m * p.k * (spec.type.bits // 8) <= target.l2_bytes
-    if near:
-        columns = -(-wanted // max(1, batch * -(-p.m // tile_m)))
-        if columns > -(-p.n // tile_n):
-            tile_n = round_up(-(-p.n // columns), unit.columns)
-    rows = -(-wanted // max(1, batch * -(-p.n // tile_n)))
-    if rows > -(-p.m // tile_m):
-        tile_m = max(min(tile_m, 8 * unit.rows), round_up(-(-p.m // rows), unit.rows))
-    return tile_m, tile_n
-
-
-def _of_windows(
-    spec: GemmSpec, target: Target, p: GemmProblem, tile: tuple[int, int]
-) -> tuple[int, int]:
-    """Return tile sizes of a product that packs windows, each tile its own.
-
-    What a tile packs stays in the second-level cache. Column tiles read all of A each, so where
-    that is far away there are row tiles, high enough to pay for packing the same windows again.
-    Measured on two threads: 14 column tiles in place of 8 of 64×576×3136 are 10 % faster, and 4
-    row tiles in place of 7 column tiles of 256×2304×196.
-    """
-    tile_m, tile_n = tile
-    unit, batch, size = register_block(target, spec.dtype), prod(p.batch), spec.type.bits // 8
-    each, columns = -(-2 * _wanted_tiles(p) // max(1, batch)), 1
-    if p.m * p.k * size <= target.l2_bytes:
-        # Three panels and more wide, and the last not much narrower.
-        while 2 * columns <= each and p.n >= 6 * unit.columns * columns + unit.lanes:
-            columns *= 2
-    depth = min(p.k, cache_block(target, spec.dtype).k)
-    near = target.l2_bytes // 4 // (max(1, depth) * size)
-    most = round_up(min(tile_n, near, -(-p.n // columns)), unit.columns)
-    rows = min(each // columns, p.m // (4 * unit.rows), 4 // columns)
-    if rows > 1:
-        tile_m = min(tile_m, -(-p.m // rows))
-    return tile_m, balanced(p.n, max(most, unit.columns), unit.columns)
-
-
-def _slab(target: Target, spec: GemmSpec, p: GemmProblem) -> int:
-    """Return how many rows a slab has: it takes half of the second-level cache. Each slab reads
-    all of B again, so it is nine panels high, but four suffice where threads want to share.
-
-    Measured on 11 products with softmax, norms and the like: two panels and a quarter of the cache
-    are 3 to 8 % slower on deep products, more than these are not faster.
-    """
-    unit, batch = register_block(target, spec.dtype), prod(p.batch)
-    fitting = target.l2_bytes // 2 // (p.n * (spec.type.bits // 8))
-    shared = -(-batch * p.m // max(1, _wanted_tiles(p)))
-    wanted = max(4 * unit.rows, min(max(9 * unit.rows, fitting), shared))
-    return balanced(p.m, wanted, unit.rows)
-
-
-def slab_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
-    """Return the bytes of a slab of C, whose rows are contiguous."""
-    p, _ = canonical(problem, fold=spec.folds)
-    return grid_of(spec, target, p).tile_m * p.n * (spec.type.bits // 8)
-
-
-def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
-    """Return how many columns a tile of a product with one row has at most: their sums stay in
-    the first-level cache, and of each row of B there are 4 KiB to stream."""
-    size = spec.type.bits // 8
-    least = 4096 // size if spec.kind == "axpys" else 1
-    return min(target.l1_bytes // 4 // size, max(least, -(-p.n // max(1, _wanted_tiles(p)))))
-
-
-def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
-    """Return the bytes of workspace that each worker needs for itself, 64-byte aligned."""
-    p, _ = canonical(problem, fold=spec.folds)
-    grid = grid_of(spec, target, p)
-    unit = register_block(target, spec.dtype)
-    if spec.kind != "gemm" or spec.ahead:
-        return grid.work_b * (spec.type.bits // 8)
-    width = round_up(grid.tile_n, unit.columns) if spec.pack_b else unit.columns
-    slack = 64 // (spec.type.bits // 8)
-    depth = grid.block_k + spec.corrected
-    return (grid.work_b + width * depth + slack) * (spec.type.bits // 8)
-
-
-def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
-    """Return how many tiles of C (or slabs) there are: a kernel's whole range is
-    [0, tile_count)."""
-    p, _ = canonical(problem, fold=spec.folds)
-    if p.m == 0 or p.n == 0:
-        return 0
-    grid = grid_of(spec, target, p)
-    return grid.tiles_m * (1 if spec.slabs else grid.tiles_n) * prod(p.batch)
-
-
-def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -> int:
-    """Return how many tiles make a good chunk for ``threads`` workers (at least 1).
-
-    All of them for one worker, or where the product is done before a second one is awake. Chunks
-    that start inside a column of tiles pack its block of B anew, so they are whole columns where
-    there are enough, else few: three for a worker let the faster core take more, but two are
-    better where each packs. Of windows there are few column tiles, and mostly one row tile, and
-    so each tile is a chunk.
-    """
-    p, _ = canonical(problem, fold=spec.folds)
-    tiles = tile_count(spec, target, problem)
-    if threads <= 1 or prod(p.batch) * p.m * p.n * p.k < 1 << 18:
-        return max(1, tiles)
-    if spec.gather is not None or spec.ahead or spec.slabs:
-        return 1
-    height = grid_of(spec, target, p).tiles_m
-    columns = tiles // height
-    if columns >= 2 * threads:
-        return height * -(-columns // (3 * threads))
-    return max(1, -(-tiles // ((2 if spec.pack_b else 3) * threads)))
