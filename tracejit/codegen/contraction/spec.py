@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from tracejit.codegen.contraction.blocking import (
-    register_block,
-)
+from tracejit.codegen.contraction.blocking import register_block
 from tracejit.codegen.contraction.gather import Gather, GatherSpec
 from tracejit.codegen.contraction.prologue import KernelPrologue
 from tracejit.codegen.target import Target
