@@ -20,6 +20,7 @@ import numpy as np
 from tracejit import config
 from tracejit.errors import RecompileError, TraceError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
+from tracejit.frontend.counts import Counts
 from tracejit.frontend.dynamic import Example, Variation, generalise
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result, slots_of
@@ -40,7 +41,7 @@ from tracejit.runtime.dynamic import DynamicForm
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.slots import Slots
-from tracejit.runtime.tiers import Program, State, Wanted
+from tracejit.runtime.tiers import State, Wanted
 from tracejit.tensor import Tensor
 from tracejit.tracing import state
 
@@ -136,7 +137,7 @@ class Jitted:
             self._fast: tuple[Any, dict[Key, _Fast]] = (None, {})
             self._locks: dict[Key, threading.Lock] = {}
             self._families: dict[Key, Family] = {}
-            self._stats = _Counts()
+            self._stats = Counts()
             self._values: dict[str, set[Any]] = {}
             self._hinted = False
             # Set when the function asks for the value of a float (``if rate > 0``).
@@ -504,7 +505,7 @@ class Jitted:
             "interpreted": dict(interpreted),
             "failed": failures,
             "fallbacks": stats.fallbacks + len(failures),
-            "guard_failures": _guard_failures(stats, kept),
+            "guard_failures": stats.guard_failures(kept),
             "dynamic": self._variation.forms,
             "compile_seconds": stats.tracing
             + stats.seconds
@@ -590,15 +591,6 @@ def _but_sizes(key: Key) -> Key:
     return tree, kinds, settings
 
 
-def _guard_failures(stats: _Counts, kept: Sequence[Compiled]) -> dict[str, int]:
-    """Return the calls that compiled code was not there for as they came, by reason."""
-    found = Counter(stats.reasons)
-    for compiled in kept:
-        found.update(compiled.guard_failures)
-        found[Reason.SIZES] += compiled.program.guard_failures
-    return {str(reason): count for reason, count in found.items() if count}
-
-
 class _Bound:
     """A jitted method of one instance."""
 
@@ -619,48 +611,3 @@ class _Bound:
 
     def __repr__(self) -> str:
         return f"<bound {self.__func__!r} of {self.__self__!r}>"
-
-
-class _Counts:
-    """What ``stats`` reports beside the calls, and what signatures had that are gone."""
-
-    __slots__ = (
-        "compiled_kernels",
-        "evicted",
-        "fallbacks",
-        "kernels",
-        "python",
-        "reasons",
-        "seconds",
-        "traces",
-        "tracing",
-    )
-
-    def __init__(self) -> None:
-        self.traces = 0
-        self.tracing = 0.0
-        self.fallbacks = 0
-        # Calls that found no signature, and guard failures of signatures that are gone.
-        self.reasons: Counter[Reason] = Counter()
-        self.python = profiler.PythonTime()
-        self.evicted = 0
-        self.kernels = 0
-        self.compiled_kernels = 0
-        self.seconds = 0.0
-
-    def evict(self, compiled: Compiled) -> None:
-        """Keep the counts of a signature that is dropped."""
-        program = compiled.program
-        self.kernels += program.kernels
-        self.seconds += program.compile_seconds
-        self.reasons += compiled.guard_failures
-        if program.specialisation is not None:
-            self.reasons[Reason.SIZES] += program.specialisation.guard_failures
-        if self.evicted:  # the first signature's kernels are not recompiled ones
-            self.compiled_kernels += program.compiled_kernels
-        self.evicted += 1
-
-    def recompiles(self, programs: Sequence[Program]) -> int:
-        """Return the kernels compiled for all signatures but the first."""
-        first = 0 if self.evicted else 1
-        return self.compiled_kernels + sum(p.compiled_kernels for p in programs[first:])
