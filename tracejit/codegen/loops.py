@@ -23,7 +23,7 @@ from tracejit.codegen.positions import bound, gather, position_exprs
 from tracejit.codegen.prefetch import Ahead, down_columns, fetch_rows, row_distances, rows_ahead
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
-from tracejit.codegen.strips import pack_strip, strip_vectors
+from tracejit.codegen.strips import copy_apart, pack_strip, strip_vectors
 from tracejit.codegen.target import Target
 from tracejit.codegen.tiles import TileLoop
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
@@ -80,6 +80,8 @@ class KernelEmitter:
         self.index_terms: dict[int, list[Value]] = {}
         self.constants: dict[int, Value] = {}
         self.roots: list[Value] = []
+        self.strips = {target for _, target in kernel.packs}
+        self.spread = _spread(kernel)
         # Values that the nest being written loads from scratch instead of computing.
         self.reused: dict[int, int] = {}
         # What the nest being written fetches ahead of its steps, and what each nest does.
@@ -178,6 +180,7 @@ class KernelEmitter:
 
     def parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
         """Write the parallel loops, then the block inside."""
+        copy_apart(self, scope)
         if not axes:
             self.block(self.kernel.block, scope, ())
             return
@@ -228,7 +231,7 @@ class KernelEmitter:
             # A strip of one vector walks down as many lines of memory as a wide one.
             widths.insert(1, max(1, self.unroll // 2))
         steps = [Vector(axis, self.lanes, n) for n in dict.fromkeys(widths)]
-        return self._vector_steps(steps, start, stop, stop, carried, body)
+        return self.vector_steps(steps, start, stop, stop, carried, body)
 
     def _from_alignment(
         self,
@@ -261,11 +264,11 @@ class KernelEmitter:
             begin, end = b.select(first, start, middle), b.select(first, middle, stop)
             # An unaligned part has no unrolled steps.
             limit = b.select(b.and_(fits, b.not_(first)), end, begin)
-            return self._vector_steps(steps, begin, end, limit, [], body)
+            return self.vector_steps(steps, begin, end, limit, [], body)
 
         b.loop(b.convert(b.compare("eq", middle, start), I64), const(2, I64), 1, [], part)
 
-    def _vector_steps(
+    def vector_steps(
         self,
         steps: Sequence[Vector],
         start: Value,
@@ -324,7 +327,7 @@ class KernelEmitter:
             access = self.kernel.accesses[number]
             moved = pointer
             for axis, position in index.items():
-                if access.buffer == SCRATCH and axis == self.kernel.vector_parallel:
+                if number in self.strips and axis == self.kernel.vector_parallel:
                     continue  # a packed strip is where the one before it was
                 if access.strides[axis]:
                     steps = self._times(position, self.strides[number][axis])
@@ -379,7 +382,16 @@ class KernelEmitter:
             ):
                 blocked.add(position)
             else:
-                scope.values[position] = self._compute(position, expr, scope)
+                self._bind(scope, position, self._compute(position, expr, scope))
+
+    def _bind(self, scope: Scope, position: int, values: Values) -> None:
+        """Note a value where it was computed, a scalar for vector loops inside in all lanes too.
+
+        Left to those loops, LLVM would do it in each of their steps.
+        """
+        scope.values[position] = values
+        if position in self.spread and values[0].type.lanes == 1 and not values[0].is_literal:
+            scope.splats[position] = self.b.splat(values[0], self.lanes)
 
     def _needed(self, scope: Scope, roots: Sequence[int]) -> list[int]:
         """Return the expressions still to compute for ``roots``, operands first."""
@@ -423,7 +435,7 @@ class KernelEmitter:
         carried = descend(outer, scope, [v for a in sums for v in a.start()])
         for accumulator in sums:
             mine, carried = carried[: accumulator.width], carried[accumulator.width :]
-            scope.values[accumulator.position] = accumulator.finish(mine)
+            self._bind(scope, accumulator.position, accumulator.finish(mine))
         self.unroll, self.heavy = usual, heavy
         if nest.reuses:
             self.reused = {}
@@ -538,7 +550,7 @@ class KernelEmitter:
                 raise AssertionError(f"{expr} is not computed in place")
 
     def _apply(self, expr: Apply, scope: Scope) -> Values:
-        arguments = [self.value(scope, a) for a in expr.args]
+        arguments = [self._in_lanes(scope, a, expr) for a in expr.args]
         dtypes = tuple(self.exprs[a].dtype for a in expr.args)
         loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr))
         count = max(len(a) for a in arguments)
@@ -555,6 +567,11 @@ class KernelEmitter:
             ready = [splat_to(self.b, a[number if len(a) > 1 else 0], lanes) for a in arguments]
             result.append(lower(self.b, expr.op, ready, loop))
         return result
+
+    def _in_lanes(self, scope: Scope, position: int, reader: Apply) -> Values:
+        """Return an operand of ``reader``, in all lanes where that is known and wanted."""
+        splat = scope.splat(position) if self._is_vector(reader, scope) else None
+        return self.value(scope, position) if splat is None else [splat]
 
     def _divisions(self, expr: Apply) -> int:
         """Return how many ops that run as often as ``expr`` need the divider."""
@@ -658,6 +675,23 @@ class KernelEmitter:
 def _is_position(expr: Expr) -> bool:
     """Whether a value counts elements: it is wide in memory, and rare beside the data."""
     return isinstance(expr, Index) or (isinstance(expr, Reduce) and expr.op.startswith("arg"))
+
+
+def _spread(kernel: Kernel) -> set[int]:
+    """Return the values that vary less than an operation that reads them in vector lanes."""
+    lanes = {kernel.vector_parallel} if kernel.vector_parallel is not None else set[int]()
+    blocks = [kernel.block]
+    while blocks:
+        nests = blocks.pop().nests
+        blocks += [n.body for n in nests]
+        lanes |= {n.vector for n in nests if n.vector is not None}
+    return {
+        below
+        for expr in kernel.exprs
+        if isinstance(expr, Apply)
+        for below in expr.args
+        if (expr.axes - kernel.exprs[below].axes) & lanes
+    }
 
 
 def _is_heavy(applied: Sequence[Apply]) -> bool:

@@ -31,6 +31,7 @@ class Scope:
     index: dict[int, Value]
     vector: Vector | None
     values: dict[int, Values] = field(default_factory=dict[int, Values])
+    splats: dict[int, Value] = field(default_factory=dict[int, Value])
     pointers: dict[int, Value] = field(default_factory=dict[int, Value])
 
     @property
@@ -45,6 +46,13 @@ class Scope:
                 return scope.values[position]
             scope = scope.parent
         return None
+
+    def splat(self, position: int) -> Value | None:
+        """Return a scalar in all lanes, if that was made where it was computed."""
+        scope = self
+        while position not in scope.values and scope.parent is not None:
+            scope = scope.parent
+        return scope.splats.get(position)
 
     def position(self, axis: int) -> Value:
         scope = self

@@ -8,10 +8,11 @@ A strip of lanes that is read often is first copied to where it is contiguous (s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tracejit.codegen.builder import I64, Value, const
-from tracejit.codegen.scope import Scope, Values
+from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.target import Target
 from tracejit.schedule.kernel import Kernel, Load
 
@@ -32,17 +33,45 @@ def strip_vectors(kernel: Kernel, target: Target, operations: int) -> int:
 def pack_strip(emitter: KernelEmitter, scope: Scope) -> None:
     """Copy what a strip of lanes reads often to where it is contiguous."""
     for source, target in emitter.kernel.packs:
-        access = emitter.kernel.accesses[source]
-        load = Load(access.dtype, frozenset(a for a, s in enumerate(access.strides) if s), source)
+        moved = _moved(emitter.kernel, source)
+        _copy(emitter, source, target, sorted(moved - set(emitter.kernel.parallel)), scope)
 
-        def copy(axes: list[int], inside: Scope, load: Load = load, to: int = target) -> Values:
-            if not axes:
-                emitter.store(to, emitter.load(load, inside), inside)
-                return []
 
-            def step(index: Value, carried: Values) -> Values:
-                return copy(axes[1:], emitter.enter(inside, {axes[0]: index}, inside.vector))
+def copy_apart(emitter: KernelEmitter, scope: Scope) -> None:
+    """Copy what all loops inside ``scope`` share to where it is contiguous (interleaved.py)."""
+    for source, target in emitter.kernel.copies:
+        strides = emitter.kernel.accesses[target].strides
+        along = [axis for axis, stride in enumerate(strides) if stride]
+        fixed = _moved(emitter.kernel, source) - set(along)
+        if not fixed <= scope.bound or (scope.parent and fixed <= scope.parent.bound):
+            continue
+        along.sort(key=lambda axis: strides[axis] == 1)
+        _copy(emitter, source, target, along, scope)
 
-            return emitter.b.loop(const(0, I64), emitter.extents[axes[0]], 1, [], step)
 
-        copy(sorted(load.axes - set(emitter.kernel.parallel)), scope)
+def _moved(kernel: Kernel, access: int) -> set[int]:
+    return {axis for axis, stride in enumerate(kernel.accesses[access].strides) if stride}
+
+
+def _copy(
+    emitter: KernelEmitter, source: int, target: int, axes: Sequence[int], scope: Scope
+) -> Values:
+    """Write loops over ``axes`` around a load from one access and a store to the other.
+
+    Without lanes in ``scope``, the last of the axes runs in them.
+    """
+    kernel, zero = emitter.kernel, const(0, I64)
+    if not axes:
+        load = Load(kernel.accesses[source].dtype, frozenset(_moved(kernel, source)), source)
+        emitter.store(target, emitter.load(load, scope), scope)
+        return []
+    axis, *rest = axes
+    stop = emitter.extents[axis]
+
+    def step(vector: Vector | None, index: Value) -> Values:
+        return _copy(emitter, source, target, rest, emitter.enter(scope, {axis: index}, vector))
+
+    if scope.vector is None and not rest:
+        one = [Vector(axis, emitter.lanes, 1)]
+        return emitter.vector_steps(one, zero, stop, stop, [], lambda v, i, _: step(v, i))
+    return emitter.b.loop(zero, stop, 1, [], lambda i, _: step(scope.vector, i))

@@ -242,6 +242,8 @@ class Kernel:
 
     The stores ``streamed`` bypass the caches. ``packs`` are pairs of accesses: before anything
     else, each strip of lanes copies what it reads through the first to the second, in scratch.
+    ``copies`` are such pairs too: all that the loops inside read through the first is copied as
+    soon as the parallel axes that the second does not run along are fixed.
     """
 
     extents: tuple[int, ...]
@@ -255,6 +257,7 @@ class Kernel:
     totals: int | None = None
     streamed: frozenset[int] = frozenset()
     packs: tuple[tuple[int, int], ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
     labels: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -268,6 +271,8 @@ class Kernel:
             parts.append(f"streamed {sorted(self.streamed)}")
         if self.packs:
             parts.append(f"packs {self.packs}")
+        if self.copies:
+            parts.append(f"copies {self.copies}")
         parts += [f"{a.dtype.str}:{a.classes()}" for a in self.accesses]
         for e in self.exprs:
             match e:
@@ -343,7 +348,7 @@ class Kernel:
     @property
     def loaded(self) -> list[Access]:
         """The accesses that the kernel loads from."""
-        packed = [self.accesses[source] for source, _ in self.packs]
+        packed = [self.accesses[source] for source, _ in (*self.packs, *self.copies)]
         loads = [e for e in self.exprs if isinstance(e, Load | Gather)]
         return packed + [self.accesses[e.access] for e in loads]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
+from tracejit.schedule.interleaved import separate
 from tracejit.schedule.kernel import (
     Access,
     Attend,
@@ -48,7 +49,7 @@ def arrange(kernel: Kernel) -> Kernel:
     parallel = (*outer, vector) if inside and vector is not None else tuple(outer)
     kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
-    return spill(pack(replace(kernel, block=tree), around))
+    return spill(separate(pack(replace(kernel, block=tree), around)))
 
 
 class Shadowed(Exception):

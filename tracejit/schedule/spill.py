@@ -39,7 +39,7 @@ def spill(kernel: Kernel) -> Kernel:
     accesses = list(kernel.accesses)
     nests = list(kernel.block.nests)
     saved: dict[int, Store] = {}
-    scratch = 0
+    scratch = kernel.scratch
     for later in range(1, len(nests)):
         wanted = _needed(kernel, nests[later], set())
         for earlier in range(later):

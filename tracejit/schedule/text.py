@@ -62,6 +62,8 @@ class _Printer:
 
     def text(self) -> list[str]:
         depth = 0
+        for source, target in self.kernel.copies:
+            self._line(depth, f"{self._place(target)} = {self._place(source)}  # copied first")
         for axis in self.kernel.parallel:
             vector = ", vector" if axis == self.kernel.vector_parallel else ""
             self._line(
