@@ -19,15 +19,15 @@ from collections.abc import Callable, Sequence
 from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
-from tracejit.codegen.positions import bound, gather, position_exprs
+from tracejit.codegen.positions import bound, gather
 from tracejit.codegen.prefetch import Ahead, down_columns, fetch_rows, row_distances, rows_ahead
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
-from tracejit.codegen.strips import copy_apart, pack_strip, strip_vectors
+from tracejit.codegen.strips import copy_apart, pack_strip
 from tracejit.codegen.target import Target
 from tracejit.codegen.tiles import TileLoop
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
-from tracejit.ops.table import OPS, Fact
+from tracejit.codegen.widths import choose_lanes, is_heavy, spread, vectors_for, vectors_of
 from tracejit.schedule.kernel import (
     SCRATCH,
     Access,
@@ -47,10 +47,6 @@ from tracejit.schedule.kernel import (
     Scan,
     operands,
 )
-from tracejit.schedule.pack import STRIP
-
-# Operations of a body that is not written twice: LLVM's time grows faster than the body.
-LONG_BODY = 280
 
 # Elements per accumulator in one block of a compensated sum: see reducers.py.
 BLOCK_STEPS = 16
@@ -71,17 +67,16 @@ class KernelEmitter:
         self.kernel = kernel
         self.exprs = kernel.exprs
         self.base, self.sizes, self.begin, self.end = arguments or b.parameters
-        self.lanes = lanes or self._choose_lanes(b.target)
-        self.unroll = self._choose_unroll()
-        # Whether the loop being written has long functions in its body.
-        self.heavy = _is_heavy([e for e in self.exprs if isinstance(e, Apply)])
+        self.lanes = lanes or choose_lanes(kernel, b.target)
+        # Of the loop being written: its vectors side by side, and whether its body is long.
+        self.unroll, self.heavy = vectors_of(kernel, b.target, self.lanes)
         self.extents: list[Value] = []
         self.strides: list[list[Value]] = []
         self.index_terms: dict[int, list[Value]] = {}
         self.constants: dict[int, Value] = {}
         self.roots: list[Value] = []
         self.strips = {target for _, target in kernel.packs}
-        self.spread = _spread(kernel)
+        self.spread = spread(kernel)
         # Values that the nest being written loads from scratch instead of computing.
         self.reused: dict[int, int] = {}
         # What the nest being written fetches ahead of its steps, and what each nest does.
@@ -90,30 +85,6 @@ class KernelEmitter:
         self.distances: dict[int, Value] = {}
         self.scan = ScanLoop(self) if kernel.scans else None
         self.first_pass = const(False, Type("i1"))
-
-    # -- choices -------------------------------------------------------------------------------
-
-    def _choose_lanes(self, target: Target) -> int:
-        positions = position_exprs(self.kernel)
-        values = [e for p, e in enumerate(self.exprs) if p not in positions]
-        bits = [register_type(e.dtype).bits for e in values if not _is_position(e)]
-        wide = max((n for n in bits if n > 1), default=8)
-        return max(2, target.lanes(wide))
-
-    def _choose_unroll(self) -> int:
-        unroll = self._independent_vectors()
-        return min(unroll, STRIP // self.lanes) if self.kernel.packs else unroll
-
-    def _independent_vectors(self) -> int:
-        return self._vectors_for([e for e in self.exprs if isinstance(e, Apply)])
-
-    def _vectors_for(self, applied: Sequence[Apply]) -> int:
-        if len(applied) > 16 or _is_heavy(applied):
-            # One long chain waits for itself; two fit where there are registers for both.
-            return 2 if self.b.target.registers >= 32 and len(applied) <= LONG_BODY else 1
-        if self.kernel.vector_parallel is not None and self.kernel.block.nests:
-            return strip_vectors(self.kernel, self.b.target, len(applied))
-        return 2 if len(applied) > 6 else 4
 
     # -- the function --------------------------------------------------------------------------
 
@@ -419,7 +390,8 @@ class KernelEmitter:
         # rest is written for one: on rows of one vector the loop over more only costs.
         if nest.vector is not None and self.scan is None and usual > 1:
             applied = self._applied_in(nest, scope)
-            self.unroll, self.heavy = self._vectors_for(applied), _is_heavy(applied)
+            self.unroll = vectors_for(self.kernel, self.b.target, applied)
+            self.heavy = is_heavy(applied)
         sums = [Accumulator(self, r, nest, scope) for r in nest.reduces]
         outer, last = nest.axes[:-1], nest.axes[-1]
 
@@ -555,7 +527,7 @@ class KernelEmitter:
         loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr))
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
-        if count > 1 and _is_heavy([expr]):
+        if count > 1 and is_heavy([expr]):
             # Long chains of operations, which LLVM splits into registers step by step.
             wide = [
                 self.b.join(a) if len(a) > 1 else splat_to(self.b, a[0], count * lanes)
@@ -670,33 +642,6 @@ class KernelEmitter:
                 b.store(value, self._advance(pointer, part * vector.lanes, type))
             else:
                 b.masked_store(value, pointer, vector.mask)
-
-
-def _is_position(expr: Expr) -> bool:
-    """Whether a value counts elements: it is wide in memory, and rare beside the data."""
-    return isinstance(expr, Index) or (isinstance(expr, Reduce) and expr.op.startswith("arg"))
-
-
-def _spread(kernel: Kernel) -> set[int]:
-    """Return the values that vary less than an operation that reads them in vector lanes."""
-    lanes = {kernel.vector_parallel} if kernel.vector_parallel is not None else set[int]()
-    blocks = [kernel.block]
-    while blocks:
-        nests = blocks.pop().nests
-        blocks += [n.body for n in nests]
-        lanes |= {n.vector for n in nests if n.vector is not None}
-    return {
-        below
-        for expr in kernel.exprs
-        if isinstance(expr, Apply)
-        for below in expr.args
-        if (expr.axes - kernel.exprs[below].axes) & lanes
-    }
-
-
-def _is_heavy(applied: Sequence[Apply]) -> bool:
-    """Whether an elementary function is among the operations: dozens of instructions."""
-    return any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied)
 
 
 def define_kernel(module: Module, kernel: Kernel, name: str, linkage: str = "") -> None:

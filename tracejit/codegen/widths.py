@@ -1,0 +1,69 @@
+"""Widths: how many lanes a kernel's vectors have, and how many vectors stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracejit.codegen.positions import position_exprs
+from tracejit.codegen.strips import strip_vectors
+from tracejit.codegen.target import Target
+from tracejit.codegen.types import register_type
+from tracejit.ops.table import OPS, Fact
+from tracejit.schedule.kernel import Apply, Expr, Index, Kernel, Reduce
+from tracejit.schedule.pack import STRIP
+
+# Operations of a body that is not written twice: LLVM's time grows faster than the body.
+LONG_BODY = 280
+
+
+def choose_lanes(kernel: Kernel, target: Target) -> int:
+    """Return the lanes of all vectors of ``kernel``: a register of its widest values."""
+    positions = position_exprs(kernel)
+    values = [e for p, e in enumerate(kernel.exprs) if p not in positions]
+    bits = [register_type(e.dtype).bits for e in values if not _is_position(e)]
+    wide = max((n for n in bits if n > 1), default=8)
+    return max(2, target.lanes(wide))
+
+
+def _is_position(expr: Expr) -> bool:
+    """Whether a value counts elements: it is wide in memory, and rare beside the data."""
+    return isinstance(expr, Index) or (isinstance(expr, Reduce) and expr.op.startswith("arg"))
+
+
+def vectors_of(kernel: Kernel, target: Target, lanes: int) -> tuple[int, bool]:
+    """Return the vectors side by side of a loop with all operations, and whether it is heavy."""
+    applied = [e for e in kernel.exprs if isinstance(e, Apply)]
+    vectors = vectors_for(kernel, target, applied)
+    return min(vectors, STRIP // lanes) if kernel.packs else vectors, is_heavy(applied)
+
+
+def vectors_for(kernel: Kernel, target: Target, applied: Sequence[Apply]) -> int:
+    """Return the vectors side by side of a loop that computes ``applied`` in each step."""
+    if len(applied) > 16 or is_heavy(applied):
+        # One long chain waits for itself; two fit where there are registers for both.
+        return 2 if target.registers >= 32 and len(applied) <= LONG_BODY else 1
+    if kernel.vector_parallel is not None and kernel.block.nests:
+        return strip_vectors(kernel, target, len(applied))
+    return 2 if len(applied) > 6 else 4
+
+
+def is_heavy(applied: Sequence[Apply]) -> bool:
+    """Whether an elementary function is among the operations: dozens of instructions."""
+    return any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied)
+
+
+def spread(kernel: Kernel) -> set[int]:
+    """Return the values that vary less than an operation that reads them in vector lanes."""
+    lanes = {kernel.vector_parallel} if kernel.vector_parallel is not None else set[int]()
+    blocks = [kernel.block]
+    while blocks:
+        nests = blocks.pop().nests
+        blocks += [n.body for n in nests]
+        lanes |= {n.vector for n in nests if n.vector is not None}
+    return {
+        below
+        for expr in kernel.exprs
+        if isinstance(expr, Apply)
+        for below in expr.args
+        if (expr.axes - kernel.exprs[below].axes) & lanes
+    }
