@@ -527,18 +527,15 @@ class KernelEmitter:
         loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr))
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
+        ready = [
+            [splat_to(self.b, a[part if len(a) > 1 else 0], lanes) for part in range(count)]
+            for a in arguments
+        ]
         if count > 1 and is_heavy([expr]):
             # Long chains of operations, which LLVM splits into registers step by step.
-            wide = [
-                self.b.join(a) if len(a) > 1 else splat_to(self.b, a[0], count * lanes)
-                for a in arguments
-            ]
+            wide = [self.b.join(parts) for parts in ready]
             return self.b.parts(lower(self.b, expr.op, wide, loop), count)
-        result: Values = []
-        for number in range(count):
-            ready = [splat_to(self.b, a[number if len(a) > 1 else 0], lanes) for a in arguments]
-            result.append(lower(self.b, expr.op, ready, loop))
-        return result
+        return [lower(self.b, expr.op, parts, loop) for parts in zip(*ready, strict=True)]
 
     def _in_lanes(self, scope: Scope, position: int, reader: Apply) -> Values:
         """Return an operand of ``reader``, in all lanes where that is known and wanted."""
