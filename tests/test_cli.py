@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import pytest
 
 from tracejit import cli, config
 from tracejit.ops.table import OPS
-from tracejit.runtime import cache
+from tracejit.runtime import cache, cpu, tuner, tuning
 
 PROGRAM = """
 const scale: f64 = 2.0
@@ -274,3 +274,63 @@ def test_cache_lists_verifies_and_clears(run: Run, tmp_path: Path) -> None:
         assert run("cache", "verify").out == "1 entries, 0 damaged\n"
         assert run("cache", "clear").out == "removed 1 entries\n"
         assert "0 entries" in run("cache", "list").out
+
+
+@pytest.fixture
+def measured_folder(tmp_path: Path) -> Iterator[Path]:
+    """Keep what is measured in a folder of the test's own."""
+    tuning.forget()
+    with config.override(cache_dir=tmp_path / "cache"):
+        yield tmp_path
+    tuning.forget()
+
+
+def test_tune_measures_shows_and_resets(
+    run: Run, measured_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "CANDIDATES", {"prefetch": (8, 16)})
+    assert "by rule" in run("tune", "--show").out
+    measured = run("tune", "--shape", "16", "--shape", "9x33x20", "--seconds", "0.01")
+    assert measured.code == 0
+    assert "9x33x20 float64" in measured.out
+    assert "prefetch = 8" in measured.out
+    assert tuning.path(cpu.host()).is_file()
+    shown = run("tune", "--show")
+    assert cpu.target().name in shown.out
+    assert "gain" in shown.out
+    assert "by rule" in run("tune", "--reset").out
+    assert not tuning.path(cpu.host()).exists()
+
+
+def test_tune_measures_a_function(
+    run: Run,
+    measured_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(tuner, "CANDIDATES", {"prefetch": (8, 16)})
+    source = tmp_path / "layers.py"
+    source.write_text(
+        "import numpy as np\n"
+        "def layer(x, w):\n    return np.maximum(x @ w, 0)\n"
+        "def half(x):\n    return x / 2\n"
+    )
+    of_layer = run(
+        "tune", f"{source}:layer", "--arg", "f32[30,40]", "--arg", "f32[40,20]",
+        "--seconds", "0.01", "--threads", "1",
+    )  # fmt: skip
+    assert of_layer.code == 0, of_layer.err
+    assert "layer" in of_layer.out
+    no_product = run("tune", f"{source}:half", "--arg", "f32[30,40]")
+    assert no_product.code == 1
+    assert "no matrix product" in no_product.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--shape", "3x4"), ("--shape", "0"), ("--dtype", "int8")]
+)
+def test_tune_refuses(run: Run, measured_folder: Path, option: str, value: str) -> None:
+    refused = run("tune", option, value)
+    assert refused.code == 1
+    assert value in refused.err
+    assert "hint" in refused.err

@@ -219,6 +219,46 @@ def info(
         terminal.print_machine()
 
 
+@app.command()
+def tune(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A program (prog.ns) or a function (file.py:function); else products."),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--arg", help="An example argument of a function: f32[8,8]."),
+    ] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shape", help="A product: n, or MxNxK. May be repeated.")
+    ] = None,
+    dtypes: Annotated[
+        list[str] | None, typer.Option("--dtype", help="float32 or float64; else both.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time for each comparison.")] = 1.0,
+    count: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads to measure with; else all.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print what was measured.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Remove what was measured.")] = False,
+) -> None:
+    """Measure how matrix products are cut fastest on this machine, and keep it for later runs."""
+    from tracejit import config
+    from tracejit.runtime import threads
+    from tracejit.viz import tuning
+
+    if reset:
+        tuning.reset()
+    if show:
+        tuning.show()
+    if show or reset:
+        return
+    chosen = tuning.programs(what, inputs or [], shapes or [], dtypes or [])
+    # What is tried once is not worth a place on the disk.
+    with config.override(disk_cache=0), threads.num_threads(count or threads.get_num_threads()):
+        tuning.tune(chosen, seconds)
+
+
 cache_app = typer.Typer(help="Look at the compiled code on disk, or remove it.")
 app.add_typer(cache_app, name="cache", no_args_is_help=True)
 

@@ -18,7 +18,7 @@ from tracejit.frontend.compiled import Compiled
 from tracejit.frontend.jitted import Jitted
 from tracejit.frontend.signature import signature_text
 from tracejit.graph.node import Node
-from tracejit.runtime import engine, stance
+from tracejit.runtime import cpu, engine, stance, tuning
 from tracejit.runtime.costs import model
 from tracejit.runtime.specialise import Stage
 from tracejit.runtime.tiers import Program, State
@@ -74,7 +74,8 @@ class Explanation:
     ``runtime/reasons.py`` for tier 0. ``why`` says why that tier answers, ``traced`` why this
     signature was traced. ``retraces`` counts the function's signatures by that reason.
     ``arena_bytes`` is what the values between kernels take, ``unfused_bytes`` what they would, each
-    for itself. ``sizes`` says how further sizes of the arguments are answered.
+    for itself. ``sizes`` says how further sizes of the arguments are answered; ``blocking`` how
+    matrix products are cut, where ``tracejit tune`` has found a faster way than the rules.
     """
 
     function: str
@@ -92,6 +93,7 @@ class Explanation:
     arena_bytes: int = 0
     unfused_bytes: int = 0
     sizes: str = ""
+    blocking: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -125,6 +127,8 @@ class Explanation:
             f"  memory between steps: {size_text(self.arena_bytes)}; "
             f"{size_text(self.unfused_bytes)} without fusion"
         )
+        if self.blocking:
+            yield f"  products: cut as `tracejit tune` measured: {self.blocking}"
 
 
 def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
@@ -166,7 +170,15 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         arena_bytes=0 if schedule is None else schedule.arena.nbytes,
         unfused_bytes=0 if schedule is None else schedule.intermediates,
         sizes=jitted.sizes(),
+        blocking="" if schedule is None else _blocking(program, schedule),
     )
+
+
+def _blocking(program: Program, schedule: Schedule) -> str:
+    if not any(isinstance(step, ContractionStep) for step in schedule.steps):
+        return ""
+    target = cpu.target() if program.executable is None else program.executable.target
+    return tuning.described(target.blocking)
 
 
 def _unbound(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Jitted, tuple[Any, ...]]:

@@ -280,14 +280,20 @@ def host_level() -> str:
 
 
 def target(level: str | None = None) -> Target:
-    """Return what to compile for, with this machine's cache sizes.
+    """Return what to compile for, with this machine's cache sizes, and products cut as was
+    measured on it (``runtime/tuning.py``).
 
     ``level``: a name of ``LEVELS``; None takes the innermost ``isa(...)`` block, then
     ``TRACEJIT_ISA``, then the machine's highest. ``"avx512-on-avx2"`` is the code shape of one
     level in the instructions of another that the machine has: for tests of levels it lacks.
     Raises ``TargetError`` for an unknown name and for a level that the machine lacks.
     """
-    return resolve((level or config.isa() or host_level()).strip().lower(), host())
+    name = (level or config.isa() or host_level()).strip().lower()
+    from tracejit.runtime import tuning
+
+    found = resolve(name, host())
+    measured = tuning.stored(host()).get(found.name)
+    return found if measured is None else found.with_blocking(measured.blocking)
 
 
 @lru_cache(maxsize=32)

@@ -121,7 +121,7 @@ def print_machine() -> None:
     """Print the processor, the instruction-set levels, settings and versions."""
     from tracejit import config
     from tracejit.codegen.target import LEVELS
-    from tracejit.runtime import cpu, threads
+    from tracejit.runtime import cpu, threads, tuning
 
     console = Console()
     host = cpu.host()
@@ -138,6 +138,8 @@ def print_machine() -> None:
         have = "yes" if name in host.levels else "no"
         used = "  ← used" if name == target.name else ""
         table.add_row(f"level {name}", f"{have}, {level.vector_bits}-bit vectors{used}")
+    measured = tuning.described(target.blocking)
+    table.add_row("products cut", f"as measured: {measured}" if measured else "by rule")
     table.add_row("cache folder", str(config.cache_dir()))
     table.add_row("kernels", str(config.kernels_dir()))
     for package in ("tracejit", "numpy", "llvmlite", "networkx", "py-cpuinfo"):

@@ -69,7 +69,7 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         return Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
     if spec.ahead:
         # Sums wait in memory half as often (measured: 2 to 5 % from 768 on).
-        block_k = balanced(k, 2 * cache.k, unit.lanes)
+        block_k = balanced(k, target.blocking.depth * cache.k, unit.lanes)
         tile_m, tile_n = _ahead(target, spec, p, block_k)
     else:
         block_k = balanced(k, cache.k, unit.lanes)
@@ -92,27 +92,29 @@ def stage_place(spec: GemmSpec, unit: RegisterBlock) -> int:
     return round_up(unit.rows * unit.columns, 64 // (spec.type.bits // 8))
 
 
-# A tile has at least so many multiply-adds (about 10 µs), unless there are so many tiles anyway.
-_TILE_WORK, _TILES = 1 << 20, 8
+# Tiles that threads share, where they have enough work (1 << 20 multiply-adds are about 10 µs).
+_TILES = 8
 
 
-def _wanted_tiles(p: GemmProblem) -> int:
+def _wanted_tiles(target: Target, p: GemmProblem) -> int:
     """Return how many tiles a product should have for threads to share."""
-    return min(_TILES, prod(p.batch) * p.m * p.n * p.k // _TILE_WORK)
+    return min(_TILES, prod(p.batch) * p.m * p.n * p.k // target.blocking.tile_work)
 
 
 def _ahead(target: Target, spec: GemmSpec, p: GemmProblem, block_k: int) -> tuple[int, int]:
     """Return the size of a tile where B is packed ahead: all columns, where rows are many.
 
     The block of A takes at most half of the second-level cache. Panels of B are read from far away
-    once for every six row panels or more. An even number of row tiles leaves less for the last
-    thread to do alone. Each column tile packs A again.
+    once for every ``share_panels`` row panels or more. An even number of row tiles leaves less for
+    the last thread to do alone. Each column tile packs A again.
     """
     unit, batch = register_block(target, spec.dtype), prod(p.batch)
     fitting = target.l2_bytes // 2 // (block_k * (spec.type.bits // 8))
-    most = min(18 * unit.rows, max(unit.rows, round_down(fitting, unit.rows)))
-    wanted = _wanted_tiles(p)
-    rows = max(-(-p.m // most), min(-(-wanted // max(1, batch)), p.m // (6 * unit.rows)))
+    most = min(
+        target.blocking.tile_panels * unit.rows, max(unit.rows, round_down(fitting, unit.rows))
+    )
+    wanted, least = _wanted_tiles(target, p), target.blocking.share_panels * unit.rows
+    rows = max(-(-p.m // most), min(-(-wanted // max(1, batch)), p.m // least))
     if rows > 1:
         rows = round_up(rows, 2)
     columns = min(-(-wanted // max(1, rows * batch)), p.n // (8 * unit.columns))
@@ -130,7 +132,11 @@ def _shared(
     Column tiles have their own, but read all of A again, which costs little where it is near.
     """
     tile_m, tile_n = tile
-    unit, wanted, batch = register_block(target, spec.dtype), _wanted_tiles(p), prod(p.batch)
+    unit, wanted, batch = (
+        register_block(target, spec.dtype),
+        _wanted_tiles(target, p),
+        prod(p.batch),
+    )
     near = p.m * p.k * (spec.type.bits // 8) <= target.l2_bytes
     if near:
         columns = -(-wanted // max(1, batch * -(-p.m // tile_m)))
@@ -154,7 +160,7 @@ def _of_windows(
     """
     tile_m, tile_n = tile
     unit, batch, size = register_block(target, spec.dtype), prod(p.batch), spec.type.bits // 8
-    each, columns = -(-2 * _wanted_tiles(p) // max(1, batch)), 1
+    each, columns = -(-2 * _wanted_tiles(target, p) // max(1, batch)), 1
     if p.m * p.k * size <= target.l2_bytes:
         # Three panels and more wide, and the last not much narrower.
         while 2 * columns <= each and p.n >= 6 * unit.columns * columns + unit.lanes:
@@ -177,7 +183,7 @@ def _slab(target: Target, spec: GemmSpec, p: GemmProblem) -> int:
     """
     unit, batch = register_block(target, spec.dtype), prod(p.batch)
     fitting = target.l2_bytes // 2 // (p.n * (spec.type.bits // 8))
-    shared = -(-batch * p.m // max(1, _wanted_tiles(p)))
+    shared = -(-batch * p.m // max(1, _wanted_tiles(target, p)))
     wanted = max(4 * unit.rows, min(max(9 * unit.rows, fitting), shared))
     return balanced(p.m, wanted, unit.rows)
 
@@ -193,7 +199,9 @@ def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
     the first-level cache, and of each row of B there are 4 KiB to stream."""
     size = spec.type.bits // 8
     least = 4096 // size if spec.kind == "axpys" else 1
-    return min(target.l1_bytes // 4 // size, max(least, -(-p.n // max(1, _wanted_tiles(p)))))
+    return min(
+        target.l1_bytes // 4 // size, max(least, -(-p.n // max(1, _wanted_tiles(target, p))))
+    )
 
 
 def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:

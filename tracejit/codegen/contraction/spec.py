@@ -344,9 +344,10 @@ def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) ->
     rows, size = register_block(target, kind).rows, Type(kind).bits // 8
     same_sets = p.b[0] * size % 2048 == 0 and p.k > 8
     small = target.masks and p.k * p.n * size * 3 <= target.l1_bytes * 4
-    few = 16 if small and not same_sets else 1 if same_sets else 2
+    few = target.blocking.direct_panels if small and not same_sets else 1 if same_sets else 2
     pack_b = b != "last" or p.m > few * rows
-    wide = p.n >= (256 if a == "any" else 512)
+    columns = target.blocking.ahead_columns
+    wide = p.n >= (columns // 2 if a == "any" else columns)
     return pack_b and p.m >= 128 and p.k >= 128 and wide, pack_b
 
 
