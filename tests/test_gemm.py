@@ -24,7 +24,6 @@ from tracejit.codegen.contraction import (
     tile_grain,
     workspace_bytes,
 )
-from tracejit.codegen.contraction.blocking import cache_block, register_block
 from tracejit.codegen.contraction.spec import Slot
 from tracejit.codegen.llvm import assembly
 from tracejit.codegen.target import LEVELS, Target
@@ -325,7 +324,7 @@ def test_sizes_layout_and_workspace() -> None:
     assert tile_grain(spec, target, p, threads=1) == tiles
     assert 1 <= tile_grain(spec, target, p, threads=2) <= tiles // 2
     assert sizes[Slot.TILES_M] * sizes[Slot.TILES_N] * 2 == tiles
-    unit, cache = register_block(target, "f32"), cache_block(target, "f32")
+    unit, cache = spec.unit(target), spec.cache(target)
     assert sizes[Slot.TILE_M] <= cache.m
     assert spec.ahead
     # The rest of a tile under its full panels costs no more than it has rows.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from test_epilogue import TINY_CACHES
 
 import tracejit as tj
-from tracejit.codegen.target import Target
+from tracejit.codegen.target import AMX, LEVELS, Target
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.ops.table import Array
@@ -22,7 +21,7 @@ from tracejit.runtime.interpreter import run_graph
 from tracejit.schedule.schedule import ContractionStep, Schedule
 from tracejit.tensor import wrap
 
-PAIRS = [("i1", "i1"), ("u1", "i1"), ("i1", "u1"), ("i2", "i2")]
+PAIRS = [("i1", "i1"), ("u1", "i1"), ("i1", "u1"), ("u1", "u1"), ("i2", "i2")]
 SIZES = [(1, 1, 1), (3, 5, 7), (16, 32, 64), (1, 40, 9), (40, 1, 9), (8, 8, 0), (70, 95, 301)]
 
 
@@ -36,10 +35,13 @@ def extreme(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Arr
 
 def targets() -> list[Target]:
     """Return the level in force, and what it is where the processor has fewer instructions."""
-    full = cpu.target().with_caches(*TINY_CACHES)
-    if full.dot != "bytes":
-        return [full]
-    return [full, replace(full, dot="words", features=full.features.rpartition(",")[0])]
+    full = cpu.target()
+    found = [full]
+    if full.tiles:
+        found.append(LEVELS[full.name].extended(full.flags - {*AMX}))
+    if full.dot == "bytes":
+        found.append(LEVELS[full.name])
+    return [target.with_caches(*TINY_CACHES) for target in found]
 
 
 def check(f: Callable[..., Any], *values: Array) -> Schedule:

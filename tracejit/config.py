@@ -15,6 +15,7 @@ TRACEJIT_MEMORY_CACHE     bytes kept of the memory of dead results             s
 TRACEJIT_CODE_CACHE       bytes of machine code kept in memory                 64 MiB
 TRACEJIT_DISK_CACHE       bytes of object code kept on disk                    256 MiB
 TRACEJIT_COMPILE_WORKERS  processes that compile; 0: threads instead           compile_workers
+TRACEJIT_AMX              0 or 1: use the tile registers of processors with AMX  1
 TRACEJIT_PERF_MAP         0 or 1: write /tmp/perf-PID.map for Linux's perf     0
 TRACEJIT_SPECIALISE       0 or 1: constant sizes for signatures called often   1
 TRACEJIT_STRESS_DEOPT     n: every n-th native call takes the Python path      0 (none)
@@ -74,6 +75,7 @@ class Settings:
     optimize: int = 2
     perf_map: bool = False
     specialise: bool = True
+    amx: bool = True
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
@@ -217,6 +219,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         stress_poison=_flag(environ, "TRACEJIT_STRESS_POISON"),
         perf_map=_flag(environ, "TRACEJIT_PERF_MAP"),
         specialise=_flag({"TRACEJIT_SPECIALISE": "1", **environ}, "TRACEJIT_SPECIALISE"),
+        amx=_flag({"TRACEJIT_AMX": "1", **environ}, "TRACEJIT_AMX"),
     )
 
 
@@ -295,6 +298,11 @@ def perf_map() -> bool:
 def specialise() -> bool:
     """Return whether signatures that are called often get kernels with constant sizes."""
     return settings().specialise
+
+
+def amx() -> bool:
+    """Return whether kernels may use AMX where the processor has it."""
+    return settings().amx
 
 
 def stress_deopt() -> int:

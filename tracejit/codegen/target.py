@@ -8,6 +8,7 @@ an argument and never asks for more than these fields, so one emitter serves all
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,10 @@ class Blocking(NamedTuple):
 
 BY_RULE = Blocking()
 
+# What tiles need, and LLVM's names for it. The operating system must have granted it besides
+# (``runtime/amx.py``).
+AMX = {"amx_tile": "amx-tile", "amx_int8": "amx-int8"}
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -45,7 +50,8 @@ class Target:
     multiply-add; ``masks``: predicate registers (AVX-512); ``rounding``: a vector instruction for
     floor/ceil/round (SSE4.1); ``dot``: instructions that sum products of neighbouring narrow
     integers: "words" (pmaddwd), "bytes" (VNNI too), or none; ``cpu`` and ``features``: what LLVM
-    is told; ``flags``: the ``/proc/cpuinfo`` names that a machine must have to run the code.
+    is told; ``flags``: the ``/proc/cpuinfo`` names that a machine must have to run the code;
+    ``tiles``: registers that hold 16 rows of 64 bytes, and their products (AMX).
     """
 
     name: str
@@ -58,6 +64,7 @@ class Target:
     features: str = ""
     dot: Literal["none", "words", "bytes"] = "none"
     flags: frozenset[str] = field(default_factory=frozenset[str])
+    tiles: bool = False
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     l3_bytes: int = 8 * 1024 * 1024
@@ -67,13 +74,21 @@ class Target:
         """Return how many elements of ``bits`` bits fit in one vector register."""
         return max(1, self.vector_bits // max(bits, 8))
 
-    def with_vnni(self, flags: frozenset[str]) -> Target:
-        """Return the same level with VNNI in its vectors' width, where ``flags`` have it."""
-        flag = {256: "avx_vnni", 512: "avx512_vnni"}.get(self.vector_bits)
-        if self.dot != "words" or flag not in flags:
-            return self
-        features = ",".join(filter(None, (self.features, f"+{flag.replace('_', '')}")))
-        return replace(self, dot="bytes", features=features, flags=self.flags | {flag})
+    def extended(self, flags: frozenset[str]) -> Target:
+        """Return the same level with VNNI in its vectors' width, and AMX beside AVX-512, where
+        ``flags`` have them."""
+        found = self
+        vnni = {256: "avx_vnni", 512: "avx512_vnni"}.get(self.vector_bits)
+        if self.dot == "words" and vnni in flags:
+            found = replace(found._and({vnni: vnni.replace("_", "")}), dot="bytes")
+        if self.vector_bits == 512 and flags >= AMX.keys():
+            found = replace(found._and(AMX), tiles=True)
+        return found
+
+    def _and(self, more: Mapping[str, str]) -> Target:
+        """Return the same level with more flags, each with the name that LLVM has for it."""
+        features = filter(None, (self.features, *(f"+{name}" for name in more.values())))
+        return replace(self, features=",".join(features), flags=self.flags | {*more})
 
     def with_caches(self, l1: int, l2: int, l3: int) -> Target:
         """Return the same level with the cache sizes (bytes) of a particular machine."""
@@ -117,4 +132,5 @@ def legalised(level: str, host: str) -> Target:
         fma=narrow.fma,
         rounding=narrow.rounding,
         dot="none",
+        tiles=False,
     )

@@ -7,7 +7,8 @@ what it was asked. Machines of different kinds can therefore share one home fold
 
 On Linux the features are cut down to those that ``/proc/cpuinfo`` lists. CPUID alone, which
 py-cpuinfo also reads, says what the silicon has; the kernel leaves out what it does not save at
-a context switch or was told to hide, and code using that would crash. So where the kernel lists
+a context switch or was told to hide, and code using that would crash. (AMX a process has to ask
+for: ``amx.py``.) So where the kernel lists
 features and cache sizes, py-cpuinfo is asked for its reading of that file only (12 ms): all that
 its other sources, which take more than a second, could add would be left out again.
 
@@ -29,8 +30,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from tracejit import config
-from tracejit.codegen.target import LEVELS, Target, legalised
+from tracejit.codegen.target import AMX, LEVELS, Target, legalised
 from tracejit.errors import TargetError
+from tracejit.runtime import amx
 
 _PROC_CPUINFO = Path("/proc/cpuinfo")
 _SYS_CPU = Path("/sys/devices/system/cpu")
@@ -91,6 +93,8 @@ def detect() -> Cpu:
         flags = kernel_flags
     elif kernel_flags:
         flags &= kernel_flags
+    if flags >= AMX.keys() and not (config.amx() and amx.permitted()):
+        flags -= {*AMX}
     l1, l2, l3 = _cache_sizes(answer)
     return Cpu(
         brand=str(answer.get("brand_raw") or identity.get("model name", "unknown processor")),
@@ -313,10 +317,10 @@ def resolve(name: str, cpu: Cpu) -> Target:
             f"this machine ({cpu.brand}) lacks {needed}: no {', '.join(missing) or cpu.machine}",
             hint=f"this machine has {', '.join(cpu.levels)} (TRACEJIT_ISA, tj.isa)",
         )
-    found = legalised(shape, base) if split else LEVELS[shape].with_vnni(cpu.flags)
+    found = legalised(shape, base) if split else LEVELS[shape].extended(cpu.flags)
     if cpu.machine.lower() not in _X86_64:
         # LEVELS names x86 processors; elsewhere LLVM's baseline of the architecture is meant.
-        found = replace(found, cpu="generic", features="", dot="none")
+        found = replace(found, cpu="generic", features="", dot="none", tiles=False)
     return found.with_caches(cpu.l1_bytes, cpu.l2_bytes, cpu.l3_bytes)
 
 

@@ -31,10 +31,13 @@ class Ahead(Panels):
             return b.loop(self.begin, self.end, 1, [], self._pack_strip)
 
         def compute() -> list[Value]:
-            self.each_run(self._compute)
+            self.multiply()
             return []
 
         b.if_(packing, pack, compute)
+
+    def multiply(self) -> None:
+        self.each_run(self._compute)
 
     def _packed_at(self, block: Value, column: Value, depth: Value) -> Value:
         """Return where the panel from ``column`` on is, in a depth block of the stage."""

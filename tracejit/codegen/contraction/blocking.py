@@ -33,6 +33,11 @@ class CacheBlock(NamedTuple):
     k: int
 
 
+# Tile registers: two by two of them, 16×16 sums each, on elements of four bytes.
+TILE = 16
+TILES = RegisterBlock(2 * TILE, 2, TILE)
+
+
 def register_block(target: Target, dtype: str) -> RegisterBlock:
     """Return the largest piece of C that leaves registers for two of B and one of A.
 
@@ -49,7 +54,7 @@ def register_block(target: Target, dtype: str) -> RegisterBlock:
     return RegisterBlock(4 if type.is_float or type.bits == 32 else 2, 2, lanes)
 
 
-def cache_block(target: Target, dtype: str) -> CacheBlock:
+def cache_block(target: Target, type: Type, unit: RegisterBlock) -> CacheBlock:
     """Return the cache blocking: a panel of B fills three quarters of the first level, or streams
     from the second where that is large, which adds to C less often; the block of A fills three
     eighths of the second, which the streams through it share.
@@ -57,8 +62,7 @@ def cache_block(target: Target, dtype: str) -> CacheBlock:
     Measured on Zen 3 (32 KiB, 512 KiB): 384 deep is 2 % faster than 256 or 512, whatever the
     height from 60 to 250 rows. On Sapphire Rapids (48 KiB, 2 MiB): 512 is 5 to 9 % faster than
     288 or 256 at 2048 in f32 and f64."""
-    unit = register_block(target, dtype)
-    size = Type(dtype).bits // 8
+    size = type.bits // 8
     panel = max(target.l1_bytes * 3 // 4, target.l2_bytes // 32)
     k = max(64, round_down(panel // (unit.columns * size), 8))
     m = max(unit.rows, round_down(target.l2_bytes * 3 // 8 // (k * size), unit.rows))
@@ -84,12 +88,16 @@ def balanced(extent: int, limit: int, unit: int) -> int:
 def cheap_height(rows: int, unit: RegisterBlock) -> int:
     """Return the least height from ``rows`` on whose last panel costs no more than its rows: what
     is left over full panels is a multiple of 4 (see ``panel_heights``)."""
+    if unit == TILES:
+        return round_up(rows, unit.rows)
     left = rows % unit.rows
     return rows - left + min(unit.rows, round_up(left, 4))
 
 
 def offered_heights(unit: RegisterBlock) -> list[int]:
     """Return the heights that have a microkernel, highest first: each takes 5 ms to compile."""
+    if unit == TILES:
+        return [2 * TILE, TILE]
     small = (8, 4, 2, 1) if unit.rows > 8 else (6, 4, 3, 2, 1)
     return list(dict.fromkeys(h for h in (unit.rows, *small) if h <= unit.rows))
 

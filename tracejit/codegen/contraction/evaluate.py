@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
-from tracejit.codegen.contraction.blocking import register_block
+from tracejit.codegen.contraction.blocking import TILE
 from tracejit.codegen.contraction.dot import multiply_add
-from tracejit.codegen.contraction.pack import emit_pack
+from tracejit.codegen.contraction.pack import emit_pack, transpose
 from tracejit.codegen.contraction.prologue import Dot, KernelPrologue
 from tracejit.codegen.contraction.spec import GemmSpec, Layout
 from tracejit.codegen.contraction.tile import enter_batch
@@ -30,7 +30,11 @@ ZERO, ONE = const(0, I64), const(1, I64)
 
 # Panels that take a row at a time: see pack._copy_groups.
 _GROUP = 4
-_PARTS: dict[Dot, str] = {"words": "i16", "bytes": "i8"}
+_PARTS: dict[Dot, str] = {"words": "i16", "bytes": "i8", "tiles": "i8"}
+
+
+# Where the value at some depth of a row goes.
+Address = Callable[[Value], Value]
 
 
 class Operand(NamedTuple):
@@ -47,6 +51,11 @@ class Operand(NamedTuple):
         return found
 
     @property
+    def tiled(self) -> bool:
+        """Whether panels are made of tiles."""
+        return self.side == "a" and self.prologue.dot == "tiles"
+
+    @property
     def across(self) -> int:
         """The kernel's axis across the panels."""
         return self.prologue.rows if self.side == "a" else self.prologue.columns
@@ -59,8 +68,8 @@ def emit_pack_computed(module: Module, name: str, spec: GemmSpec, operand: Opera
     each from element ``k`` on. ``stage`` has room for one panel; ``ptrs`` and ``sizes`` are the
     kernel's own.
     """
-    if operand.layout == "depth":
-        unit = register_block(module.target, spec.dtype)
+    if operand.layout == "depth" and not operand.tiled:
+        unit = spec.unit(module.target)
         width = unit.rows if operand.side == "a" else unit.columns
         emit_pack(module, f"{name}.turn", spec.type, width, "depth")
     names = ("target", "stage", "first", "extent", "k", "depth", "batch", "ptrs", "sizes")
@@ -84,10 +93,11 @@ class _Evaluator:
             b.parameters
         )
         prologue = operand.prologue
-        unit = register_block(b.target, spec.dtype)
+        unit = spec.unit(b.target)
         self.type = spec.type
         self.width = unit.rows if operand.side == "a" else unit.columns
         self.along = operand.layout == "depth"
+        self.tiled = operand.tiled
         self.group = prologue.group
         self.dot: Dot = prologue.dot
         self.part = Type(_PARTS.get(self.dot, spec.dtype))
@@ -97,7 +107,7 @@ class _Evaluator:
         lanes = self._lanes_along() if self.along else unit.lanes
         self.lanes = lanes
         # A vector that is wider than the panel runs into the next one, which must come later.
-        self.strip = self.width if self.width % lanes else self.width * _GROUP
+        self.strip = self.width * (1 if self.width % lanes or self.tiled else _GROUP)
         self.emitter = KernelEmitter(b, prologue.kernel, (ptrs, sizes, ZERO, ZERO), lanes)
         self.emitter.load_arguments()
         self.scope = enter_batch(self.emitter, prologue.batch, batch)
@@ -118,7 +128,10 @@ class _Evaluator:
     def emit(self) -> None:
         b = self.b
         if self.along:
-            b.loop(ZERO, self.extent, self.width, [], self._turned_panel)
+            panel = self._panel_of_tiles if self.tiled else self._turned_panel
+            b.loop(ZERO, self.extent, self.width, [], panel)
+        elif self.tiled:
+            b.loop(ZERO, self.extent, self.width, [], self._staged_panel)
         else:
             b.loop(ZERO, self.extent, self.strip, [], self._strip)
         if self.corrected:
@@ -126,6 +139,8 @@ class _Evaluator:
 
     def _panel(self, place: Value) -> Value:
         """Return the panel that starts with row (or column) ``place`` of the block."""
+        if self.tiled and not self.along:
+            return self.stage
         return self.b.element(self.target, self.b.mul(place, self.panel_depth), self.type)
 
     # -- contiguous across the panels ----------------------------------------------------------
@@ -229,8 +244,8 @@ class _Evaluator:
 
     # -- contiguous along the depth ------------------------------------------------------------
 
-    def _turned_panel(self, place: Value, _: list[Value]) -> list[Value]:
-        """Compute the rows of one panel, each contiguous, and transpose them."""
+    def _lines(self, place: Value, address: Callable[[Value], Address]) -> Value:
+        """Compute the rows of one panel, row i to ``address(i)``; return how many there are."""
         b = self.b
         used = b.intrinsic("smin", I64, b.sub(self.extent, place), const(self.width, I64))
 
@@ -238,10 +253,21 @@ class _Evaluator:
             index = b.add(self.first, b.add(place, i))
             scope = self.emitter.enter(self.scope, {self.operand.across: index}, None)
             self.emitter.prepare(scope, [self.operand.position])
-            self._line(scope, b.element(self.stage, b.mul(i, self.depth), self.type))
+            self._line(scope, address(i))
             return []
 
         b.loop(ZERO, used, 1, [], row)
+        return used
+
+    def _turned_panel(self, place: Value, _: list[Value]) -> list[Value]:
+        """Compute the rows of one panel, each contiguous, and transpose them."""
+        b = self.b
+
+        def address(i: Value) -> Address:
+            row = b.element(self.stage, b.mul(i, self.depth), self.type)
+            return lambda at: b.element(row, at, self.part)
+
+        used = self._lines(place, address)
         call = ", ".join(
             f"{v.type} {v.text}"
             for v in (self._panel(place), self.stage, self.depth, ONE, used, self.depth)
@@ -249,7 +275,7 @@ class _Evaluator:
         b.effect(f"call void @{self.name}.turn({call})")
         return []
 
-    def _line(self, row: Scope, target: Value) -> None:
+    def _line(self, row: Scope, address: Address) -> None:
         """Compute one row along the depth; what follows it may be overwritten."""
         b, axis = self.b, self.operand.prologue.depth
         whole = b.and_(self.count, const(-self.lanes, I64))
@@ -257,7 +283,7 @@ class _Evaluator:
         def vector(at: Value, mask: Value | None) -> None:
             along = Vector(axis, self.lanes, 1, mask)
             value = self._in(self.emitter.enter(row, {axis: b.add(self.start, at)}, along))
-            b.store(value, b.element(target, at, self.part))
+            b.store(value, address(at))
 
         def full(at: Value, _: list[Value]) -> list[Value]:
             vector(at, None)
@@ -269,7 +295,7 @@ class _Evaluator:
             return []
 
         def clear(at: Value, _: list[Value]) -> list[Value]:
-            b.store(const(0, self.part), b.element(target, at, self.part))
+            b.store(const(0, self.part), address(at))
             return []
 
         b.loop(ZERO, whole, self.lanes, [], full)
@@ -277,6 +303,47 @@ class _Evaluator:
         if self.group > 1:
             end = b.mul(self.depth, const(self.group, I64))
             b.loop(self.count, end, 1, [], clear)
+
+    # -- tiles ---------------------------------------------------------------------------------
+
+    def _panel_of_tiles(self, place: Value, _: list[Value]) -> list[Value]:
+        """Compute the rows of one panel into its tiles: 32 rows of 16 elements one after another,
+        for every 16 elements of the depth."""
+        b, panel = self.b, self._panel(place)
+        parts = TILE * self.type.bits // self.part.bits
+
+        def address(i: Value) -> Address:
+            row = b.element(panel, b.mul(i, const(TILE, I64)), self.type)
+
+            def at(depth: Value) -> Value:
+                within = b.and_(depth, const(parts - 1, I64))
+                tiles = b.mul(b.sub(depth, within), const(self.width, I64))
+                return b.element(row, b.add(tiles, within), self.part)
+
+            return at
+
+        self._lines(place, address)
+        return []
+
+    def _staged_panel(self, place: Value, _: list[Value]) -> list[Value]:
+        """Compute one panel depth by depth beside its place, and transpose it into its tiles."""
+        b = self.b
+        self._strip(place, [])
+        panel = b.element(self.target, b.mul(place, self.panel_depth), self.type)
+        vector = self.type.vector(TILE)
+
+        def tiles(depth: Value, _: list[Value]) -> list[Value]:
+            block = b.mul(depth, const(self.width, I64))
+            source, target = (b.element(x, block, self.type) for x in (self.stage, panel))
+            for start in range(0, self.width, TILE):
+                places = [const(i * self.width + start, I64) for i in range(TILE)]
+                loaded = [b.load(b.element(source, p, self.type), vector) for p in places]
+                for i, row in enumerate(transpose(b, loaded)):
+                    b.store(row, b.element(target, const((start + i) * TILE, I64), self.type))
+            return []
+
+        b.loop(ZERO, self.depth, TILE, [], tiles)
+        return []
 
     # -- the bias of A -------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
-from tracejit.codegen.contraction.blocking import RegisterBlock, register_block
+from tracejit.codegen.contraction.blocking import RegisterBlock
 from tracejit.codegen.contraction.spec import (
     POINTERS,
     GemmSpec,
@@ -47,7 +47,7 @@ def emit_finish(module: Module, name: str, spec: GemmSpec) -> None:
 
     The tile's rows are ``unit.columns`` apart. In the last k block the epilogue gets the sums.
     """
-    unit = register_block(module.target, spec.dtype)
+    unit = spec.unit(module.target)
     b = module.define(name, VOID, _PARAMETERS, linkage="internal", attributes="nounwind noinline")
     p = _Finish(*b.parameters)
     if spec.c == "last":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracejit.codegen.builder import I64, PTR, Builder, Type, Value, const
-from tracejit.codegen.contraction.blocking import register_block
 from tracejit.codegen.contraction.spec import (
     A_POINTER,
     B_POINTER,
@@ -28,7 +27,7 @@ class Frame:
         self.b = b
         self.name = name
         self.spec = spec
-        self.unit = register_block(b.target, spec.dtype)
+        self.unit = spec.unit(b.target)
         self.type: Type = spec.type
         self.ptrs, self.sizes, self.begin, self.end = b.parameters
         self.loaded = {slot: self.size(slot) for slot in Slot if slot is not Slot.BATCH}

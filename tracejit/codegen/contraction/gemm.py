@@ -11,7 +11,6 @@ from tracejit.codegen.contraction.blocking import (
     RegisterBlock,
     offered_heights,
     offered_vectors,
-    register_block,
 )
 from tracejit.codegen.contraction.evaluate import Operand, emit_pack_computed
 from tracejit.codegen.contraction.finish import emit_finish
@@ -20,6 +19,7 @@ from tracejit.codegen.contraction.microkernel import MicroShape, emit_microkerne
 from tracejit.codegen.contraction.pack import emit_pack
 from tracejit.codegen.contraction.panels import Panels, micro_name
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
+from tracejit.codegen.contraction.tiles import Tiles, emit_tile_kernel
 from tracejit.codegen.contraction.windows import emit_pack_windows
 
 
@@ -30,7 +30,7 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
     documents ``ptrs`` and ``sizes``.
     """
     if spec.kind == "gemm":
-        _emit_parts(module, name, spec, register_block(module.target, spec.dtype))
+        _emit_parts(module, name, spec, spec.unit(module.target))
     else:
         emit_finish(module, f"{name}.finish", spec)
     b = module.define(
@@ -40,25 +40,34 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
         linkage=linkage,
         parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
     )
+    gemm = Tiles if spec.tiled else Ahead if spec.ahead else Panels
     kernels: dict[Kind, type[Panels | Axpys | Dots]] = {
-        "gemm": Ahead if spec.ahead else Panels, "axpys": Axpys, "dots": Dots,
+        "gemm": gemm, "axpys": Axpys, "dots": Dots,
     }  # fmt: skip
     kernels[spec.kind](b, name, spec).emit()
     b.ret()
 
 
-def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
+def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
     a_row: int | None = 1 if spec.pack_a or spec.a == "first" else None
     a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
     b_depth = unit.columns if spec.pack_b else None
     for rows in offered_heights(unit):
         for vectors in offered_vectors(unit, rows):
+            if spec.tiled and spec.prologue is not None:
+                micro = micro_name(name, rows, vectors)
+                emit_tile_kernel(module, micro, spec.prologue, rows, vectors)
+                continue
             shape = MicroShape(
                 spec.type, rows, vectors, unit.lanes, a_row, a_depth, b_depth, spec.ahead
             )
             if spec.prologue is not None:
                 shape = shape._replace(dot=spec.prologue.dot, corrected=spec.corrected)
             emit_microkernel(module, micro_name(name, rows, vectors), shape)
+
+
+def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
+    _emit_microkernels(module, name, spec, unit)
     emit_finish(module, f"{name}.finish", spec)
     along_a: dict[str, Layout] = {"last": "depth", "first": "width", "any": "any"}
     along_b: dict[str, Layout] = {"last": "width", "first": "depth", "any": "any"}

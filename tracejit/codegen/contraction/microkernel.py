@@ -66,17 +66,20 @@ class MicroCall(NamedTuple):
 _SEGMENT = 8
 
 
+# Those of ``MicroCall``, in its order.
+PARAMETERS: list[tuple[str, Type]] = [
+    ("a", PTR), ("ar", I64), ("ad", I64), ("b", PTR), ("bd", I64),
+    ("c", PTR), ("cr", I64), ("columns", I64), ("depth", I64), ("accumulate", I1),
+    ("following", PTR), ("lines", I64),
+]  # fmt: skip
+
+
 def emit_microkernel(module: Module, name: str, shape: MicroShape) -> None:
     """Define ``void name(MicroCall…)``; C's columns are contiguous."""
-    parameters = [
-        ("a", PTR), ("ar", I64), ("ad", I64), ("b", PTR), ("bd", I64),
-        ("c", PTR), ("cr", I64), ("columns", I64), ("depth", I64), ("accumulate", I1),
-        ("following", PTR), ("lines", I64),
-    ]  # fmt: skip
     b = module.define(
         name,
         VOID,
-        parameters,
+        PARAMETERS,
         linkage="internal",
         attributes="nounwind noinline",
         parameter_attributes=(

@@ -71,7 +71,6 @@ class Panels(Frame):
 
     def __init__(self, b: Builder, name: str, spec: GemmSpec):
         super().__init__(b, name, spec)
-        self.heights = panel_heights(self.unit, spec.pack_a)
         prologue = spec.prologue
         self.computes_a = prologue is not None and prologue.a is not None
         self.computes_b = prologue is not None and prologue.b is not None
@@ -249,8 +248,9 @@ class Panels(Frame):
     def _panel_rows(self, left: Value) -> Value:
         """Return the height of the next panel, of ``left`` rows that remain."""
         b, height = self.b, const(self.unit.rows, I64)
-        table = b.module.table(f"{self.name}.heights", self.heights, I64)
-        near = b.intrinsic("umin", I64, left, const(len(self.heights) - 1, I64))
+        heights = panel_heights(self.unit, self.spec.pack_a)
+        table = b.module.table(f"{self.name}.heights", heights, I64)
+        near = b.intrinsic("umin", I64, left, const(len(heights) - 1, I64))
         listed = b.load(b.element(table, near, I64), I64)
         return b.select(b.compare("eq", near, left), listed, height)
 

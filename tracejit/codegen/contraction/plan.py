@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
-from tracejit.codegen.contraction.blocking import register_block, round_up
+from tracejit.codegen.contraction.blocking import round_up
 from tracejit.codegen.contraction.grid import (
     Grid,
     gemm_arguments,
@@ -84,7 +84,7 @@ def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
 def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, _Packed]:
     """Return the tiles, the number of batch elements, and how a depth block of B is packed."""
     p, _ = canonical(problem, fold=spec.folds)
-    grid, width = grid_of(spec, target, p), register_block(target, spec.dtype).columns
+    grid, width = grid_of(spec, target, p), spec.unit(target).columns
     line = 64 // (spec.type.bits // 8)
     block = round_up(round_up(p.n, width) * (grid.block_k + spec.corrected), line)
     strip = _STRIP * width

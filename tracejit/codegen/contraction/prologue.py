@@ -6,11 +6,13 @@ element, since instructions multiply and add them together (``codegen/contractio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
+from tracejit.codegen.contraction.blocking import TILE, round_up
 from tracejit.codegen.target import Target
 from tracejit.schedule.kernel import Apply, Contract, Kernel
 from tracejit.schedule.product import batch_axes, is_computed
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from tracejit.codegen.contraction.spec import GemmProblem
 
 # What an element of a panel holds: one number, or narrow integers that follow in the depth.
-Dot = Literal["none", "words", "bytes"]
-GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4}
+# "tiles" are bytes too, for tile registers: the depth then counts whole tiles.
+Dot = Literal["none", "words", "bytes", "tiles"]
+GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4, "tiles": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class KernelPrologue:
 
     def grouped(self, problem: GemmProblem) -> GemmProblem:
         """Return ``problem`` with its depth counted in elements of panels."""
-        return replace(problem, k=-(-problem.k // self.group))
+        depth = -(-problem.k // self.group)
+        return replace(problem, k=round_up(depth, TILE) if self.dot == "tiles" else depth)
 
 
 def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPrologue | None:
@@ -81,7 +85,8 @@ def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPro
     a, b = (_narrow(kernel, p) for p in operands)
     dot: Dot = "none"
     if a is not None and b is not None and contract.dtype == np.int32:
-        dot = _dot(kernel, (a, b), target)
+        extents = [kernel.extents[axis] for axis in (rows, columns, contract.over)]
+        dot = _dot(kernel, (a, b), target, extents)
     else:
         a, b = (p if is_computed(kernel, p) else None for p in operands)
     return KernelPrologue(kernel, batch, rows, columns, contract.over, a, b, dot)
@@ -97,7 +102,14 @@ def _narrow(kernel: Kernel, position: int) -> int | None:
     return expr.args[0] if fits else None
 
 
-def _dot(kernel: Kernel, operands: tuple[int, int], target: Target) -> Dot:
+# Rows, columns and depth from which on tiles are worth filling up.
+_TILED = (8, 8, 32)
+
+
+def _dot(kernel: Kernel, operands: tuple[int, int], target: Target, extents: Sequence[int]) -> Dot:
     a, b = (kernel.exprs[p].dtype for p in operands)
-    signed = a.itemsize == b.itemsize == 1 and b.kind == "i"
-    return "bytes" if signed and target.dot == "bytes" else "words"
+    if a.itemsize > 1 or b.itemsize > 1:
+        return "words"
+    if target.tiles and all(n >= least for n, least in zip(extents, _TILED, strict=True)):
+        return "tiles"
+    return "bytes" if b.kind == "i" and target.dot == "bytes" else "words"

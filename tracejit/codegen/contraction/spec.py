@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from tracejit.codegen.contraction.blocking import register_block
+from tracejit.codegen.contraction.blocking import (
+    TILES,
+    CacheBlock,
+    RegisterBlock,
+    cache_block,
+    register_block,
+)
 from tracejit.codegen.contraction.gather import Gather, GatherSpec
 from tracejit.codegen.contraction.prologue import KernelPrologue
 from tracejit.codegen.target import Target
@@ -168,6 +174,19 @@ class GemmSpec:
     @property
     def type(self) -> Type:
         return Type(self.dtype)
+
+    @property
+    def tiled(self) -> bool:
+        """Whether tile registers multiply the operands."""
+        return self.prologue is not None and self.prologue.dot == "tiles"
+
+    def unit(self, target: Target) -> RegisterBlock:
+        """Return the largest piece of C that a microkernel computes."""
+        return TILES if self.tiled else register_block(target, self.dtype)
+
+    def cache(self, target: Target) -> CacheBlock:
+        """Return the cache blocking."""
+        return cache_block(target, self.type, self.unit(target))
 
     @property
     def ahead(self) -> bool:

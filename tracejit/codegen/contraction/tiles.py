@@ -1,0 +1,136 @@
+"""The microkernel on tile registers (AMX), and what is different around it.
+
+A tile is 16 rows of 64 bytes. One instruction adds to a tile of 16×16 sums the product of 16 rows
+of A with 16 columns of B, over 16 elements of four bytes each (Intel's manual, volume 1, chapter
+18). Two tiles of A by two of B give four products for four loads, and the loop is bound by the
+products:
+
+    for 16 elements of the depth: for r: for v: sums[r][v] += A[r] @ B[v]
+
+A tile of B is a piece of the panel that all microkernels read: depth by depth, in rows of 32
+elements. Panels of A are made of tiles, whose rows are contiguous (``evaluate``).
+
+Blocks are computed whole. Where they reach beyond C they go through the tile in the workspace.
+"""
+
+from __future__ import annotations
+
+from tracejit.codegen.builder import I1, I8, I64, PTR, VOID, Builder, Module, Value, const
+from tracejit.codegen.contraction.ahead import Ahead
+from tracejit.codegen.contraction.blocking import TILE, TILES
+from tracejit.codegen.contraction.frame import ZERO
+from tracejit.codegen.contraction.microkernel import PARAMETERS, MicroCall
+from tracejit.codegen.contraction.panels import Block, micro_name
+from tracejit.codegen.contraction.prologue import KernelPrologue
+
+# Bytes of a row of a tile, and of a row of elements of a panel of B.
+_ROW = 64
+_B_ROW = 4 * TILES.columns
+# Registers of A and of B; the sums are in those before.
+_A, _B = 4, 6
+
+
+def emit_tile_kernel(
+    module: Module, name: str, prologue: KernelPrologue, rows: int, vectors: int
+) -> None:
+    """Define ``void name(MicroCall…)`` for ``rows`` (16 or 32) × ``vectors`` · 16 elements."""
+    b = module.define(name, VOID, PARAMETERS, linkage="internal", attributes="nounwind noinline")
+    call = MicroCall(*b.parameters)
+    blocks = [(r, v) for r in range(rows // TILE) for v in range(vectors)]
+    c_row = b.mul(call.c_row, const(4, I64))
+
+    def place(r: int, v: int) -> Value:
+        row = b.offset(call.c, b.mul(const(TILE * r, I64), c_row))
+        return b.offset(row, const(_ROW * v, I64))
+
+    def add() -> list[Value]:
+        for r, v in blocks:
+            _tile(b, "tileloadd64", 2 * r + v, place(r, v), c_row)
+        return []
+
+    def clear() -> list[Value]:
+        for r, v in blocks:
+            _tile(b, "tilezero", 2 * r + v)
+        return []
+
+    b.if_(call.accumulate, add, clear)
+    multiply = _instruction(prologue)
+
+    def step(_: Value, carried: list[Value]) -> list[Value]:
+        a, column = carried
+        for r in range(rows // TILE):
+            _tile(b, "tileloadd64", _A + r, b.offset(a, const(TILE * _ROW * r, I64)), _bytes(_ROW))
+            for v in range(vectors):
+                if r == 0:
+                    at = b.offset(column, const(_ROW * v, I64))
+                    _tile(b, "tileloadd64", _B + v, at, _bytes(_B_ROW))
+                _tile(b, multiply, 2 * r + v, _A + r, _B + v)
+        further = b.offset(a, const(TILES.rows * _ROW, I64))
+        return [further, b.offset(column, const(TILE * _B_ROW, I64))]
+
+    b.loop(ZERO, call.depth, TILE, [call.a, call.b], step)
+    for r, v in blocks:
+        _tile(b, "tilestored64", 2 * r + v, place(r, v), c_row)
+    b.ret()
+
+
+def _instruction(prologue: KernelPrologue) -> str:
+    """Return the product of A's with B's bytes, each signed or unsigned."""
+    signs = ("s" if is_signed(prologue, side) else "u" for side in (prologue.a, prologue.b))
+    return f"tdpb{''.join(signs)}d"
+
+
+def is_signed(prologue: KernelPrologue, operand: int | None) -> bool:
+    assert operand is not None
+    return prologue.kernel.exprs[operand].dtype.kind == "i"
+
+
+def _bytes(count: int) -> Value:
+    return const(count, I64)
+
+
+def _tile(b: Builder, name: str, *operands: int | Value) -> None:
+    """Write an instruction on tile registers (numbers), an address and a stride (values)."""
+    kinds = ["i8 immarg" if isinstance(o, int) else str(o.type) for o in operands]
+    b.module.declare(f"llvm.x86.{name}", f"void @llvm.x86.{name}({', '.join(kinds)})")
+    spelled = [f"i8 {o}" if isinstance(o, int) else f"{o.type} {o.text}" for o in operands]
+    b.effect(f"call void @llvm.x86.{name}({', '.join(spelled)})")
+
+
+class Tiles(Ahead):
+    """Writes the loops around the microkernel on tiles."""
+
+    def multiply(self) -> None:
+        """Compute between the set-up of the tile registers and their release: what is in them
+        would have to be saved at every change of threads."""
+        b = self.b
+        # Palette 1; bytes 16 to 31 are the widths of the rows (16 bits), 48 to 55 their numbers.
+        widths = [_ROW, 0] * 8 + [0] * 16
+        config = b.module.table(
+            f"{self.name}.tiles", [1, *[0] * 15, *widths, *[TILE] * 8, *[0] * 8], I8
+        )
+        _tile(b, "ldtilecfg", config)
+        super().multiply()
+        _tile(b, "tilerelease")
+
+    def _panel_rows(self, left: Value) -> Value:
+        return self.minimum(left, const(self.unit.rows, I64))
+
+    def _whole(self, block: Block, rows: Value, columns: Value, vectors: int) -> Value:
+        b = self.b
+        if self.spec.c != "last":
+            return const(False, I1)
+        whole = b.compare("eq", columns, const(vectors * TILE, I64))
+        beyond = b.and_(rows, const(TILE - 1, I64))
+        whole = b.and_(whole, b.compare("eq", beyond, ZERO))
+        if self.spec.epilogue is not None:
+            whole = b.and_(whole, b.not_(block.last))
+        return whole
+
+    def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
+        b = self.b
+        high, low = (f"@{micro_name(self.name, h, vectors)}" for h in (2 * TILE, TILE))
+        is_low = b.compare("le", rows, const(TILE, I64))
+        chosen = b.select(is_low, Value(low, PTR), Value(high, PTR))
+        spelled = ", ".join(f"{a.type} {a.text}" for a in call)
+        b.effect(f"call void {chosen.text}({spelled})")
