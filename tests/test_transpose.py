@@ -14,7 +14,9 @@ Array = np.ndarray[Any, Any]
 SHAPES = [(16, 16), (17, 33), (64, 64), (5, 100), (100, 31), (33, 7, 40), (1, 70), (4, 4)]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float64, np.int32, np.int64, np.uint8, np.int16, np.bool_]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_transposed_operands(any_level: str, shape: tuple[int, ...], dtype: Any) -> None:
     x = (100 * np.random.default_rng(5).standard_normal(shape)).astype(dtype)

@@ -423,6 +423,8 @@ class Builder:
             c d     b d
         """
         result, lanes, width = list(rows), len(rows), 1
+        if rows[0].type.bits * lanes <= 128:
+            return self._zipped(result)
         while width < lanes:
             for i in range(lanes):
                 if i & width:
@@ -434,6 +436,19 @@ class Builder:
                 result[i + width] = self.shuffle(upper, lower, high)
             width *= 2
         return result
+
+    def _zipped(self, rows: list[Value]) -> list[Value]:
+        """Transpose by shuffling rows like cards, which is one instruction on 128 bits.
+
+        Each turn interleaves row i with row i + n/2 and doubles the stretches that are in place.
+        """
+        lanes, half = len(rows), len(rows) // 2
+        low = [lane for i in range(half) for lane in (i, lanes + i)]
+        high = [lane + half for lane in low]
+        for _ in range(lanes.bit_length() - 1):
+            pairs = list(zip(rows[:half], rows[half:], strict=True))
+            rows = [self.shuffle(a, b, places) for a, b in pairs for places in (low, high)]
+        return rows
 
     def lane_index(self, type: Type) -> Value:
         """Return 0, 1, 2, … as a literal vector of an integer type."""

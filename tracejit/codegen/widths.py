@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tracejit.codegen.positions import position_exprs
 from tracejit.codegen.strips import strip_vectors
 from tracejit.codegen.target import Target
+from tracejit.codegen.tiles import square_lanes
 from tracejit.codegen.types import register_type
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import Apply, Expr, Index, Kernel, Reduce
@@ -22,7 +23,8 @@ def choose_lanes(kernel: Kernel, target: Target) -> int:
     values = [e for p, e in enumerate(kernel.exprs) if p not in positions]
     bits = [register_type(e.dtype).bits for e in values if not _is_position(e)]
     wide = max((n for n in bits if n > 1), default=8)
-    return max(2, target.lanes(wide))
+    lanes = max(2, target.lanes(wide))
+    return min(lanes, square_lanes(kernel)) if kernel.tiled else lanes
 
 
 def _is_position(expr: Expr) -> bool:
