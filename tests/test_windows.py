@@ -15,6 +15,7 @@ from test_gemm import DTYPES, TARGETS, TINY_CACHES, check, random
 import tracejit as tj
 from tracejit import config
 from tracejit.codegen.contraction import (
+    FEW_ROWS,
     GemmProblem,
     classify,
     gather_of,
@@ -51,7 +52,8 @@ def windows_product(
             (Walk(rows, step * by_row), Walk(width, step * by_column)),
             tuple(borders),
             -pad[0] * by_row - pad[1] * by_column,
-        )
+        ),
+        a.shape[0],
     )
     assert (gather.edges == ()) == (pad == none)
     m, n, k = a.shape[0], rows * width, kh * kw
@@ -59,6 +61,7 @@ def windows_product(
     strides = (a.strides[0] // item, a.strides[1] // item)
     problem = GemmProblem(m, n, k, strides, (0, 0), (n, 1), gather=gather)
     spec = classify(target, x.dtype, problem)
+    assert spec.kind == ("direct" if m <= FEW_ROWS else "gemm")
     loaded, entry = kernel(target.with_caches(0, 0, 0), spec)
     raw = np.full(workspace_bytes(spec, target, problem) + 64, 0xA5, np.uint8)
     work = raw.ctypes.data + -raw.ctypes.data % 64
@@ -107,9 +110,10 @@ def test_packed_windows_of_a_padded_image(target: Target, dtype: Any) -> None:
     ):
         if tap[0] > h + 2 * pad[0] or tap[1] > w + 2 * pad[1]:
             continue
-        x, a = random(rng, (h, w), dtype), random(rng, (5, tap[0] * tap[1]), dtype)
-        windows_product(small, a, x, tap, step, pad)
-        windows_product(small, a, x[::-1, ::-1], tap, step, pad)
+        for m in (5, 9):
+            x, a = random(rng, (h, w), dtype), random(rng, (m, tap[0] * tap[1]), dtype)
+            windows_product(small, a, x, tap, step, pad)
+            windows_product(small, a, x[::-1, ::-1], tap, step, pad)
 
 
 @pytest.mark.parametrize("l2", [16 << 10, 1 << 20])
@@ -134,12 +138,12 @@ def test_nothing_is_read_beyond_the_image() -> None:
         pytest.skip("memory cannot be protected here")
     try:
         rng = np.random.default_rng(2)
-        for target, step, (h, w), pad in itertools.product(
-            TARGETS, (1, 2, 3), [(5, 33), (7, 20)], [(0, 0), (1, 2)]
+        for target, step, (h, w), pad, m in itertools.product(
+            TARGETS, (1, 2, 3), [(5, 33), (7, 20)], [(0, 0), (1, 2)], (4, 9)
         ):
             x = raw[page // 4 - h * w : page // 4].reshape(h, w)
             x[...] = rng.standard_normal((h, w))
-            windows_product(target, random(rng, (4, 6), np.float32), x, (2, 3), step, pad)
+            windows_product(target, random(rng, (m, 6), np.float32), x, (2, 3), step, pad)
     finally:
         libc.mprotect(ctypes.c_void_p(address + page), page, 3)
 

@@ -4,9 +4,9 @@ Like PyTorch's (and unlike ``numpy.convolve``) it does not turn the weights arou
 ranks share one row. It decomposes by what is fastest natively:
 
 - 1×1 with stride 1 is a matrix product of the weights with each image, in place;
-- one input channel a group (depthwise) and few taps is a sum of shifted slices, a loop kernel;
 - anything else is W[O, C·taps] @ P[C·taps, places] where P are the windows of the input. P is a
-  view that the product packs block by block, and is never stored.
+  view that the product packs block by block, or reads in place where the groups have few outputs
+  (depthwise ones have one), and is never stored.
 
 A transposed convolution is one of these for each position modulo the stride: the outputs that
 share it read the same taps, at stride 1.
@@ -126,8 +126,6 @@ def _correlated(emit: Any, x: Any, w: Any, stride: Ints, dilation: Ints, groups:
     size = w.shape[2:]
     none = (0,) * len(size)
     places = window_places("convolution", x.shape[2:], size, stride, none, none, dilation)
-    if w.shape[1] == 1 and groups > 1 and math.prod(size) <= MAX_TAPS:
-        return _depthwise(emit, x, w, places, stride, dilation)
     rank, batch, inside = len(size), x.shape[0], w.shape[1]
     lead = (batch,) if groups == 1 else (batch, groups)
     patches = emit.reshape(x, shape=(*lead, inside, *x.shape[2:]))
@@ -140,21 +138,6 @@ def _correlated(emit: Any, x: Any, w: Any, stride: Ints, dilation: Ints, groups:
     patches = emit.reshape(patches, shape=(*lead, depth, math.prod(places)))
     rows = emit.reshape(w, shape=(*lead[1:], w.shape[0] // groups, depth))
     return emit.reshape(emit.matmul(rows, patches), shape=(batch, w.shape[0], *places))
-
-
-def _depthwise(emit: Any, x: Any, w: Any, places: Shape, stride: Ints, dilation: Ints) -> Any:
-    """Return Σ weight·input over the taps, each tap a slice of the input."""
-    size = w.shape[2:]
-    channels, each = x.shape[1], w.shape[0] // x.shape[1]
-    weights = emit.reshape(w, shape=(channels, each, math.prod(size)))
-    total = None
-    for number, tap in enumerate(taps(emit, x, places, size, stride, dilation)):
-        tap = emit.reshape(tap, shape=(x.shape[0], channels, 1, *places))
-        weight = emit.slice(weights, start=(0, 0, number), size=(channels, each, 1), step=(1, 1, 1))
-        weight = emit.reshape(weight, shape=(channels, each, *(1,) * len(size)))
-        term = emit.multiply(tap, weight)
-        total = term if total is None else emit.add(total, term)
-    return emit.reshape(total, shape=(x.shape[0], w.shape[0], *places))
 
 
 row(

@@ -93,6 +93,32 @@ def axis_runs(outer: Shape, inner: Shape) -> list[list[int]] | None:
     return None if left else found
 
 
+def common_runs(left: Shape, right: Shape) -> list[tuple[list[int], list[int]]]:
+    """Return the shortest runs of axes of two shapes that have as many elements, in order.
+
+    The shapes have equally many elements, and some: (6, 10, 4), (6, 2, 5, 4) → 0 and 0, 1 and
+    1 2, 2 and 3.
+    """
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        mine, others = [i], [j]
+        many, more = left[i], right[j]
+        i, j = i + 1, j + 1
+        while many != more:
+            if many < more:
+                mine.append(i)
+                many, i = many * left[i], i + 1
+            else:
+                others.append(j)
+                more, j = more * right[j], j + 1
+        found.append((mine, others))
+    if found:  # what is left has extent 1
+        found[-1][0].extend(range(i, len(left)))
+        found[-1][1].extend(range(j, len(right)))
+    return found
+
+
 def _reshape_shape(x: Aval, *, shape: Shape) -> Shape:
     resolved = resolve_shape(math.prod(x.shape), shape, x.shape)
     if resolved != shape:

@@ -313,7 +313,9 @@ def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]
         pick(a.strides),
         pick(b.strides),
         pick(c.strides),
-        None if contract.gather is None else contraction.gather_of(contract.gather),
+        None
+        if contract.gather is None
+        else contraction.gather_of(contract.gather, kernel.extents[m]),
     )
     return problem, [a, b, c]
 

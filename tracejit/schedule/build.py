@@ -312,7 +312,7 @@ class KernelBuilder:
 
         Then its walks along depth and columns, if one stride cannot replace them.
         """
-        if self.place(node) is not None or through(node, index, self.extents) is not None:
+        if self._reads_stored(node, index):
             return self._stored_load(node, index), None
         inner = node.inputs[0]
         *batch, depths, columns = cast("list[list[int]]", axis_runs(node.shape, inner.shape))
@@ -351,6 +351,15 @@ class KernelBuilder:
         offset = Affine(tuple(sorted(kept)), max(seen.offset.offset, 0))
         load = Load(node.dtype, offset.axes, self._access(seen.place.buffer, node, offset))
         return self._add(load), gather
+
+    def _reads_stored(self, node: Node, index: Map) -> bool:
+        """Whether index maps lead from ``node`` to something stored."""
+        while self.place(node) is None:
+            below = through(node, index, self.extents) if node.op.name in VIEWS else None
+            if below is None:
+                return False
+            node, index = node.inputs[0], below
+        return True
 
     def _seen(self, node: Node, index: Map, extents: Sequence[int]) -> Seen:
         """Return where the element at ``index`` of a view of something stored is.

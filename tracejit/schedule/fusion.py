@@ -146,14 +146,13 @@ class Fuser:
     def _want_strided(self, node: Node, before: int, *, packs: bool = False) -> None:
         """Ask for ``node`` in memory, where a strided view of stored memory will do.
 
-        With ``packs`` it may be a reshape of one that merges axes, and then of one that is padded
-        with zeros.
+        With ``packs`` it may be a reshape of one that merges axes, or is padded with zeros.
         """
         index, extents = identity(len(node.shape)), node.shape
         merging: Node | None = None
         while not self._demand(node).stored:
             below = through(node, index, extents) if node.op.name in VIEWS else None
-            if below is None and packs and merges_axes(node):
+            if packs and merges_axes(node) and (below is None or base_of(node).op.name == "pad"):
                 merging, extents = node, node.inputs[0].shape
                 below = identity(len(extents))
             elif below is None and merging is not None:

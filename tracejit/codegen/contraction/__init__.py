@@ -4,7 +4,7 @@ What is here plans calls, and loads none of the emitters.
 """
 
 from tracejit.codegen.contraction.epilogue import KernelEpilogue
-from tracejit.codegen.contraction.gather import Gather, gather_of
+from tracejit.codegen.contraction.gather import FEW_ROWS, Gather, gather_of
 from tracejit.codegen.contraction.grid import (
     gemm_arguments,
     slab_bytes,
@@ -31,6 +31,7 @@ from tracejit.codegen.contraction.spec import (
 )
 
 __all__ = [
+    "FEW_ROWS",
     "PACKED_POINTER",
     "WORK_POINTER",
     "Epilogue",

@@ -115,30 +115,31 @@ def _vector(
 
     (value,) = b.if_(p.first, lambda: [value], add)
     if at_row is None:
-        _write(b, spec, p, address, value, mask)
+        write_vector(b, spec, p.c_column, address, value, mask)
     else:
         at_row(j, value, mask)
 
 
-def _lanes(b: Builder, p: _Finish, lanes: int) -> Value:
+def _lanes(b: Builder, c_column: Value, lanes: int) -> Value:
     """Return the offsets of a vector's lanes in a C whose columns are not contiguous."""
     index = I64.vector(lanes)
-    return b.mul(b.lane_index(index), b.splat(p.c_column, lanes))
+    return b.mul(b.lane_index(index), b.splat(c_column, lanes))
 
 
 def _read(
     b: Builder, spec: GemmSpec, p: _Finish, address: Value, vector: Type, mask: Value | None
 ) -> Value:
     if spec.c != "last":
-        return b.gather(address, _lanes(b, p, vector.lanes), vector, mask)
+        return b.gather(address, _lanes(b, p.c_column, vector.lanes), vector, mask)
     return b.load(address, vector) if mask is None else b.masked_load(address, mask, vector)
 
 
-def _write(
-    b: Builder, spec: GemmSpec, p: _Finish, address: Value, value: Value, mask: Value | None
+def write_vector(
+    b: Builder, spec: GemmSpec, c_column: Value, address: Value, value: Value, mask: Value | None
 ) -> None:
+    """Store the lanes of ``mask`` (None: all) along a row of C, ``c_column`` elements apart."""
     if spec.c != "last":
-        b.scatter(value, address, _lanes(b, p, value.type.lanes), mask)
+        b.scatter(value, address, _lanes(b, c_column, value.type.lanes), mask)
     elif mask is None:
         b.store(value, address)
     else:

@@ -6,7 +6,12 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
+from tracejit.codegen.contraction.planes import Planes, planes_of
 from tracejit.schedule.merged import Walks, collapsed, offsets
+
+# Rows up to which a product reads the image itself. Packing costs as much as so many rows of
+# multiply-adds (measured: 8 rows of 36 deep are 1.2 times as fast without, 16 are not).
+FEW_ROWS = 8
 
 # A table in ``sizes``: the width of a row, the step, how far on the depths and the edges begin,
 # then the rows, the depths and the edges.
@@ -40,7 +45,8 @@ class Gather(NamedTuple):
     """Where the elements of B are, in elements from its pointer: [k, n] is at
     depths[k] + rows[n // width] + n % width · step, or is zero beyond one of the ``edges``.
 
-    ``axes`` are the extents of the axes that the columns count through, innermost last.
+    ``axes`` are the extents of the axes that the columns count through, innermost last. With
+    ``planes`` the product reads those instead of packing B.
     """
 
     depths: tuple[int, ...]
@@ -49,9 +55,12 @@ class Gather(NamedTuple):
     step: int
     axes: tuple[int, ...] = ()
     edges: tuple[Edge, ...] = ()
+    planes: Planes | None = None
 
     def table(self) -> tuple[int, ...]:
         """Return the numbers that the kernel reads."""
+        if self.planes is not None:
+            return self.planes.table()
         edges: list[int] = []
         if self.edges:
             edges = [len(self.edges[0].taps), *self.axes]
@@ -66,14 +75,21 @@ class Gather(NamedTuple):
 
     @property
     def spec(self) -> GatherSpec:
-        return GatherSpec(self.step if self.step in (1, 2) else 0, len(self.edges), len(self.axes))
+        if self.planes is not None:
+            return GatherSpec(_known(self.planes.step))
+        return GatherSpec(_known(self.step), len(self.edges), len(self.axes))
 
 
-def gather_of(walks: Walks) -> Gather:
-    """Return where a product finds what ``walks`` lead through."""
-    *rows, last = collapsed(walks.columns)
-    begin = tuple(walks.start + offset for offset in offsets(rows))
-    found = Gather(tuple(offsets(walks.depths)), begin, *last)
+def _known(step: int) -> int:
+    return step if step in (1, 2) else 0
+
+
+def gather_of(walks: Walks, rows: int) -> Gather:
+    """Return where a product of so many rows finds what ``walks`` lead through."""
+    *outer, last = collapsed(walks.columns)
+    begin = tuple(walks.start + offset for offset in offsets(outer))
+    planes = planes_of(walks) if rows <= FEW_ROWS else None
+    found = Gather(tuple(offsets(walks.depths)), begin, *last, planes=planes)
     if not walks.borders:
         return found
     # The outer walks that no border depends on, channels mostly, only repeat the taps.

@@ -1,6 +1,7 @@
 """Emits a matrix product: its microkernels and packing, and the loops around them.
 
-``panels`` packs as it goes, ``ahead`` before; products with one row are in ``gemv``.
+``panels`` packs as it goes, ``ahead`` before; products with one row are in ``gemv``,
+those of windows with few rows in ``direct``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from tracejit.codegen.contraction.blocking import (
     offered_heights,
     offered_vectors,
 )
+from tracejit.codegen.contraction.direct import Direct
 from tracejit.codegen.contraction.evaluate import Operand, emit_pack_computed
 from tracejit.codegen.contraction.finish import emit_finish
 from tracejit.codegen.contraction.gemv import Axpys, Dots
@@ -31,7 +33,7 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
     """
     if spec.kind == "gemm":
         _emit_parts(module, name, spec, spec.unit(module.target))
-    else:
+    elif spec.kind != "direct":
         emit_finish(module, f"{name}.finish", spec)
     b = module.define(
         name,
@@ -41,8 +43,8 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
         parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
     )
     gemm = Tiles if spec.tiled else Ahead if spec.ahead else Panels
-    kernels: dict[Kind, type[Panels | Axpys | Dots]] = {
-        "gemm": gemm, "axpys": Axpys, "dots": Dots,
+    kernels: dict[Kind, type[Panels | Axpys | Dots | Direct]] = {
+        "gemm": gemm, "axpys": Axpys, "dots": Dots, "direct": Direct,
     }  # fmt: skip
     kernels[spec.kind](b, name, spec).emit()
     b.ret()

@@ -17,6 +17,7 @@ from tracejit.codegen.contraction.blocking import (
     round_down,
     round_up,
 )
+from tracejit.codegen.contraction.planes import Planes
 from tracejit.codegen.contraction.spec import (
     GemmArguments,
     GemmProblem,
@@ -60,6 +61,8 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
     m, n, k = p.m, p.n, p.k
     unit = spec.unit(target)
     cache = spec.cache(target)
+    if p.gather is not None and p.gather.planes is not None:
+        return _direct(spec, target, p, p.gather.planes)
     if spec.kind != "gemm":
         tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
         work_a = round_up(tile_n, unit.columns)
@@ -194,6 +197,19 @@ def slab_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     return grid_of(spec, target, p).tile_m * p.n * (spec.type.bits // 8)
 
 
+def _direct(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> Grid:
+    """Return blocks of outermost places: what a tile reads and sums stays in the second level."""
+    lanes, size, outer = target.lanes(spec.type.bits), spec.type.bits // 8, planes.places[0]
+    more = planes.extents[0] - outer
+    each = planes.outer_pitch * (planes.planes + p.m) * size
+    height = max(1, more, target.l2_bytes // 4 // each - more)
+    shared = -(-outer * prod(p.batch) // max(1, _wanted_tiles(target, p)))
+    height = balanced(outer, min(height, max(shared, 4 * more)), 1)
+    results, image = planes.elements(p.m, height, lanes)
+    blocks = max(1, -(-outer // height))
+    return Grid(p.m, height, max(1, p.k), 1, blocks, 1, results, results + image)
+
+
 def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
     """Return how many columns a tile of a product with one row has at most: their sums stay in
     the first-level cache, and of each row of B there are 4 KiB to stream."""
@@ -243,6 +259,8 @@ def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: in
     tiles = tile_count(spec, target, problem)
     if threads <= 1 or prod(p.batch) * p.m * p.n * p.k < 1 << 18:
         return max(1, tiles)
+    if spec.kind == "direct":
+        return max(1, tiles // (4 * threads))
     if spec.gather is not None or spec.ahead or spec.slabs:
         return 1
     height = grid_of(spec, target, p).tiles_m

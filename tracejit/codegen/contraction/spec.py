@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tracejit.codegen.builder import Builder
 
 Stride = Literal["last", "first", "any"]
-Kind = Literal["gemm", "dots", "axpys"]
+Kind = Literal["gemm", "dots", "axpys", "direct"]
 # Which axis of a packed operand is contiguous: the one across a panel, along it, or neither.
 Layout = Literal["width", "depth", "any"]
 
@@ -140,9 +140,10 @@ class GemmSpec:
     stride 1 ("last": the rows are contiguous, "first": the columns are, "any": neither is known).
     ``c`` is "last" or "any". ``pack_a``, ``pack_b``: whether the operand is copied to panels; B
     can be read in place only where ``b`` is "last", and A is packed only where B is (``ahead``).
-    ``kind``: "gemm", or for M = 1 "axpys" (rows of B are summed up) and "dots" (columns of B are
-    dotted). ``batch_axes``: how many batch axes there are. ``gather``: how a gathered B is read,
-    None where B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
+    ``kind``: "gemm", for M = 1 "axpys" (rows of B are summed up) and "dots" (columns of B are
+    dotted), or "direct" (a gathered B is read where the image of its windows is).
+    ``batch_axes``: how many batch axes there are. ``gather``: how a gathered B is read, None where
+    B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
     ``prologue`` computes operands where they are packed; ``a`` and ``b`` then tell along which of
     its axes such an operand is computed. With ``slabs`` C only ever holds a row tile, which is
     taken from it before the next one is computed (``slabs``): work is counted in these.
@@ -335,6 +336,8 @@ def classify(
     if p.gather is not None:
         # The weights are read in place: packing them for each tile costs 8 % (measured).
         batches, gather = len(p.batch), p.gather.spec
+        if p.gather.planes is not None:
+            return GemmSpec(kind, a, "any", c, False, False, "direct", batches, epilogue, gather)
         return GemmSpec(kind, a, "any", c, False, True, "gemm", batches, epilogue, gather)
     if prologue is not None:
         pack_a = prologue.a is not None or _packing(target, kind, p, a, b)[0]

@@ -2,10 +2,11 @@
 
     reshape(a @ b, [n, o, h, w]) + bias[o, 1, 1]  →  reshape(a @ b + bias[o, 1], [n, o, h, w])
 
-A convolution is a product over all places of an image, h·w in one axis, and what follows it has
-the image's axes. With the reshape behind that work, both have the same axes, and the product's
-kernel can do the work on what it has in registers. Other operands must have the product's shape
-in place: leaves, other such reshapes, and whatever varies with none of the axes that merge.
+A convolution is a product over all places of an image, h·w in one axis, with an axis for its
+groups, and what follows it has the image's axes. With the reshape behind that work, both have the
+same axes, and the product's kernel can do the work on what it has in registers. Other operands
+must have the product's shape in place: leaves, other such reshapes, and whatever varies with none
+of the axes that merge.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.graph.passes import movement
 from tracejit.graph.passes.rules import is_op, like, same_if_unchanged
-from tracejit.ops.movement import axis_runs
+from tracejit.ops.movement import common_runs
 from tracejit.ops.table import Family, Shape
 
 # Values in memory, in C order: seen under another shape for nothing.
@@ -54,11 +55,9 @@ class _Sinker:
         for operand in operands:
             if is_op(operand, "reshape") and operand.inputs[0] in self.products:
                 source = operand.inputs[0].shape
-                runs = axis_runs(source, node.shape)
-                if operand.shape != node.shape or runs is None:
+                if operand.shape != node.shape or 0 in source or _same(source, node.shape):
                     continue
-                if all(len(axes) <= 1 for axes in runs):
-                    continue
+                runs = common_runs(source, node.shape)
                 moved = [_merged(o, source, node.shape, runs) for o in operands]
                 if None in moved:
                     continue
@@ -67,22 +66,29 @@ class _Sinker:
         return None
 
 
-def _merged(node: Node, source: Shape, full: Shape, runs: list[list[int]]) -> Node | None:
+def _same(source: Shape, full: Shape) -> bool:
+    """Whether only axes of extent 1 differ."""
+    return [n for n in source if n != 1] == [n for n in full if n != 1]
+
+
+def _merged(
+    node: Node, source: Shape, full: Shape, runs: list[tuple[list[int], list[int]]]
+) -> Node | None:
     """Return an operand of work of shape ``full`` as one of shape ``source``, None if that costs.
 
-    ``runs[i]`` are the axes of ``full`` that axis i of ``source`` merges.
+    ``runs`` are the axes of ``source`` and those of ``full`` that have the same elements.
     """
     if not node.shape:
         return node
     own = (1,) * (len(full) - len(node.shape)) + node.shape
     shape: list[int] = []
     merges = False
-    for extent, axes in zip(source, runs, strict=True):
+    for parts, axes in runs:
         mine = [own[a] for a in axes]
         if all(n == 1 for n in mine):
-            shape.append(1)
+            shape += [1] * len(parts)
         elif mine == [full[a] for a in axes]:
-            shape.append(extent)
+            shape += [source[a] for a in parts]
             merges |= len(axes) > 1
         else:
             return None
