@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple, cast
 
+from tracejit.codegen import division
 from tracejit.codegen import math as vector_math
-from tracejit.codegen.builder import F64, Builder, Value, const
+from tracejit.codegen.builder import Builder, Value, const
 from tracejit.codegen.lowered import ARITHMETIC
 from tracejit.codegen.math.square_root import square_root
 from tracejit.codegen.types import DType, is_signed, nonzero
@@ -21,12 +22,16 @@ from tracejit.errors import InternalError
 
 
 class Loop(NamedTuple):
-    """The dtypes of one elementwise loop, and how many of the kernel's ops need the divider."""
+    """The dtypes of one elementwise loop, and how many of the kernel's ops need the divider.
+
+    ``fixed``: the last operand is the same in all lanes and steps of the innermost loop.
+    """
 
     operands: tuple[DType, ...]
     result: DType
     attrs: Mapping[str, Hashable]
     divisions: int = 1
+    fixed: bool = False
 
     @property
     def dtype(self) -> DType:
@@ -35,6 +40,10 @@ class Loop(NamedTuple):
     @property
     def signed(self) -> bool:
         return is_signed(self.operands[0])
+
+    def ints(self, x: Sequence[Value]) -> division.Ints:
+        """Return the operands of an integer division."""
+        return division.Ints(x[0], x[1], self.signed, self.fixed)
 
 
 # What occupies the divider, which makes one vector at a time while other units wait.
@@ -122,114 +131,25 @@ def _keep_nan(b: Builder, value: Value, result: Value) -> Value:
     return b.select(b.compare("uno", value, value), value, result)
 
 
-def _safe_divisor(b: Builder, a: Value, d: Value, signed: bool) -> tuple[Value, Value]:
-    """Return a divisor that cannot trap, and the mask of lanes where it was replaced by 1."""
-    bad = b.compare("eq", d, const(0, d.type))
-    if signed:
-        lowest = const(-(2 ** (d.type.bits - 1)), d.type)
-        overflow = b.and_(b.compare("eq", a, lowest), b.compare("eq", d, const(-1, d.type)))
-        return b.select(b.or_(bad, overflow), const(1, d.type), d), bad
-    return b.select(bad, const(1, d.type), d), bad
-
-
 @lowering("floor_divide")
 def _floor_divide(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     if loop.dtype.kind == "f":
-        return _float_divmod(b, x[0], x[1])[0]
-    a, d = x
-    safe, zero = _safe_divisor(b, a, d, loop.signed)
-    quotient = b.div(a, safe, signed=loop.signed)
-    if loop.signed:
-        rest = b.sub(a, b.mul(quotient, safe))
-        differs = b.compare("lt", b.xor(rest, safe), const(0, a.type))
-        inexact = b.compare("ne", rest, const(0, a.type))
-        down = b.and_(differs, inexact)
-        quotient = b.select(down, b.sub(quotient, const(1, a.type)), quotient)
-    return b.select(zero, const(0, a.type), quotient)
+        return division.float_divmod(b, x[0], x[1])[0]
+    return division.floor_divide(b, loop.ints(x))
 
 
 @lowering("remainder")
 def _remainder(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     if loop.dtype.kind == "f":
-        return _float_divmod(b, x[0], x[1])[1]
-    a, d = x
-    safe, zero = _safe_divisor(b, a, d, loop.signed)
-    rest = b.rem(a, safe, signed=loop.signed)
-    if loop.signed:
-        differs = b.compare("lt", b.xor(rest, safe), const(0, a.type))
-        inexact = b.compare("ne", rest, const(0, a.type))
-        rest = b.select(b.and_(differs, inexact), b.add(rest, safe), rest)
-    return b.select(zero, const(0, a.type), rest)
+        return division.float_divmod(b, x[0], x[1])[1]
+    return division.remainder(b, loop.ints(x))
 
 
 @lowering("fmod")
 def _fmod(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     if loop.dtype.kind == "f":
-        return _float_fmod(b, x[0], x[1])
-    safe, zero = _safe_divisor(b, x[0], x[1], loop.signed)
-    return b.select(zero, const(0, x[0].type), b.rem(x[0], safe, signed=loop.signed))
-
-
-def _float_fmod(b: Builder, a: Value, d: Value) -> Value:
-    """Return the exact remainder of truncating division, in a function shared by the module."""
-    type = a.type
-    name = b.module.require(f"tj.fmod.{type.suffix}", type, [type, type], _fmod_body)
-    return b.call(name, type, a, d)
-
-
-def _fmod_body(b: Builder, x: Sequence[Value]) -> Value:
-    """Quotients below 2^52 in f64: one exact step. The rest, and special values: bit by bit in C.
-
-    f32 runs in f64 too, where ``q·d`` is exact below 2^29.
-    """
-    a, d = x
-    wide = F64.vector(a.type.lanes)
-    n, m = b.abs(b.convert(a, wide)), b.abs(b.convert(d, wide))
-    limit = 2.0**29 if a.type.kind == "f32" or not b.target.fma else 2.0**52
-    if a.type.kind == "f64" and not b.target.fma:
-        limit = 0.0
-    quotient = b.div(n, m)
-    whole = b.trunc(quotient)
-    rest = b.fma(b.neg(whole), m, n)
-    rest = b.select(b.compare("lt", rest, const(0, wide)), b.add(rest, m), rest)
-    rest = b.select(b.compare("ge", rest, m), b.sub(rest, m), rest)
-    fast = b.convert(rest, a.type)
-    fast = b.copysign(fast, a)
-    easy = b.and_(
-        b.compare("lt", quotient, const(limit, wide)),
-        b.compare("lt", m, const(math.inf, wide)),
-    )
-
-    def slow() -> Sequence[Value]:
-        result = fast
-        for lane in range(a.type.lanes):
-            p, q = b.extract(a, lane), b.extract(d, lane)
-            exact = b.emit(p.type, f"frem {p.type} {p.text}, {q.text}")
-            result = b.insert(result, exact, lane) if a.type.lanes > 1 else exact
-        return [b.select(easy, fast, result)]
-
-    return b.if_(b.all(easy), lambda: [fast], slow)[0]
-
-
-def _float_divmod(b: Builder, a: Value, d: Value) -> tuple[Value, Value]:
-    """Return NumPy's floor division and modulus of floats (``npy_divmod``)."""
-    type = a.type
-    zero, one = const(0, type), const(1, type)
-    mod = _float_fmod(b, a, d)
-    quotient = b.div(b.sub(a, mod), d)
-    inexact = b.compare("ne", mod, zero)
-    differs = b.xor(b.compare("lt", d, zero), b.compare("lt", mod, zero))
-    adjust = b.and_(inexact, differs)
-    quotient = b.select(adjust, b.sub(quotient, one), quotient)
-    modulus = b.select(inexact, b.select(differs, b.add(mod, d), mod), b.copysign(zero, d))
-    floored = b.floor(quotient)
-    up = b.compare("gt", b.sub(quotient, floored), const(0.5, type))
-    floored = b.select(up, b.add(floored, one), floored)
-    signed_zero = b.copysign(zero, b.div(a, d))
-    floored = b.select(b.compare("ne", quotient, zero), floored, signed_zero)
-    by_zero = b.compare("eq", d, zero)
-    nan_mod = b.select(b.compare("uno", mod, mod), mod, modulus)
-    return b.select(by_zero, b.div(a, d), floored), nan_mod
+        return division.float_fmod(b, x[0], x[1])
+    return division.fmod(b, loop.ints(x))
 
 
 # -- order -----------------------------------------------------------------------------------------

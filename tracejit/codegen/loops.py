@@ -524,7 +524,8 @@ class KernelEmitter:
     def _apply(self, expr: Apply, scope: Scope) -> Values:
         arguments = [self._in_lanes(scope, a, expr) for a in expr.args]
         dtypes = tuple(self.exprs[a].dtype for a in expr.args)
-        loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr))
+        fixed = not self._is_vector(self.exprs[expr.args[-1]], scope)
+        loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr), fixed)
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
         ready = [
