@@ -22,7 +22,7 @@ from tracejit.errors import InternalError
 
 
 class Loop(NamedTuple):
-    """The dtypes of one elementwise loop, and how many of the kernel's ops need the divider.
+    """The dtypes of one elementwise loop, and whether its divisions take longer than the rest.
 
     ``fixed``: the last operand is the same in all lanes and steps of the innermost loop.
     """
@@ -30,7 +30,7 @@ class Loop(NamedTuple):
     operands: tuple[DType, ...]
     result: DType
     attrs: Mapping[str, Hashable]
-    divisions: int = 1
+    waits_for_divider: bool = False
     fixed: bool = False
 
     @property
@@ -296,9 +296,9 @@ for _name, _method in {
 
 @lowering("sqrt")
 def _sqrt(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-    """The same bits either way: a float32 root alone hides behind the other work of its kernel."""
-    busy = loop.divisions > 1 or loop.dtype.itemsize == 8
-    return square_root(b, x[0]) if busy else b.sqrt(x[0])
+    """The same bits either way: a float32 root alone may hide behind the other work."""
+    slow = loop.waits_for_divider or loop.dtype.itemsize == 8
+    return square_root(b, x[0]) if slow else b.sqrt(x[0])
 
 
 @lowering("copysign")

@@ -27,7 +27,14 @@ from tracejit.codegen.strips import copy_apart, pack_strip
 from tracejit.codegen.target import Target
 from tracejit.codegen.tiles import TileLoop
 from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
-from tracejit.codegen.widths import choose_lanes, is_heavy, spread, vectors_for, vectors_of
+from tracejit.codegen.widths import (
+    SHORT_BODY,
+    choose_lanes,
+    is_heavy,
+    spread,
+    vectors_for,
+    vectors_of,
+)
 from tracejit.schedule.kernel import (
     SCRATCH,
     Access,
@@ -525,7 +532,7 @@ class KernelEmitter:
         arguments = [self._in_lanes(scope, a, expr) for a in expr.args]
         dtypes = tuple(self.exprs[a].dtype for a in expr.args)
         fixed = not self._is_vector(self.exprs[expr.args[-1]], scope)
-        loop = Loop(dtypes, expr.dtype, expr.attrs, self._divisions(expr), fixed)
+        loop = Loop(dtypes, expr.dtype, expr.attrs, self._waits_for_divider(expr), fixed)
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
         ready = [
@@ -543,10 +550,11 @@ class KernelEmitter:
         splat = scope.splat(position) if self._is_vector(reader, scope) else None
         return self.value(scope, position) if splat is None else [splat]
 
-    def _divisions(self, expr: Apply) -> int:
-        """Return how many ops that run as often as ``expr`` need the divider."""
-        others = (e for e in self.exprs if isinstance(e, Apply) and e.op in DIVIDER)
-        return sum(e.axes >= expr.axes for e in others)
+    def _waits_for_divider(self, expr: Apply) -> bool:
+        """Whether the divider takes longer than the rest of what runs as often as ``expr``."""
+        others = [e for e in self.exprs if isinstance(e, Apply) and e.axes >= expr.axes]
+        short = len(others) <= SHORT_BODY and not is_heavy(others)
+        return short or sum(e.op in DIVIDER for e in others) > 1
 
     def _index(self, position: int, expr: Index, scope: Scope) -> Values:
         b, terms = self.b, self.index_terms[position]

@@ -15,6 +15,8 @@ from tracejit.schedule.pack import STRIP
 
 # Operations of a body that is not written twice: LLVM's time grows faster than the body.
 LONG_BODY = 280
+# Operations that take less time than one division of a vector.
+SHORT_BODY = 10
 
 
 def choose_lanes(kernel: Kernel, target: Target) -> int:
