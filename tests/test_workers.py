@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,28 @@ def test_a_worker_loads_neither_numpy_nor_tracejit(compiler: Compiler) -> None:
     maps = Path(f"/proc/{pid}/maps").read_text()
     assert "llvmlite" in maps
     assert "numpy" not in maps
+
+
+def test_llvm_is_called_as_its_own_wrapper_calls_it() -> None:
+    import llvmlite.binding.ffi as ffi  # pyright: ignore[reportMissingTypeStubs]
+
+    def plain(kind: Any) -> Any:
+        """Return the kind of a value; all pointers but to text are one."""
+        simple = kind is None or issubclass(kind, ctypes._SimpleCData)  # pyright: ignore[reportPrivateUsage]
+        return kind if simple else ctypes.c_void_p
+
+    for name, (result, *arguments) in llvm.FUNCTIONS.items():
+        theirs: Any = getattr(ffi.lib, f"LLVMPY_{name}")
+        if arguments and theirs.argtypes is not None:
+            assert [plain(kind) for kind in theirs.argtypes] == arguments, name
+        if result is not None:  # ctypes takes int for what returns nothing
+            assert plain(theirs.restype) == result, name
+
+
+def test_threads_compile_side_by_side() -> None:
+    expected = [llvm.compile_object(slow(n), TARGET) for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda n: llvm.compile_object(slow(n), TARGET), range(4))) == expected
 
 
 def test_invalid_ir_is_an_error_and_the_worker_goes_on(compiler: Compiler) -> None:

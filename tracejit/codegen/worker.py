@@ -1,7 +1,7 @@
 """The program of a compile worker: IR in through a pipe, object code out through another.
 
-It runs as ``python -I -S worker.py FOLDER``, where FOLDER is the one that holds llvmlite: a new
-interpreter that imports llvmlite and ``llvm.py``, and neither tracejit nor the user's program.
+It runs as ``python -I -S worker.py LIBRARY``, where LIBRARY is the file with LLVM in it: a new
+interpreter that imports ``llvm.py``, and neither tracejit nor the user's program.
 ``runtime/workers.py`` starts it and speaks the other side:
 
     worker → ``HELLO`` once it is ready
@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import struct
 import sys
-from typing import Any, BinaryIO, NamedTuple
+
+TYPE_CHECKING = False  # typing takes 2 ms to import
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 HELLO = b"tracejit worker 1\n"
 REQUEST = struct.Struct("<HHIBBH")
 ANSWER = struct.Struct("<BI")
 
 
-class _Target(NamedTuple):
+class _Target:
     """What ``llvm.py`` reads of a target."""
 
-    cpu: str
-    features: str
+    def __init__(self, cpu: str, features: str):
+        self.cpu, self.features = cpu, features
 
 
 def _serve(llvm: Any, requests: BinaryIO, answers: BinaryIO) -> None:
@@ -44,21 +47,18 @@ def _serve(llvm: Any, requests: BinaryIO, answers: BinaryIO) -> None:
 
 def _main() -> None:
     import os
+    from importlib import import_module
 
     # Files that the program lets its children have are none of ours, nor is its folder.
     os.closerange(3, 1 << 16)
     os.chdir("/")
 
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    sys.path.append(sys.argv[1])
     # By its place: importing it as tracejit.codegen.llvm would import tracejit, and NumPy.
-    spec = spec_from_file_location("tracejit_llvm", __file__.replace("worker.py", "llvm.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    llvm = module_from_spec(spec)
-    spec.loader.exec_module(llvm)
-    llvm.binding()
+    sys.path.append(os.path.dirname(__file__))
+    llvm: Any = import_module("llvm")
+    sys.path.pop()
+    llvm.library_path = sys.argv[1]
+    llvm.load()
     # Whatever prints must not disturb the answers.
     requests, answers, sys.stdout = sys.stdin.buffer, sys.stdout.buffer, sys.stderr
     answers.write(HELLO)

@@ -9,14 +9,12 @@ children may have workers too). ``codegen/worker.py`` is what it runs.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import select
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import IO
 
 from tracejit import config
@@ -87,11 +85,7 @@ class Worker:
 
     def __init__(self) -> None:
         """Start it. Raises OSError where processes cannot be started."""
-        found = importlib.util.find_spec("llvmlite")
-        places = (found.submodule_search_locations if found else None) or []
-        if not places:
-            raise OSError("llvmlite is not in a folder")
-        command = [sys.executable, "-I", "-S", program.__file__, str(Path(places[0]).parent)]
+        command = [sys.executable, "-I", "-S", program.__file__, llvm.find_library()]
         self._process = Child(command)
         self.compiled = 0
         self._ready = False
