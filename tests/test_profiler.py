@@ -18,7 +18,7 @@ from tracejit import config
 from tracejit.errors import ValueArgumentError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import make, placeholder
-from tracejit.runtime import analysis, entry
+from tracejit.runtime import analysis, engine, entry
 from tracejit.runtime.costs import CostModel
 from tracejit.runtime.events import Event
 
@@ -155,7 +155,8 @@ def test_the_cost_model_follows_what_is_measured() -> None:
         model.observe_op(graph.outputs[0], 50_000_000)
     assert model.interpreter_ns(graph) == pytest.approx(50_000_000, rel=0.05)
     assert before != model.interpreter_ns(graph)
-    model.observe_kernels(1, 0.08)
+    (kernel,) = engine.plan_graph(graph, [None]).kernels
+    model.observe_kernels([kernel], 0.04)
     assert model.compile_s(graph) < CostModel().compile_s(graph)
     for _ in range(30):
         model.observe_run(graph, 2_000_000)

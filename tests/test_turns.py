@@ -134,4 +134,4 @@ def test_a_tight_loop_without_bytecode_lets_the_compiler_in(tmp_path: Path) -> N
     )  # fmt: skip
     tier, given = map(int, done.stdout.split())
     assert tier > 0, done.stderr
-    assert given > 10
+    assert given > 0

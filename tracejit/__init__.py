@@ -72,12 +72,18 @@ _LAZY = {
     "spec": "tracejit.frontend.python",
     "trace": "tracejit.frontend.python",
 }
+# Who asks for these is going to compile.
+_COMPILING = frozenset(("get_integrated_jit_compiler", "jit", "kernels", "load"))
 
 
 def __getattr__(name: str) -> Any:
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
+    if name in _COMPILING:
+        from tracejit.runtime import ahead
+
+        ahead.begin()
     module = importlib.import_module(home)
     value = module if home.endswith(f".{name}") else getattr(module, name)
     globals()[name] = value

@@ -8,7 +8,7 @@ decides how to run, never what the result is, so concurrent updates may lose one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ _SLOW_NS = {
     **dict.fromkeys(("erf", "erfc", "gelu", "lgamma", "gamma", "digamma"), 150.0),
     **dict.fromkeys(("sigmoid", "silu", "softplus"), 10.0),
 }
+# Emitting, compiling and loading a kernel: 5 to 20 ms for most loops, 70 to 85 for products.
+_KERNEL_S = {"loop": 0.015, "product": 0.08}
 # Measured: 1 to 9 ns for loops (rows of softmax, stencils, scans), 5 for tiles of products.
 _ENTRY_NS = {"loop": 4.0, "product": 4.0}
 _SPECIAL_S = {"loop": 0.03, "product": 0.15}
@@ -113,9 +115,13 @@ def _kind(kernel: Kernel) -> str:
     return "loop" if kernel.contract is None else "product"
 
 
-def _scale(figures: dict[str, float], calls: Sequence[NativeCall], ratio: float) -> None:
-    """Move the figures of all kinds among ``calls`` towards ``ratio`` times what they are."""
-    for kind in {_kind(c.kernel) for c in calls}:
+def _kinds(calls: Sequence[NativeCall]) -> set[str]:
+    return {_kind(call.kernel) for call in calls}
+
+
+def _scale(figures: dict[str, float], kinds: Iterable[str], ratio: float) -> None:
+    """Move the figures of ``kinds`` towards ``ratio`` times what they are."""
+    for kind in set(kinds):
         figures[kind] = _towards(figures[kind], figures[kind] * ratio)
 
 
@@ -125,11 +131,11 @@ class CostModel:
     def __init__(self) -> None:
         self._ops: dict[tuple[str, int], _Line] = {}
         self.plan_node_s = 1.5e-4
-        self.kernel_s = 0.02
+        self.kernel_s = dict(_KERNEL_S)
         self.kernels_per_node = 0.1
-        # A worker and the native runtime, before the first kernel of a process: 60 ms where nobody
+        # A worker and the native runtime, before the first kernel of a process: 35 ms where nobody
         # else wants the cores (measured).
-        self.start_s = 0.06
+        self.start_s = 0.035
         self.kernel_scale = 1.0
         # What entering an inner loop costs more if its sizes are run-time values, and what
         # compiling a kernel with constant ones takes, by kind.
@@ -164,9 +170,11 @@ class CostModel:
 
     def compile_s(self, graph: Graph) -> float:
         """Return what planning and compiling would take if no kernel is in the cache."""
-        nodes = len(compute_nodes(graph))
-        kernels = max(1.0, self.kernels_per_node * nodes)
-        return self.start_s + self.plan_node_s * nodes + self.kernel_s * kernels
+        nodes = compute_nodes(graph)
+        products = sum(node.op.family is Family.CONTRACTION for node in nodes)
+        loops = max(0.0 if products else 1.0, self.kernels_per_node * (len(nodes) - products))
+        kernels = self.kernel_s["product"] * products + self.kernel_s["loop"] * loops
+        return self.start_s + self.plan_node_s * len(nodes) + kernels
 
     def observe_plan(self, graph: Graph, seconds: float, kernels: int) -> None:
         """Take what planning ``graph`` needed, and how many kernels it gave."""
@@ -174,11 +182,16 @@ class CostModel:
         self.plan_node_s = _towards(self.plan_node_s, seconds / nodes)
         self.kernels_per_node = _towards(self.kernels_per_node, max(kernels, 1) / nodes)
 
-    def observe_kernels(self, count: int, seconds: float) -> None:
-        """Take what compiling ``count`` kernels needed; the first of a process starts the rest."""
-        if count:
-            self.start_s = 0.0
-            self.kernel_s = _towards(self.kernel_s, seconds / count)
+    def observe_start(self) -> None:
+        """Take it that all is there that the first kernel of a process waits for."""
+        self.start_s = 0.0
+
+    def observe_kernels(self, kernels: Collection[Kernel], seconds: float) -> None:
+        """Take what compiling these needed, one at least; the first of a process start the rest."""
+        seconds = max(0.0, seconds - self.start_s)
+        self.observe_start()
+        kinds = [_kind(kernel) for kernel in kernels]
+        _scale(self.kernel_s, kinds, seconds / sum(self.kernel_s[kind] for kind in kinds))
 
     # -- specialised kernels -----------------------------------------------------------------------
 
@@ -192,11 +205,12 @@ class CostModel:
 
     def observe_special(self, calls: Sequence[NativeCall], seconds: float) -> None:
         """Take what compiling these with constant sizes took."""
-        _scale(self.special_kernel_s, calls, seconds / max(self.special_s(calls), 1e-9))
+        _scale(self.special_kernel_s, _kinds(calls), seconds / max(self.special_s(calls), 1e-9))
 
     def observe_saving(self, calls: Sequence[NativeCall], ns: float) -> None:
         """Take what constant sizes saved; less than nothing where they cost."""
-        _scale(self.entry_ns, calls, max(ns, 0.0) / max(self.special_saving_ns(calls), 1e-9))
+        expected = max(self.special_saving_ns(calls), 1e-9)
+        _scale(self.entry_ns, _kinds(calls), max(ns, 0.0) / expected)
         for kind, value in self.entry_ns.items():
             self.entry_ns[kind] = max(value, _LEAST_ENTRY_NS)
 

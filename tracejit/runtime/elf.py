@@ -1,6 +1,6 @@
 """A linker for the object files of kernels: ELF, x86-64, nothing but code and constants.
 
-Loading through LLVM would initialise LLVM in a process that needs nothing else of it (70 ms), and
+Loading through LLVM would initialise LLVM in a process that needs nothing else of it (40 ms), and
 wait for llvmlite's lock while something compiles. What the code generator emits is simple enough
 to be linked here: read-only sections, references relative to the program counter, and calls of C
 functions. ``Unlinkable`` says that a file holds more than that; LLVM's linker then serves.

@@ -78,6 +78,8 @@ def find(
 
 def ask_ahead(text: str, level: int) -> None:
     """Have a module that ``load`` will be asked for compiled meanwhile, where it is not on disk."""
+    if (text, level) in _ahead:
+        return
     name = _name(text, level)
     if name is None or cache.disk().load(name) is None:
         _ahead[text, level] = _translate(text, level)

@@ -6,8 +6,8 @@ requests share one job, so each kernel is compiled once, whoever asks and howeve
 
 Compiler threads take jobs from the queue. Each has a worker process, started with its first job or
 ahead of it (``start_ahead``), and ended when there is nothing more to do (``runtime/workers.py``).
-LLVM takes as long to load as a worker to start, 30 to 50 ms, but in the program's way: so the first
-kernels of a process are left to a worker. Once LLVM is loaded here, because many kernels wait or
+A worker takes 17 ms to start, not in the program's way: so the first kernels of a process are left
+to one, in which LLVM may crash. Once LLVM is loaded here, because many kernels wait or
 no worker can be had, who waits for a job that nobody has begun compiles it, rather than wait for a
 thread that is busy with something else. A process that has compiled many this way leaves the rest
 to workers, whose memory comes back.
@@ -42,7 +42,7 @@ MAX_QUEUED = 1024
 IDLE_SECONDS = 10.0
 # How long the end of the process waits for a compilation that is running in it.
 EXIT_SECONDS = 10.0
-# Compilations in this process before it leaves them to workers: each keeps about 65 KB.
+# Compilations in this process before it leaves them to workers: each keeps about 2 KB.
 IN_PROCESS = 256
 # With so many kernels in the queue who waits loads LLVM, to compile beside the workers.
 CROWD = 6

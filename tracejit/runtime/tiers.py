@@ -54,8 +54,8 @@ WAIT_FACTOR = 0.5
 # From this estimate on the first kernels are ready before NumPy's answer. Where they are not,
 # making them beside it doubles its time on a machine of two cores (measured): so it comes first.
 ASK_AHEAD_S = 0.1
-# From here on a call may wait for kernels that are being made.
-WORTH_WAITING_S = 5e-3
+# What is later than estimated is expected to take this share of what it has taken so far.
+OVERDUE = 0.25
 # Interpreted runs whose ops are timed one by one, for the cost model.
 OBSERVED_RUNS = 2
 
@@ -82,6 +82,7 @@ class Program:
 
     __slots__ = (
         "__weakref__",
+        "_asked",
         "_interpreter",
         "_job",
         "_leaves",
@@ -140,6 +141,7 @@ class Program:
         self._interpreter: Interpreter | None = None
         self._leaves = {id(node.value) for node in graph.nodes if node.value is not None}
         self._job: background.Job | None = None
+        self._asked = 0.0  # when the job was submitted
         self._schedule: Schedule | None = None
         self._lock = threading.Lock()
         self._making = threading.Lock()
@@ -193,24 +195,23 @@ class Program:
         return self.executable is not None and not stance.interpreting
 
     def _ask_ahead(self) -> None:
-        """Begin before NumPy answers what would be ready before it has; else let a worker start."""
-        seconds = 1e-9 * model.interpreter_ns(self.graph)
-        if seconds > ASK_AHEAD_S:
+        """Begin before NumPy answers where that takes so long that the kernels are sooner ready."""
+        if 1e-9 * model.interpreter_ns(self.graph) > ASK_AHEAD_S:
             self.request()
-        elif seconds > WORTH_WAITING_S and not (_started or cache.disk().exists()):
-            service.start_ahead()
 
     def _wait_instead(self) -> bool:
-        """Wait for the kernels, at most as long as NumPy has taken for a call.
+        """Wait for the kernels where they promise to be there before NumPy's answer would be.
 
-        A call that waits in vain takes twice as long; one that does not may be a hundred times
-        quicker, and what compiles is slowed down by nobody. True where the kernels are there.
+        So what compiles is slowed down by nobody, and a call takes twice as long as NumPy's at
+        most. True where the kernels are there.
         """
         if stance.mode_of(self.mode) != "auto" or not self.interpreted_runs:
             return False
         seconds = 1e-9 * self.interpreted_ns / self.interpreted_runs
-        if seconds > WORTH_WAITING_S:
-            self.wait(seconds)
+        passed = time.monotonic() - self._asked
+        left = max(model.compile_s(self.graph) - passed, OVERDUE * passed)
+        if left < seconds:
+            self.wait(2 * seconds)
         return self.executable is not None
 
     @property
@@ -279,6 +280,7 @@ class Program:
             if job is not None and not background.lost(job):
                 job.priority += self.saving_ns()
                 return
+            self._asked = time.monotonic()
             self._job = job = background.Job(self._compile_quietly, self.saving_ns())
             self.state = State.WAITING
         background.submit(job)
@@ -351,7 +353,9 @@ class Program:
         global _started
         _started = True
         self.compiled_kernels += executable.fresh
-        model.observe_kernels(executable.fresh, executable.fresh_seconds)
+        if executable.fresh and executable.fresh == executable.kernels:
+            kernels = {id(call.code): call.kernel for call in executable.calls}
+            model.observe_kernels(kernels.values(), executable.fresh_seconds)
         executable.name = self.name
         self.executable = executable
         # Last, and one assignment: a call sees either form whole.

@@ -1,9 +1,9 @@
 """Worker processes that compile: started, spoken to, and ended here.
 
-llvmlite holds one lock for a whole process, and LLVM gives back little of the memory that a
-compilation takes. A worker is an interpreter of its own, started like any other program (no
-``multiprocessing``, so nothing is asked of the user's main module, and notebooks and daemonic
-children may have workers too). ``codegen/worker.py`` is what it runs.
+LLVM may crash, and gives back little of the memory that it has once used. A worker is an
+interpreter of its own, started like any other program (no ``multiprocessing``, so nothing is asked
+of the user's main module, and notebooks and daemonic children may have workers too).
+``codegen/worker.py`` is what it runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tracejit.errors import InternalError
 from tracejit.runtime import spans
 from tracejit.runtime.child import Child
 
-# After so many compilations a worker is replaced: each leaves about 65 KB (measured).
+# After so many compilations a worker is replaced: each leaves about 2 KB (measured).
 RECYCLE = 256
 # How long a new worker may take to say that it is ready.
 START_SECONDS = 30.0
