@@ -187,11 +187,12 @@ class CostModel:
         self.start_s = 0.0
 
     def observe_kernels(self, kernels: Collection[Kernel], seconds: float) -> None:
-        """Take what compiling these needed, one at least; the first of a process start the rest."""
+        """Take what compiling these needed; the first of a process start the rest."""
         seconds = max(0.0, seconds - self.start_s)
         self.observe_start()
         kinds = [_kind(kernel) for kernel in kernels]
-        _scale(self.kernel_s, kinds, seconds / sum(self.kernel_s[kind] for kind in kinds))
+        if kinds:
+            _scale(self.kernel_s, kinds, seconds / sum(self.kernel_s[kind] for kind in kinds))
 
     # -- specialised kernels -----------------------------------------------------------------------
 

@@ -353,9 +353,10 @@ class Program:
         global _started
         _started = True
         self.compiled_kernels += executable.fresh
-        if executable.fresh and executable.fresh == executable.kernels:
+        if executable.fresh:
             kernels = {id(call.code): call.kernel for call in executable.calls}
-            model.observe_kernels(kernels.values(), executable.fresh_seconds)
+            known = executable.fresh == len(kernels)
+            model.observe_kernels(kernels.values() if known else (), executable.fresh_seconds)
         executable.name = self.name
         self.executable = executable
         # Last, and one assignment: a call sees either form whole.
