@@ -14,19 +14,21 @@ tail runs the same instructions, so the result of an element does not depend on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from tracejit.codegen.access import load_values, store_values
 from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.positions import bound, gather
-from tracejit.codegen.prefetch import Ahead, down_columns, fetch_rows, row_distances, rows_ahead
+from tracejit.codegen.prefetch import Ahead, fetch_rows, row_distances, rows_ahead
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
+from tracejit.codegen.steps import streamed_from, vector_loop
 from tracejit.codegen.strips import copy_apart, pack_strip
 from tracejit.codegen.target import Target
 from tracejit.codegen.tiles import TileLoop
-from tracejit.codegen.types import from_memory, memory_type, register_type, to_memory
+from tracejit.codegen.types import memory_type, register_type
 from tracejit.codegen.widths import (
     SHORT_BODY,
     choose_lanes,
@@ -37,7 +39,6 @@ from tracejit.codegen.widths import (
 )
 from tracejit.schedule.kernel import (
     SCRATCH,
-    Access,
     Apply,
     Attend,
     Block,
@@ -176,8 +177,8 @@ class KernelEmitter:
                 self.block(self.kernel.block, inner, ())
                 return []
 
-            streamed = self._streamed_from(self.kernel.block.stores, scope, start)
-            self.vector_loop(axis, start, stop, [], strip, streamed)
+            streamed = streamed_from(self, self.kernel.block.stores, scope, start)
+            vector_loop(self, axis, start, stop, [], strip, streamed)
             return
 
         def body(index: Value, carried: Values) -> Values:
@@ -185,116 +186,6 @@ class KernelEmitter:
             return []
 
         self.b.loop(start, stop, 1, [], body)
-
-    def vector_loop(
-        self,
-        axis: int,
-        start: Value,
-        stop: Value,
-        carried: Values,
-        body: Callable[[Vector, Value, Values], Values],
-        streamed: Sequence[Value] = (),
-    ) -> Values:
-        """Write a loop in vector steps: unrolled, single, then one masked step.
-
-        A body of long functions is not written a third time: masked steps do for single ones.
-        ``streamed`` are the addresses that streamed stores start at; then nothing is carried.
-        """
-        if streamed:
-            assert not carried
-            self._from_alignment(axis, start, stop, body, streamed)
-            return []
-        widths = [self.unroll] if self.heavy else [self.unroll, 1]
-        if axis == self.kernel.vector_parallel and self.kernel.down_columns:
-            # A strip of one vector walks down as many lines of memory as a wide one.
-            widths.insert(1, max(1, self.unroll // 2))
-        steps = [Vector(axis, self.lanes, n) for n in dict.fromkeys(widths)]
-        return self.vector_steps(steps, start, stop, stop, carried, body)
-
-    def _from_alignment(
-        self,
-        axis: int,
-        start: Value,
-        stop: Value,
-        body: Callable[[Vector, Value, Values], Values],
-        streamed: Sequence[Value],
-    ) -> None:
-        """Write a vector loop with streamed stores: they only go to whole vectors.
-
-        The loop runs over two parts: up to the place where the first store is aligned (one masked
-        step), and from there. Where another store is not aligned then, none is streamed.
-        """
-        b = self.b
-        itemsize, step = self._stream_itemsize, self.lanes * self._stream_itemsize
-        below = const(step - 1, I64)
-        ahead = b.and_(b.neg(b.address(streamed[0])), below)
-        middle = b.add(start, b.lshr(ahead, const(itemsize.bit_length() - 1, I64)))
-        middle = b.intrinsic("smin", I64, middle, stop)
-        moved = b.mul(b.sub(middle, start), const(itemsize, I64))
-        ends = b.add(b.address(streamed[0]), moved)
-        for other in streamed[1:]:
-            ends = b.or_(ends, b.add(b.address(other), moved))
-        fits = b.compare("eq", b.and_(ends, below), const(0, I64))
-        steps = [Vector(axis, self.lanes, self.unroll, aligned=True), Vector(axis, self.lanes, 1)]
-
-        def part(number: Value, carried: Values) -> Values:
-            first = b.compare("eq", number, const(0, I64))
-            begin, end = b.select(first, start, middle), b.select(first, middle, stop)
-            # An unaligned part has no unrolled steps.
-            limit = b.select(b.and_(fits, b.not_(first)), end, begin)
-            return self.vector_steps(steps, begin, end, limit, [], body)
-
-        b.loop(b.convert(b.compare("eq", middle, start), I64), const(2, I64), 1, [], part)
-
-    def vector_steps(
-        self,
-        steps: Sequence[Vector],
-        start: Value,
-        stop: Value,
-        limit: Value,
-        carried: Values,
-        body: Callable[[Vector, Value, Values], Values],
-    ) -> Values:
-        """Write loops of ``steps``, the first of them up to ``limit``, and masked steps: one where
-        the narrowest before it is a single vector."""
-        b, axis = self.b, steps[0].axis
-        for vector in steps:
-            step = self.lanes * vector.unroll
-            end = limit if vector is steps[0] else stop
-            whole = b.sub(end, b.rem(b.sub(end, start), const(step, I64)))
-            carried = b.loop(
-                start, whole, step, carried, lambda i, c, v=vector: body(v, i, list(c))
-            )
-            start = whole
-        lane = b.lane_index(I64.vector(self.lanes))
-
-        def tail(at: Value, state: Values) -> Values:
-            mask = b.compare("lt", lane, b.splat(b.sub(stop, at), self.lanes))
-            return body(Vector(axis, self.lanes, 1, mask), at, state)
-
-        if steps[-1].unroll > 1:
-            return b.loop(start, stop, self.lanes, carried, tail)
-        before = list(carried)
-        some = b.compare("lt", start, stop)
-        return b.if_(some, lambda: tail(start, before), lambda: before)
-
-    @property
-    def _stream_itemsize(self) -> int:
-        """Bytes of an element of the streamed stores; they are all of one size."""
-        number = min(self.kernel.streamed)
-        return self.kernel.accesses[self.kernel.stores[number].access].dtype.itemsize
-
-    def _streamed_from(self, stores: Sequence[int], scope: Scope, start: Value) -> list[Value]:
-        """Return the addresses where those of ``stores`` that are streamed begin."""
-        if not self.kernel.streamed:
-            return []
-        if self.lanes * self._stream_itemsize * 8 != self.b.target.vector_bits:
-            return []
-        accesses = [self.kernel.stores[s].access for s in stores if s in self.kernel.streamed]
-        return [
-            self.b.element(scope.pointers[a], start, memory_type(self.kernel.accesses[a].dtype))
-            for a in accesses
-        ]
 
     # -- scopes --------------------------------------------------------------------------------
 
@@ -332,7 +223,7 @@ class KernelEmitter:
             self.prepare(scope, roots)
         for number in block.stores:
             store, streamed = self.kernel.stores[number], number in self.kernel.streamed
-            self.store(store.access, self.value(scope, store.value), scope, stream=streamed)
+            store_values(self, store.access, self.value(scope, store.value), scope, stream=streamed)
 
     def _stores_of(self, block: Block) -> list[int]:
         found = list(block.stores)
@@ -478,7 +369,7 @@ class KernelEmitter:
             wanted = [operands(self.exprs[a.position])[0] for a in sums]
             self.block(nest.body, inner, wanted)
             for kept in nest.saves:
-                self.store(kept.access, self.value(inner, kept.value), inner)
+                store_values(self, kept.access, self.value(inner, kept.value), inner)
             following: Values = []
             for a in sums:
                 following += a.update(inner, state[: a.block_width])
@@ -491,8 +382,8 @@ class KernelEmitter:
             step = self.lanes * self.unroll
             return self.b.loop(start, stop, step, carried, lambda i, c: body(vector, i, list(c)))
         if nest.vector == axis:
-            streamed = self._streamed_from(nest.body.stores, scope, start)
-            return self.vector_loop(axis, start, stop, carried, body, streamed)
+            streamed = streamed_from(self, nest.body.stores, scope, start)
+            return vector_loop(self, axis, start, stop, carried, body, streamed)
         return self.b.loop(start, stop, 1, carried, lambda i, c: body(scope.vector, i, list(c)))
 
     # -- values --------------------------------------------------------------------------------
@@ -501,9 +392,6 @@ class KernelEmitter:
         found = scope.find(position)
         assert found is not None, f"expression {position} is not computed"
         return found
-
-    def _is_vector(self, expr: Expr, scope: Scope) -> bool:
-        return scope.vector is not None and scope.vector.axis in expr.axes
 
     def _compute(self, position: int, expr: Expr, scope: Scope) -> Values:
         if position in self.reused:
@@ -514,7 +402,7 @@ class KernelEmitter:
                     return [self.constants[position]]
                 return [const(expr.value, register_type(expr.dtype))]
             case Load():
-                return self.load(expr, scope)
+                return load_values(self, expr, scope)
             case Index():
                 return self._index(position, expr, scope)
             case Bound():
@@ -531,7 +419,7 @@ class KernelEmitter:
     def _apply(self, expr: Apply, scope: Scope) -> Values:
         arguments = [self._in_lanes(scope, a, expr) for a in expr.args]
         dtypes = tuple(self.exprs[a].dtype for a in expr.args)
-        fixed = not self._is_vector(self.exprs[expr.args[-1]], scope)
+        fixed = not scope.is_vector(self.exprs[expr.args[-1]].axes)
         loop = Loop(dtypes, expr.dtype, expr.attrs, self._waits_for_divider(expr), fixed)
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
@@ -547,7 +435,7 @@ class KernelEmitter:
 
     def _in_lanes(self, scope: Scope, position: int, reader: Apply) -> Values:
         """Return an operand of ``reader``, in all lanes where that is known and wanted."""
-        splat = scope.splat(position) if self._is_vector(reader, scope) else None
+        splat = scope.splat(position) if scope.is_vector(reader.axes) else None
         return self.value(scope, position) if splat is None else [splat]
 
     def _waits_for_divider(self, expr: Apply) -> bool:
@@ -561,7 +449,7 @@ class KernelEmitter:
         number = terms[0]
         for axis in sorted(expr.axes):
             number = b.add(number, self._times(scope.position(axis), terms[axis + 1]))
-        if not self._is_vector(expr, scope):
+        if not scope.is_vector(expr.axes):
             return [self._number(number, expr)]
         vector = scope.vector
         assert vector is not None
@@ -576,78 +464,6 @@ class KernelEmitter:
 
     def _number(self, value: Value, expr: Expr) -> Value:
         return self.b.convert(value, register_type(expr.dtype, value.type.lanes))
-
-    # -- memory --------------------------------------------------------------------------------
-
-    def load(self, expr: Load, scope: Scope) -> Values:
-        b, access = self.b, self.kernel.accesses[expr.access]
-        pointer = scope.pointers[expr.access]
-        if not self._is_vector(expr, scope):
-            return [from_memory(b, b.load(pointer, memory_type(access.dtype)), access.dtype)]
-        assert scope.vector is not None
-        down_columns(self, expr.access, scope)
-        return self.load_from(pointer, expr.access, scope.vector)
-
-    def load_from(self, pointer: Value, number: int, vector: Vector) -> Values:
-        """Load the vectors of access ``number`` whose first element is at ``pointer``."""
-        b, access = self.b, self.kernel.accesses[number]
-        type = memory_type(access.dtype, vector.lanes)
-        loaded: Values = []
-        for part in range(vector.unroll):
-            if access.strides[vector.axis] == 1:
-                address = self._advance(pointer, part * vector.lanes, type)
-                value = (
-                    b.load(address, type)
-                    if vector.mask is None
-                    else b.masked_load(address, vector.mask, type)
-                )
-            else:
-                value = b.gather(
-                    pointer, self.lane_offsets(number, vector, part), type, vector.mask
-                )
-            loaded.append(from_memory(b, value, access.dtype))
-        return loaded
-
-    def _has_room(self, access: Access, vector: Vector) -> bool:
-        """Whether a whole vector may be stored where a row of scratch ends.
-
-        It is read back at once, and the processor forwards whole stores to loads only. Each value
-        starts on a cache line, so where the row is all of it the line is its own.
-        """
-        row = all(not s for axis, s in enumerate(access.strides) if axis != vector.axis)
-        return access.buffer == SCRATCH and row and vector.lanes * access.dtype.itemsize <= 64
-
-    def _advance(self, pointer: Value, elements: int, type: Type) -> Value:
-        return self.b.element(pointer, const(elements, I64), type) if elements else pointer
-
-    def lane_offsets(self, access: int, vector: Vector, part: int) -> Value:
-        b = self.b
-        stride = b.splat(self.strides[access][vector.axis], vector.lanes)
-        lane = b.lane_index(I64.vector(vector.lanes))
-        if part:
-            lane = b.add(lane, const(part * vector.lanes, lane.type))
-        return b.mul(lane, stride)
-
-    def store(self, number: int, values: Values, scope: Scope, *, stream: bool = False) -> None:
-        b, access = self.b, self.kernel.accesses[number]
-        pointer, vector = scope.pointers[number], scope.vector
-        if vector is None or not access.strides[vector.axis]:
-            b.store(to_memory(b, values[0], access.dtype), pointer)
-            return
-        down_columns(self, number, scope)
-        type = memory_type(access.dtype, vector.lanes)
-        for part in range(vector.unroll):
-            value = splat_to(b, values[part if len(values) > 1 else 0], vector.lanes)
-            value = to_memory(b, value, access.dtype)
-            if access.strides[vector.axis] != 1:
-                b.scatter(value, pointer, self.lane_offsets(number, vector, part), vector.mask)
-            elif stream and vector.aligned:
-                place = self._advance(pointer, part * vector.lanes, type)
-                b.store(value, place, align=b.target.vector_bits // 8, stream=True)
-            elif vector.mask is None or self._has_room(access, vector):
-                b.store(value, self._advance(pointer, part * vector.lanes, type))
-            else:
-                b.masked_store(value, pointer, vector.mask)
 
 
 def define_kernel(module: Module, kernel: Kernel, name: str, linkage: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tracejit.codegen.access import lane_offsets, load_from
 from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.elementwise import splat_to
 from tracejit.codegen.scope import Scope, Values
@@ -76,13 +77,13 @@ def gather(emitter: KernelEmitter, expr: Gather, scope: Scope) -> Values:
         return [from_memory(b, b.load(address, memory_type(access.dtype)), access.dtype)]
     if all(p[0].type.lanes == 1 for p in places):
         address = b.element(pointer, offset(0), memory_type(access.dtype))
-        return emitter.load_from(address, expr.access, vector)
+        return load_from(emitter, address, expr.access, vector)
     type = memory_type(access.dtype, vector.lanes)
     result: Values = []
     for part in range(vector.unroll):
         index = splat_to(b, offset(part), vector.lanes)
         if access.strides[vector.axis]:
-            index = b.add(index, emitter.lane_offsets(expr.access, vector, part))
+            index = b.add(index, lane_offsets(emitter, expr.access, vector, part))
         value = b.gather(pointer, index, type, vector.mask)
         result.append(from_memory(b, value, access.dtype))
     return result

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracejit.codegen.access import load_values, store_values
 from tracejit.codegen.builder import I8, I64, Builder, Type, Value, const
 from tracejit.codegen.elementwise import splat_to
 from tracejit.codegen.reducers import highest, lowest
@@ -321,7 +322,7 @@ class ScanLoop:
         load = Load(self.expr.dtype, self.expr.axes - {self.expr.axis}, blocks.access)
 
         def body(number: Value, state: Values) -> Values:
-            totals = self.emitter.load(load, self._at(blocks, number, scope))
+            totals = load_values(self.emitter, load, self._at(blocks, number, scope))
             ready = [splat_to(self.b, self.scanner.widen(self.b, v), self.lanes) for v in totals]
             return self._combine(state, ready)
 
@@ -331,7 +332,7 @@ class ScanLoop:
         number = self.b.div(first, const(SCAN_BLOCK, I64))
         values = [self.b.extract(v, 0) for v in total] if self.is_along else total
         values = [self.scanner.leave(self.b, v) for v in values]
-        self.emitter.store(blocks.access, values, self._at(blocks, number, scope))
+        store_values(self.emitter, blocks.access, values, self._at(blocks, number, scope))
 
     def _at(self, blocks: _Blocks, number: Value, scope: Scope) -> Scope:
         """Return a scope whose pointer to the totals is at those of block ``number``."""

@@ -39,6 +39,10 @@ class Scope:
         outer = self.parent.bound if self.parent else frozenset[int]()
         return outer | self.index.keys()
 
+    def is_vector(self, axes: frozenset[int]) -> bool:
+        """Whether what varies with ``axes`` is vectors here."""
+        return self.vector is not None and self.vector.axis in axes
+
     def find(self, position: int) -> Values | None:
         scope: Scope | None = self
         while scope is not None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tracejit.codegen.access import load_values, store_values
 from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.scope import Scope, Values, Vector
+from tracejit.codegen.steps import vector_steps
 from tracejit.codegen.target import Target
 from tracejit.schedule.kernel import Kernel, Load
 
@@ -63,7 +65,7 @@ def _copy(
     kernel, zero = emitter.kernel, const(0, I64)
     if not axes:
         load = Load(kernel.accesses[source].dtype, frozenset(_moved(kernel, source)), source)
-        emitter.store(target, emitter.load(load, scope), scope)
+        store_values(emitter, target, load_values(emitter, load, scope), scope)
         return []
     axis, *rest = axes
     stop = emitter.extents[axis]
@@ -73,5 +75,5 @@ def _copy(
 
     if scope.vector is None and not rest:
         one = [Vector(axis, emitter.lanes, 1)]
-        return emitter.vector_steps(one, zero, stop, stop, [], lambda v, i, _: step(v, i))
+        return vector_steps(emitter, one, zero, stop, stop, [], lambda v, i, _: step(v, i))
     return emitter.b.loop(zero, stop, 1, [], lambda i, _: step(scope.vector, i))

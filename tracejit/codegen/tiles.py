@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracejit.codegen.access import load_values
 from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.scope import Scope, Values, Vector
+from tracejit.codegen.steps import vector_loop
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import Apply, Kernel, Load
 
@@ -79,7 +81,7 @@ class TileLoop:
                     emitter.block(emitter.kernel.block, within, ())
                     return []
 
-                return emitter.vector_loop(self.inner, left, right, [], strip)
+                return vector_loop(emitter, self.inner, left, right, [], strip)
 
             return b.loop(first, last, 1, [], row)
 
@@ -117,7 +119,7 @@ class TileLoop:
             columns: Values = []
             for number in range(lanes):
                 place = {outer: first, inner: b.add(left, const(number, I64))}
-                columns += emitter.load(load, emitter.enter(scope, place, along))
+                columns += load_values(emitter, load, emitter.enter(scope, place, along))
             rows[position] = b.transpose(columns)
         for number in range(lanes):
             place = {outer: b.add(first, const(number, I64)), inner: left}

@@ -1,0 +1,135 @@
+"""Vector loops: unrolled steps, single steps, and one masked step for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tracejit.codegen.builder import I64, Value, const
+from tracejit.codegen.scope import Scope, Values, Vector
+from tracejit.codegen.types import memory_type
+from tracejit.schedule.kernel import Kernel
+
+if TYPE_CHECKING:
+    from tracejit.codegen.loops import KernelEmitter
+
+# Writes one step: its vector, its index, what the loop carries → what the next step gets.
+Body = Callable[[Vector, Value, Values], Values]
+
+
+def vector_loop(
+    emitter: KernelEmitter,
+    axis: int,
+    start: Value,
+    stop: Value,
+    carried: Values,
+    body: Body,
+    streamed: Sequence[Value] = (),
+) -> Values:
+    """Write a loop in vector steps: unrolled, single, then one masked step.
+
+    A body of long functions is not written a third time: masked steps do for single ones.
+    ``streamed`` are the addresses that streamed stores start at; then nothing is carried.
+    """
+    if streamed:
+        assert not carried
+        _from_alignment(emitter, axis, start, stop, body, streamed)
+        return []
+    widths = [emitter.unroll] if emitter.heavy else [emitter.unroll, 1]
+    if axis == emitter.kernel.vector_parallel and emitter.kernel.down_columns:
+        # A strip of one vector walks down as many lines of memory as a wide one.
+        widths.insert(1, max(1, emitter.unroll // 2))
+    steps = [Vector(axis, emitter.lanes, n) for n in dict.fromkeys(widths)]
+    return vector_steps(emitter, steps, start, stop, stop, carried, body)
+
+
+def _from_alignment(
+    emitter: KernelEmitter,
+    axis: int,
+    start: Value,
+    stop: Value,
+    body: Body,
+    streamed: Sequence[Value],
+) -> None:
+    """Write a vector loop with streamed stores: they only go to whole vectors.
+
+    The loop runs over two parts: up to the place where the first store is aligned (one masked
+    step), and from there. Where another store is not aligned then, none is streamed.
+    """
+    b = emitter.b
+    itemsize = _stream_itemsize(emitter.kernel)
+    step = emitter.lanes * itemsize
+    below = const(step - 1, I64)
+    ahead = b.and_(b.neg(b.address(streamed[0])), below)
+    middle = b.add(start, b.lshr(ahead, const(itemsize.bit_length() - 1, I64)))
+    middle = b.intrinsic("smin", I64, middle, stop)
+    moved = b.mul(b.sub(middle, start), const(itemsize, I64))
+    ends = b.add(b.address(streamed[0]), moved)
+    for other in streamed[1:]:
+        ends = b.or_(ends, b.add(b.address(other), moved))
+    fits = b.compare("eq", b.and_(ends, below), const(0, I64))
+    steps = [
+        Vector(axis, emitter.lanes, emitter.unroll, aligned=True),
+        Vector(axis, emitter.lanes, 1),
+    ]
+
+    def part(number: Value, carried: Values) -> Values:
+        first = b.compare("eq", number, const(0, I64))
+        begin, end = b.select(first, start, middle), b.select(first, middle, stop)
+        # An unaligned part has no unrolled steps.
+        limit = b.select(b.and_(fits, b.not_(first)), end, begin)
+        return vector_steps(emitter, steps, begin, end, limit, [], body)
+
+    b.loop(b.convert(b.compare("eq", middle, start), I64), const(2, I64), 1, [], part)
+
+
+def vector_steps(
+    emitter: KernelEmitter,
+    steps: Sequence[Vector],
+    start: Value,
+    stop: Value,
+    limit: Value,
+    carried: Values,
+    body: Body,
+) -> Values:
+    """Write loops of ``steps``, the first of them up to ``limit``, and masked steps: one where
+    the narrowest before it is a single vector."""
+    b, axis = emitter.b, steps[0].axis
+    for vector in steps:
+        step = emitter.lanes * vector.unroll
+        end = limit if vector is steps[0] else stop
+        whole = b.sub(end, b.rem(b.sub(end, start), const(step, I64)))
+        carried = b.loop(start, whole, step, carried, lambda i, c, v=vector: body(v, i, list(c)))
+        start = whole
+    lane = b.lane_index(I64.vector(emitter.lanes))
+
+    def tail(at: Value, state: Values) -> Values:
+        mask = b.compare("lt", lane, b.splat(b.sub(stop, at), emitter.lanes))
+        return body(Vector(axis, emitter.lanes, 1, mask), at, state)
+
+    if steps[-1].unroll > 1:
+        return b.loop(start, stop, emitter.lanes, carried, tail)
+    before = list(carried)
+    some = b.compare("lt", start, stop)
+    return b.if_(some, lambda: tail(start, before), lambda: before)
+
+
+def _stream_itemsize(kernel: Kernel) -> int:
+    """Bytes of an element of the streamed stores; they are all of one size."""
+    number = min(kernel.streamed)
+    return kernel.accesses[kernel.stores[number].access].dtype.itemsize
+
+
+def streamed_from(
+    emitter: KernelEmitter, stores: Sequence[int], scope: Scope, start: Value
+) -> list[Value]:
+    """Return the addresses where those of ``stores`` that are streamed begin."""
+    if not emitter.kernel.streamed:
+        return []
+    if emitter.lanes * _stream_itemsize(emitter.kernel) * 8 != emitter.b.target.vector_bits:
+        return []
+    accesses = [emitter.kernel.stores[s].access for s in stores if s in emitter.kernel.streamed]
+    return [
+        emitter.b.element(scope.pointers[a], start, memory_type(emitter.kernel.accesses[a].dtype))
+        for a in accesses
+    ]
