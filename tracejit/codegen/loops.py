@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from tracejit.codegen.access import load_values, store_values
 from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.divide import divided, divisors, invert
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
+from tracejit.codegen.math.quotient import Inverse
 from tracejit.codegen.positions import bound, gather
 from tracejit.codegen.prefetch import Ahead, fetch_rows, row_distances, rows_ahead
 from tracejit.codegen.scan import ScanLoop
@@ -91,6 +93,7 @@ class KernelEmitter:
         self.ahead = Ahead()
         self.plan = rows_ahead(kernel)
         self.distances: dict[int, Value] = {}
+        self.divisors = divisors(kernel, b.target)
         self.scan = ScanLoop(self) if kernel.scans else None
         self.first_pass = const(False, Type("i1"))
 
@@ -160,6 +163,7 @@ class KernelEmitter:
     def parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
         """Write the parallel loops, then the block inside."""
         copy_apart(self, scope)
+        self.prepare(scope, sorted(self.divisors))
         if not axes:
             self.block(self.kernel.block, scope, ())
             return
@@ -261,6 +265,8 @@ class KernelEmitter:
         scope.values[position] = values
         if position in self.spread and values[0].type.lanes == 1 and not values[0].is_literal:
             scope.splats[position] = self.b.splat(values[0], self.lanes)
+        if position in self.divisors:
+            invert(self, scope, position)
 
     def _needed(self, scope: Scope, roots: Sequence[int]) -> list[int]:
         """Return the expressions still to compute for ``roots``, operands first."""
@@ -423,6 +429,9 @@ class KernelEmitter:
         loop = Loop(dtypes, expr.dtype, expr.attrs, self._waits_for_divider(expr), fixed)
         count = max(len(a) for a in arguments)
         lanes = max(v.type.lanes for a in arguments for v in a)
+        by = self._inverse(expr, scope)
+        if by is not None:
+            return divided(self.b, arguments[0], by)
         ready = [
             [splat_to(self.b, a[part if len(a) > 1 else 0], lanes) for part in range(count)]
             for a in arguments
@@ -432,6 +441,16 @@ class KernelEmitter:
             wide = [self.b.join(parts) for parts in ready]
             return self.b.parts(lower(self.b, expr.op, wide, loop), count)
         return [lower(self.b, expr.op, parts, loop) for parts in zip(*ready, strict=True)]
+
+    def _inverse(self, expr: Apply, scope: Scope) -> list[Inverse] | None:
+        """Return what vectors are multiplied with in place of a division.
+
+        The rest of a row, one masked vector, is divided: short rows are nothing else.
+        """
+        if expr.op != "divide" or scope.vector is None or scope.vector.mask is not None:
+            return None
+        numerator = self.exprs[expr.args[0]]
+        return scope.inverse(expr.args[1]) if scope.is_vector(numerator.axes) else None
 
     def _in_lanes(self, scope: Scope, position: int, reader: Apply) -> Values:
         """Return an operand of ``reader``, in all lanes where that is known and wanted."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.scope import Scope
 from tracejit.codegen.types import memory_type
-from tracejit.schedule.kernel import SCRATCH, Kernel, Load, Nest, operands
+from tracejit.schedule.kernel import SCRATCH, Kernel, Load, Nest, computed_in
 
 if TYPE_CHECKING:
     from tracejit.codegen.loops import KernelEmitter
@@ -123,18 +123,5 @@ def _stored(kernel: Kernel, nest: Nest) -> set[int]:
 
 def _loaded(kernel: Kernel, nest: Nest) -> set[int]:
     """Return the accesses that the loops of ``nest`` load from."""
-    stack = [operands(kernel.exprs[r])[0] for r in nest.reduces]
-    stack += [s.value for s in (*(kernel.stores[i] for i in nest.stores), *nest.saves)]
-    reused = {s.value for s in nest.reuses}
-    found: set[int] = set()
-    seen: set[int] = set()
-    while stack:
-        position = stack.pop()
-        expr = kernel.exprs[position]
-        if position in seen or position in reused or expr.axes <= set(kernel.parallel):
-            continue
-        seen.add(position)
-        stack += operands(expr)
-        if isinstance(expr, Load):
-            found.add(expr.access)
-    return found
+    computed = (kernel.exprs[p] for p in computed_in(kernel, nest))
+    return {e.access for e in computed if isinstance(e, Load)}

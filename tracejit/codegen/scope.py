@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracejit.codegen.builder import Value
+from tracejit.codegen.math.quotient import Inverse
 
 Values = list[Value]
 
@@ -33,6 +34,8 @@ class Scope:
     values: dict[int, Values] = field(default_factory=dict[int, Values])
     splats: dict[int, Value] = field(default_factory=dict[int, Value])
     pointers: dict[int, Value] = field(default_factory=dict[int, Value])
+    # What divisions by a value need, for those that loops inside divide by.
+    inverses: dict[int, list[Inverse]] = field(default_factory=dict[int, "list[Inverse]"])
 
     @property
     def bound(self) -> frozenset[int]:
@@ -57,6 +60,13 @@ class Scope:
         while position not in scope.values and scope.parent is not None:
             scope = scope.parent
         return scope.splats.get(position)
+
+    def inverse(self, position: int) -> list[Inverse] | None:
+        """Return the inverse of a value, where one was made around this scope."""
+        scope: Scope | None = self
+        while scope is not None and position not in scope.inverses:
+            scope = scope.parent
+        return None if scope is None else scope.inverses[position]
 
     def position(self, axis: int) -> Value:
         scope = self

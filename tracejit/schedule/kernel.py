@@ -374,6 +374,25 @@ class Kernel:
         return [*values, *kept, self.scratch, int(totals)]
 
 
+def computed_in(kernel: Kernel, nest: Nest) -> set[int]:
+    """Return what varies with the loops of ``nest`` and is computed in them, not before.
+
+    The body of ``nest`` has no nests of its own.
+    """
+    stack = [operands(kernel.exprs[r])[0] for r in nest.reduces]
+    stack += [s.value for s in (*(kernel.stores[i] for i in nest.stores), *nest.saves)]
+    reused = {s.value for s in nest.reuses}
+    found: set[int] = set()
+    while stack:
+        position = stack.pop()
+        expr = kernel.exprs[position]
+        done = expr.axes.isdisjoint(nest.axes) or isinstance(expr, Reduce)
+        if position not in found and position not in reused and not done:
+            found.add(position)
+            stack += operands(expr)
+    return found
+
+
 def _describe(block: Block) -> str:
     inner = " ".join(
         f"({n.axes} v{n.vector} r{n.reduces} s{n.stores} {_kept(n.saves)}{_kept(n.reuses)}"

