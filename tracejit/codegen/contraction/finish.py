@@ -75,49 +75,65 @@ def emit_finish(module: Module, name: str, spec: GemmSpec) -> None:
 def _rows(
     b: Builder, spec: GemmSpec, unit: RegisterBlock, p: _Finish, finish: TileFinish | None
 ) -> None:
-    """Write the loops over the tile's rows and vectors; without ``finish`` they go to C."""
-    lanes = const(unit.lanes, I64)
-    whole = b.and_(p.columns, const(-unit.lanes, I64))
+    """Write the loops over the tile's rows and vectors; without ``finish`` they go to C.
+
+    Where there are registers for it a row takes its vectors together, since functions of an
+    epilogue are long chains of operations; what is left goes by masked vectors.
+    """
+    count = unit.vectors if b.target.masks else 1
+    step = count * unit.lanes
+    whole = b.sub(p.columns, b.rem(p.columns, const(step, I64), signed=False))
 
     def row(i: Value, _: list[Value]) -> list[Value]:
         at_row = finish(i) if finish is not None else None
 
         def full(j: Value, _: list[Value]) -> list[Value]:
-            _vector(b, spec, unit, p, i, j, None, at_row)
+            _vectors(b, spec, unit, p, i, j, count, None, at_row)
             return []
 
         def edge(j: Value, _: list[Value]) -> list[Value]:
             index = I64.vector(unit.lanes)
             left = b.splat(b.sub(p.columns, j), unit.lanes)
             mask = b.compare("lt", b.lane_index(index), left)
-            _vector(b, spec, unit, p, i, j, mask, at_row)
+            _vectors(b, spec, unit, p, i, j, 1, mask, at_row)
             return []
 
-        b.loop(const(0, I64), whole, lanes, [], full)
-        b.loop(whole, p.columns, lanes, [], edge)
+        b.loop(const(0, I64), whole, step, [], full)
+        b.loop(whole, p.columns, unit.lanes, [], edge)
         return []
 
     b.loop(const(0, I64), p.rows, 1, [], row)
 
 
-def _vector(
+def _vectors(
     b: Builder, spec: GemmSpec, unit: RegisterBlock, p: _Finish, i: Value, j: Value,
-    mask: Value | None, at_row: RowFinish | None,
+    count: int, mask: Value | None, at_row: RowFinish | None,
 ) -> None:  # fmt: skip
+    """Write what becomes of ``count`` vectors from column ``j`` of row ``i`` on."""
     type, vector = spec.type, spec.type.vector(unit.lanes)
     place = b.add(b.mul(i, const(unit.columns, I64)), j)
-    value = b.load(b.element(p.tile, place, type), vector)
     offset = b.add(b.mul(i, p.c_row), b.mul(j, p.c_column))
-    address = b.element(p.c, offset, type)
+    skipped = b.mul(const(unit.lanes, I64), p.c_column)
+    addresses = [b.element(p.c, offset, type)]
+    for _ in range(1, count):
+        addresses.append(b.element(addresses[-1], skipped, type))
+    values = [
+        b.load(b.element(p.tile, b.add(place, const(n * unit.lanes, I64)), type), vector)
+        for n in range(count)
+    ]
 
     def add() -> list[Value]:
-        return [b.add(_read(b, spec, p, address, vector, mask), value)]
+        return [
+            b.add(_read(b, spec, p, address, vector, mask), value)
+            for address, value in zip(addresses, values, strict=True)
+        ]
 
-    (value,) = b.if_(p.first, lambda: [value], add)
-    if at_row is None:
+    values = b.if_(p.first, lambda: values, add)
+    if at_row is not None:
+        at_row(j, values, mask)
+        return
+    for address, value in zip(addresses, values, strict=True):
         write_vector(b, spec, p.c_column, address, value, mask)
-    else:
-        at_row(j, value, mask)
 
 
 def _lanes(b: Builder, c_column: Value, lanes: int) -> Value:

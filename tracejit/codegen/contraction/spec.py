@@ -111,9 +111,9 @@ class Place(NamedTuple):
     sizes: Value
 
 
-# Takes a finished vector at column j of a tile's row, whose lanes run along the columns; a mask
-# tells the lanes inside C, None where all are.
-RowFinish = Callable[[Value, Value, Value | None], None]
+# Takes finished vectors side by side, from column j of a tile's row on, whose lanes run along the
+# columns; the mask of a single one tells the lanes inside C, None where all are.
+RowFinish = Callable[[Value, Sequence[Value], Value | None], None]
 # Opens row i of a tile.
 TileFinish = Callable[[Value], RowFinish]
 

@@ -59,9 +59,9 @@ class KernelTile:
         self.emitter.prepare(scope, self.roots)
         return scope
 
-    def vector(self, row: Scope, axis: int, j: Value, mask: Value | None) -> Scope:
-        """Open the vector from column ``j`` of the tile on, along ``axis``."""
-        along = Vector(axis, self.lanes, 1, mask)
+    def vector(self, row: Scope, axis: int, j: Value, mask: Value | None, count: int = 1) -> Scope:
+        """Open ``count`` vectors from column ``j`` of the tile on, along ``axis``."""
+        along = Vector(axis, self.lanes, count, mask)
         return self.emitter.enter(row, {axis: self.b.add(self.place.column, j)}, along)
 
     def position(self, expr: Expr) -> int:
@@ -86,11 +86,11 @@ def finish_tile(b: Builder, epilogue: KernelEpilogue, place: Place, lanes: int) 
     def row(i: Value) -> RowFinish:
         at_row = tile.row(epilogue.rows, i)
 
-        def vector(j: Value, value: Value, mask: Value | None) -> None:
-            here = tile.vector(at_row, epilogue.columns, j, mask)
-            here.values[tile.position(product)] = [value]
+        def vectors(j: Value, values: Sequence[Value], mask: Value | None) -> None:
+            here = tile.vector(at_row, epilogue.columns, j, mask, len(values))
+            here.values[tile.position(product)] = list(values)
             tile.store(here)
 
-        return vector
+        return vectors
 
     return row
