@@ -330,6 +330,21 @@ def test_only_what_enters_short_loops_is_expected_to_gain() -> None:
     assert loop_entries(kernel) == 3 * 512
 
 
+def test_a_product_of_two_calls_enters_its_loops_once_and_its_reader_too() -> None:
+    def calls(function: Callable[..., Any]) -> Any:
+        a, b = np.ones((200, 150), np.float32), np.ones((150, 700), np.float32)
+        return tj.trace(function, a, b).executable.calls
+
+    model, plain = CostModel(), calls(lambda a, b: a @ b)
+    assert len(plain) == 2, "one packs, one computes"
+    entry, product = model.entry_ns, loop_entries(plain[0].kernel)
+    assert model.special_saving_ns(plain) == entry["product"] * product
+    assert model.special_s(plain) == 2 * model.special_s(plain[:1])
+    read = calls(lambda a, b: (a @ b).max(axis=1))
+    wanted = entry["product"] * product + entry["loop"] * loop_entries(read[0].reader)
+    assert model.special_saving_ns(read) == wanted
+
+
 def test_the_model_learns_from_trials() -> None:
     model = CostModel()
     calls = tj.trace(softmax, np.ones((512, 16))).executable.calls

@@ -8,7 +8,7 @@ decides how to run, never what the result is, so concurrent updates may lose one
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,8 +115,15 @@ def _kind(kernel: Kernel) -> str:
     return "loop" if kernel.contract is None else "product"
 
 
-def _kinds(calls: Sequence[NativeCall]) -> set[str]:
-    return {_kind(call.kernel) for call in calls}
+def _entered(calls: Sequence[NativeCall]) -> Iterator[Kernel]:
+    """Yield the kernels whose loops the calls enter; a product's call that packs enters none."""
+    before: Kernel | None = None
+    for call in calls:
+        if call.kernel.contract is None or call.kernel is not before:
+            yield call.kernel
+            if call.reader is not None:
+                yield call.reader
+        before = call.kernel
 
 
 def _scale(figures: dict[str, float], kinds: Iterable[str], ratio: float) -> None:
@@ -198,20 +205,22 @@ class CostModel:
 
     def special_saving_ns(self, calls: Sequence[NativeCall]) -> float:
         """Return what constant sizes would save each time these native calls are made."""
-        return sum(self.entry_ns[_kind(c.kernel)] * loop_entries(c.kernel) for c in calls)
+        return sum(self.entry_ns[_kind(k)] * loop_entries(k) for k in _entered(calls))
 
     def special_s(self, calls: Sequence[NativeCall]) -> float:
-        """Return what compiling them with constant sizes would take."""
+        """Return what compiling them with constant sizes would take: each by itself, since the
+        sizes of a product's call that packs differ from those of the other."""
         return sum(self.special_kernel_s[_kind(c.kernel)] for c in calls)
 
     def observe_special(self, calls: Sequence[NativeCall], seconds: float) -> None:
         """Take what compiling these with constant sizes took."""
-        _scale(self.special_kernel_s, _kinds(calls), seconds / max(self.special_s(calls), 1e-9))
+        ratio = seconds / max(self.special_s(calls), 1e-9)
+        _scale(self.special_kernel_s, (_kind(c.kernel) for c in calls), ratio)
 
     def observe_saving(self, calls: Sequence[NativeCall], ns: float) -> None:
         """Take what constant sizes saved; less than nothing where they cost."""
-        expected = max(self.special_saving_ns(calls), 1e-9)
-        _scale(self.entry_ns, _kinds(calls), max(ns, 0.0) / expected)
+        ratio = max(ns, 0.0) / max(self.special_saving_ns(calls), 1e-9)
+        _scale(self.entry_ns, (_kind(k) for k in _entered(calls)), ratio)
         for kind, value in self.entry_ns.items():
             self.entry_ns[kind] = max(value, _LEAST_ENTRY_NS)
 

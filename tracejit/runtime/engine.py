@@ -260,6 +260,7 @@ def _contraction_calls(
             contraction.WORK_POINTER,
             shared=contraction.packed_bytes(spec, target, problem),
             kernel=kernel,
+            reader=step.reader,
         )
         for stage, numbers in zip(stages, sizes, strict=True)
     ]

@@ -45,7 +45,8 @@ class NativeCall:
 
     With ``workspace`` bytes of private memory for each thread, its address is pointer ``private``;
     ``shared`` bytes follow them, for all threads.
-    ``ns`` is a rough time of the call on one thread; ``kernel`` is what the code was made from.
+    ``ns`` is a rough time of the call on one thread; ``kernel`` is what the code was made from,
+    with ``reader`` where that is a product and a kernel that reads it.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class NativeCall:
         *,
         shared: int = 0,
         kernel: Kernel,
+        reader: Kernel | None = None,
     ):
         self.code = code
         self.kernel = kernel
+        self.reader = reader
         self.pointers = tuple(pointers)
         self.numbers = tuple(sizes)
         self.end = end
