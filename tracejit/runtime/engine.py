@@ -24,7 +24,7 @@ from tracejit.schedule.arena import aligned
 from tracejit.schedule.attention import visible_scores
 from tracejit.schedule.grain import NEVER, SERIAL_NS, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
-from tracejit.schedule.product import batch_axes, is_plain, left_access, right_access
+from tracejit.schedule.product import batch_axes, is_gram, is_plain, left_access, right_access
 from tracejit.schedule.schedule import (
     ContractionStep,
     KernelStep,
@@ -317,6 +317,7 @@ def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]
         None
         if contract.gather is None
         else contraction.gather_of(contract.gather, kernel.extents[m]),
+        is_gram(kernel),
     )
     return problem, [a, b, c]
 

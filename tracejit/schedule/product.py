@@ -68,6 +68,27 @@ def is_plain(kernel: Kernel) -> bool:
     return kernel.exprs[kernel.stores[0].value] is contract
 
 
+def is_gram(kernel: Kernel) -> bool:
+    """Whether the kernel stores nothing but a matrix times its own transpose, or what depends on
+    each of its elements in the same way: the two halves of that are equal."""
+    contract = _contract(kernel)
+    if len(kernel.stores) != 1 or kernel.stores[0].access != contract.partial:
+        return False
+    a, b = (kernel.exprs[p] for p in (contract.left, contract.right))
+    if not isinstance(a, Load) or not isinstance(b, Load) or contract.gather is not None:
+        return False
+    rows, columns = contract.rows, contract.columns
+    left, right = kernel.accesses[a.access], kernel.accesses[b.access]
+    turned = list(right.strides)
+    turned[rows], turned[columns] = turned[columns], turned[rows]
+    if left != replace(right, strides=tuple(turned)):
+        return False
+    if kernel.extents[rows] != kernel.extents[columns]:
+        return False
+    around = reached(kernel, kernel.stores[0].value, below=contract)
+    return all(e.axes.isdisjoint((rows, columns)) or operands(e) for e in around)
+
+
 def left_access(kernel: Kernel) -> Access:
     return _operand(kernel, _contract(kernel).left)
 
@@ -86,15 +107,16 @@ def _operand(kernel: Kernel, position: int) -> Access:
     return kernel.accesses[0 if most is None else most.access]
 
 
-def reached(kernel: Kernel, position: int) -> list[Expr]:
-    """Return an expression and all that it is computed from."""
+def reached(kernel: Kernel, position: int, *, below: Expr | None = None) -> list[Expr]:
+    """Return an expression and all that it is computed from, but not what ``below`` is."""
     seen: set[int] = set()
     stack = [position]
     while stack:
         top = stack.pop()
         if top not in seen:
             seen.add(top)
-            stack += operands(kernel.exprs[top])
+            if kernel.exprs[top] is not below:
+                stack += operands(kernel.exprs[top])
     return [kernel.exprs[p] for p in sorted(seen)]
 
 

@@ -255,7 +255,7 @@ class Direct(Frame):
         at_row: RowFinish | None,
     ) -> None:  # fmt: skip
         if at_row is not None:
-            at_row(column, value, mask)
+            at_row(column, [value], mask)
         else:
             address = self.at(c_row, (column, Slot.C_COLUMN))
             write_vector(self.b, self.spec, self.loaded[Slot.C_COLUMN], address, value, mask)

@@ -81,6 +81,7 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         tile_m, tile_n = share(spec, target, p, (tile_m, tile_n))
     if spec.slabs:
         tile_m = min(tile_m, _slab(target, spec, p))
+        tile_n = round_up(n, unit.columns) if spec.ahead else tile_n
     work = stage_place(spec, unit)
     if spec.prologue is not None:
         line = 64 // (spec.type.bits // 8)

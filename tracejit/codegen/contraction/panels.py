@@ -209,11 +209,17 @@ class Panels(Frame):
     def _row_panels(
         self, block: Block, j: Value, columns: Value, source: Value, b_depth: Value, vectors: int
     ) -> None:
-        """Go down one column panel of ``columns`` columns that starts at column ``j``."""
-        b = self.b
+        """Go down one column panel of ``columns`` columns that starts at column ``j``.
+
+        In a symmetric product that is as far as its square on the diagonal.
+        """
+        b, stop = self.b, block.rows
+        above = b.sub(b.add(block.column, j), block.row)
+        if self.spec.symmetric:
+            stop = self.minimum(stop, b.add(above, columns))
 
         def panel(i: Value) -> Value:
-            rows = self._panel_rows(b.sub(block.rows, i))
+            rows = self._panel_rows(b.sub(stop, i))
             if self.spec.pack_a:
                 within = b.rem(i, const(self.unit.rows, I64), signed=False)
                 place = b.add(b.mul(b.sub(i, within), block.depth), within)
@@ -229,7 +235,26 @@ class Panels(Frame):
             self._one_panel(block, call, i, j, rows, columns, vectors)
             return rows
 
-        _advance(b, block.rows, panel)
+        _advance(b, stop, panel)
+        if self.spec.symmetric:
+            b.if_(block.last, lambda: self._mirror(block, j, columns, above))
+
+    def _mirror(self, block: Block, j: Value, columns: Value, above: Value) -> list[Value]:
+        """Store the rows of a finished column panel that are above its square once more, turned."""
+        b, get = self.b, self.loaded
+        rows = self.minimum(block.rows, above)
+
+        def turn() -> list[Value]:
+            source = b.element(block.c, j, self.type)
+            # From [row, column + j] to [column + j, row].
+            back = b.mul(above, b.sub(get[Slot.C_ROW], ONE))
+            self.call(
+                "mirror", source, b.element(source, back, self.type), get[Slot.C_ROW], rows, columns
+            )
+            return []
+
+        b.if_(b.compare("gt", rows, ZERO), turn)
+        return []
 
     def _following(self, block: Block, i: Value, source: Value) -> tuple[Value, Value]:
         """Return what row panel ``i`` is to fetch, its share of the next panel of B: from where

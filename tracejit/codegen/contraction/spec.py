@@ -13,7 +13,7 @@ the spec, on K and on the cache sizes of the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -147,6 +147,7 @@ class GemmSpec:
     ``prologue`` computes operands where they are packed; ``a`` and ``b`` then tell along which of
     its axes such an operand is computed. With ``slabs`` C only ever holds a row tile, which is
     taken from it before the next one is computed (``slabs``): work is counted in these.
+    ``symmetric``: C equals its transpose, and only its upper triangle is computed (``mirror``).
     """
 
     dtype: str
@@ -161,6 +162,7 @@ class GemmSpec:
     gather: GatherSpec | None = None
     prologue: KernelPrologue | None = None
     slabs: bool = False
+    symmetric: bool = False
 
     @property
     def folds(self) -> bool:
@@ -207,7 +209,7 @@ class GemmProblem:
 
     ``batch`` are the extents of the batch axes, ``*_batch`` the strides of the operands along
     them. C must not overlap A or B, nor itself. With ``gather`` it says where B's elements are,
-    and ``b`` means nothing.
+    and ``b`` means nothing. ``gram``: A is the transpose of B.
     """
 
     m: int
@@ -221,6 +223,7 @@ class GemmProblem:
     b_batch: tuple[int, ...] = ()
     c_batch: tuple[int, ...] = ()
     gather: Gather | None = None
+    gram: bool = False
 
 
 class GemmArguments(NamedTuple):
@@ -263,7 +266,7 @@ def canonical(problem: GemmProblem, *, fold: bool = True) -> tuple[GemmProblem, 
         return p, False
     turned = GemmProblem(
         p.n, p.m, p.k, _turned(p.b), _turned(p.a), _turned(p.c),
-        p.batch, p.b_batch, p.a_batch, p.c_batch,
+        p.batch, p.b_batch, p.a_batch, p.c_batch, gram=p.gram,
     )  # fmt: skip
     return (_fold_rows(turned) if fold else turned), True
 
@@ -311,6 +314,10 @@ def _stride(rows: int, columns: int, strides: tuple[int, int]) -> Stride:
     return "first" if strides[0] == 1 or rows <= 1 else "any"
 
 
+# Rows of a symmetric product from which on half of it is computed.
+MIN_SYMMETRIC = 96
+
+
 def classify(
     target: Target,
     dtype: np.dtype,
@@ -351,7 +358,11 @@ def classify(
         one_row: Kind = "axpys" if b == "last" else "dots"
         return GemmSpec(kind, a, b, c, False, False, one_row, len(p.batch), epilogue)
     pack_a, pack_b = _packing(target, kind, p, a, b)
-    return GemmSpec(kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue, slabs=slabs)
+    symmetric = p.gram and c == "last" and not slabs and p.m == p.n >= MIN_SYMMETRIC
+    return GemmSpec(
+        kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue,
+        slabs=slabs, symmetric=symmetric,
+    )  # fmt: skip
 
 
 def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) -> tuple[bool, bool]:
