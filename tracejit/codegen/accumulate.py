@@ -28,10 +28,11 @@ class Accumulator:
         assert isinstance(expr, Reduce)
         self.expr = expr
         source = emitter.exprs[expr.arg].dtype
-        self.reducer: Reducer = reducer(expr.op, source, expr.dtype)
         self.compensated = expr.op == "sum" and expr.dtype.kind == "f"
         self.master = Compensated(expr.dtype)
         self.in_lanes = nest.vector is not None
+        ordered = not self.in_lanes
+        self.reducer: Reducer = reducer(expr.op, source, expr.dtype, ordered=ordered)
         outer = scope.vector
         spread = outer is not None and outer.axis in expr.axes
         self.lanes = emitter.lanes if self.in_lanes or spread else 1

@@ -158,18 +158,32 @@ class Extremum:
 
 
 class ArgExtremum:
-    """argmax and argmin: the first position of the extremum; the first NaN wins, as in NumPy."""
+    """argmax and argmin: the first position of the extremum; the first NaN wins, as in NumPy.
 
-    def __init__(self, source: DType, result: DType, greatest: bool):
+    ``ordered``: each state sees all positions from 0 on, in order.
+    """
+
+    def __init__(self, source: DType, result: DType, greatest: bool, ordered: bool):
         self.source, self.result, self.greatest = source, result, greatest
+        self.ordered = ordered
 
     def start(self, lanes: int) -> State:
         type = register_type(self.source, lanes)
         first = lowest(self.source) if self.greatest else highest(self.source)
-        return [const(first, type), const(2**31 - 1, I32.vector(lanes))]
+        # Ordered, position 0 is right for a row of nothing but the neutral element.
+        return [const(first, type), const(0 if self.ordered else 2**31 - 1, I32.vector(lanes))]
 
     def update(self, b: Builder, state: State, value: Value, position: Value) -> State:
-        return self.merge(b, state, [value, position])
+        if not self.ordered:
+            return self.merge(b, state, [value, position])
+        best, place = state
+        if value.type.is_float:
+            # A NaN takes the place of any number, and nothing takes its.
+            beyond = b.compare("ugt" if self.greatest else "ult", value, best)
+            take = b.and_(beyond, b.compare("ord", best, best))
+        else:
+            take = _first_wins(b, self.greatest, self.source, value, best)
+        return [b.select(take, value, best), b.select(take, position, place)]
 
     def merge(self, b: Builder, left: State, right: State) -> State:
         (a, i), (c, j) = left, right
@@ -206,8 +220,11 @@ class Truth:
         return state[0]
 
 
-def reducer(op: str, source: DType, result: DType) -> Reducer:
-    """Return the accumulator of reduction ``op``."""
+def reducer(op: str, source: DType, result: DType, *, ordered: bool = False) -> Reducer:
+    """Return the accumulator of reduction ``op``.
+
+    ``ordered``: each state sees all positions from 0 on, in order.
+    """
     match op:
         case "sum":
             return Sum(source, result)
@@ -216,7 +233,7 @@ def reducer(op: str, source: DType, result: DType) -> Reducer:
         case "max" | "min":
             return Extremum(source, op == "max")
         case "argmax" | "argmin":
-            return ArgExtremum(source, result, op == "argmax")
+            return ArgExtremum(source, result, op == "argmax", ordered)
         case "any" | "all":
             return Truth(op == "any")
         case _:

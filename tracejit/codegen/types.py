@@ -54,6 +54,9 @@ def cast(b: Builder, value: Value, source: DType, result: DType) -> Value:
     if result.kind == "b":
         return nonzero(b, value)
     wanted = register_type(result, value.type.lanes)
+    if source.kind == "b" and result.kind == "f":
+        # One masked move; LLVM would widen the mask to integers, and convert those.
+        return b.select(value, const(1, wanted), const(0, wanted))
     if source.kind == "f" and result.kind in "iu" and result.str[1:] != "u8":
         # C converts through a wider signed integer and keeps the low bits.
         step = "i64" if result.itemsize == 8 or result.str[1:] == "u4" else "i32"
