@@ -57,14 +57,17 @@ class Accumulator:
     def open_block(self, state: Values) -> Values:
         return self._fresh() if self.compensated else state
 
-    def close_block(self, state: Values, block: Values) -> Values:
+    def close_block(self, state: Values, block: Values, *, first: bool) -> Values:
+        """Take a block into the state; ``first``: nothing is in it yet."""
         if not self.compensated:
             return block
         parts = [self._merged(block)] if self.in_lanes else self._split(block)
         result: Values = []
         for number, part in enumerate(parts):
             pair = state[2 * number : 2 * number + 2]
-            result += self.master.absorb(self.b, pair, part[0])
+            result += (
+                self.master.begin(part[0]) if first else self.master.absorb(self.b, pair, part[0])
+            )
         return result
 
     def _split(self, state: Values) -> list[State]:

@@ -348,12 +348,20 @@ class KernelEmitter:
                 fresh += a.open_block(rest[: a.width])
                 rest = rest[a.width :]
             done = self.steps(nest, axis, start, end, sums, scope, fresh)
-            closed: Values = []
-            rest = state
-            for a in sums:
-                closed += a.close_block(rest[: a.width], done[: a.block_width])
-                rest, done = rest[a.width :], done[a.block_width :]
-            return closed
+
+            def close(*, first: bool) -> Values:
+                closed: Values = []
+                rest, blocks = state, done
+                for a in sums:
+                    closed += a.close_block(rest[: a.width], blocks[: a.block_width], first=first)
+                    rest, blocks = rest[a.width :], blocks[a.block_width :]
+                return closed
+
+            if len(nest.axes) > 1:
+                return close(first=False)
+            # Short rows end with their first block.
+            alone = b.compare("eq", start, const(0, I64))
+            return b.if_(alone, lambda: close(first=True), lambda: close(first=False))
 
         return b.loop(const(0, I64), stop, block, carried, body)
 

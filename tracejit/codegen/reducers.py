@@ -72,6 +72,10 @@ class Compensated:
         type = register_type(self.dtype, lanes)
         return [const(-0.0, type), const(-0.0, type)]
 
+    def begin(self, block: Value) -> State:
+        """Return what ``absorb`` makes of a first block."""
+        return [block, const(0, block.type)]
+
     def absorb(self, b: Builder, state: State, block: Value) -> State:
         total, lost = state
         result = b.add(total, block)
