@@ -46,6 +46,38 @@ def test_rows_read_by_many_are_packed(
     np.testing.assert_allclose(got, function(*arguments), rtol=1e-5)
 
 
+def all_distances(points: Any, centres: Any) -> Any:
+    return np.sqrt(((points[:, None, :] - centres[None, :, :]) ** 2).sum(axis=-1))
+
+
+def farthest_coordinate(points: Any, centres: Any) -> Any:
+    return np.abs(points[..., :, None, :] - centres[..., None, :, :]).max(axis=-1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("count", [256, 257, 385, 700])
+@pytest.mark.parametrize("function", [all_distances, farthest_coordinate])
+def test_a_strip_is_packed_once_for_all_that_are_compared_with_it(
+    any_level: str, function: Callable[..., Any], count: int, dtype: Any
+) -> None:
+    arguments = points((19, 7), (count, 7), dtype=dtype)
+    found = kernel(function, *arguments)
+    assert len(found.packs) == 1
+    assert found.parallel == (found.vector_parallel,)  # the 19 are inside
+    got = tj.jit(function, compile="now")(*arguments)
+    np.testing.assert_allclose(got, function(*arguments), rtol=1e-5)
+
+
+def test_a_strip_of_each_batch_is_packed(level: str) -> None:
+    first, second = points((3 * 19, 7), (3 * 300, 7), dtype=np.float64)
+    arguments = first.reshape(3, 19, 7), second.reshape(3, 300, 7)
+    found = kernel(farthest_coordinate, *arguments)
+    assert len(found.packs) == 1
+    assert len(found.parallel) == 2
+    got = tj.jit(farthest_coordinate, compile="now")(*arguments)
+    np.testing.assert_array_equal(got, farthest_coordinate(*arguments))
+
+
 def test_a_packed_strip_is_bounded() -> None:
     for width in (8, 64, 100, 1000):
         found = kernel(nearest, *points((600, width), (9, width)))

@@ -11,6 +11,7 @@ from math import prod
 
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import Apply, Block, Gather, Kernel, Reduce, Scan
+from tracejit.schedule.pack import STRIP
 from tracejit.schedule.product import batch_axes
 
 # Sharing a kernel costs a few µs; below this many (estimated) nanoseconds it stays on one thread.
@@ -51,7 +52,7 @@ def grain(kernel: Kernel) -> int:
     chunks = max(1, min(MAX_CHUNKS, total // CHUNK_NS))
     size = -(-trips // chunks)
     if kernel.totals is None and kernel.parallel[0] == kernel.vector_parallel:
-        step = COLUMN_STEP if kernel.down_columns else VECTOR_STEP
+        step = COLUMN_STEP if kernel.down_columns else STRIP if kernel.packs else VECTOR_STEP
         size = -(-size // step) * step
     return size
 

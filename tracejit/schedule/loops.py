@@ -28,7 +28,7 @@ from tracejit.schedule.kernel import (
     Scan,
     operands,
 )
-from tracejit.schedule.pack import pack, rows_axis
+from tracejit.schedule.pack import pack, rows_axis, shared_by
 from tracejit.schedule.spill import spill
 from tracejit.schedule.unroll import unroll
 
@@ -42,7 +42,8 @@ def arrange(kernel: Kernel) -> Kernel:
     rows = rows_axis(kernel, vector, around)
     vector = vector if rows is None else rows
     inside = vector is not None and vector in kernel.parallel
-    outer = [a for a in kernel.parallel if a != vector or not inside]
+    shared = shared_by(kernel, vector) if rows is None else set[int]()
+    outer = [a for a in kernel.parallel if (a != vector or not inside) and a not in shared]
     if inside and vector is not None:
         # Next to the vector axis stands the one that some access is contiguous along.
         outer.sort(key=lambda a: any(x.strides[a] == 1 for x in kernel.accesses))

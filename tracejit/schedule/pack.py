@@ -49,6 +49,22 @@ def rows_axis(kernel: Kernel, vector: int | None, around: Sequence[set[int]]) ->
     return None
 
 
+def shared_by(kernel: Kernel, vector: int | None) -> set[int]:
+    """Return parallel axes to run inside the strips of ``vector``, another one.
+
+    Each of their trips reads the same rows of the strip, in steps: the strip is packed for all.
+    """
+    if vector not in kernel.parallel or kernel.scans or kernel.extents[vector] < 2 * STRIP:
+        return set()
+    strided = _strided(kernel, vector)
+    if sum(_packed_bytes(kernel, a) for a in {_access(kernel, p) for p in strided}) > MAX_PACKED:
+        return set()
+    moved = {vector}.union(*(kernel.exprs[p].axes for p in strided))
+    shared = set(kernel.parallel) - moved
+    trips = prod(kernel.extents[a] for a in shared)
+    return shared if strided and trips >= MIN_REUSE else set()
+
+
 def pack(kernel: Kernel, around: Sequence[set[int]]) -> Kernel:
     """Return ``kernel``, whose lanes run across rows, with the rows it reads often packed."""
     vector = kernel.vector_parallel
