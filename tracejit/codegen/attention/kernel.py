@@ -24,7 +24,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tracejit.codegen import math as vector_math
 from tracejit.codegen.attention.spec import (
     K_POINTER,
     KEYS,
@@ -34,6 +33,7 @@ from tracejit.codegen.attention.spec import (
     WORK_POINTER,
     AttentionSpec,
     Slot,
+    statistics,
 )
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.contraction.blocking import register_block
@@ -42,6 +42,7 @@ from tracejit.codegen.contraction.pack import emit_pack
 from tracejit.codegen.contraction.spec import Place
 from tracejit.codegen.contraction.tile import KernelTile
 from tracejit.codegen.elementwise import splat_to
+from tracejit.codegen.math.exponential import exp_weight
 
 # Vectors of a row that are worked on side by side.
 STRIPS = 4
@@ -187,17 +188,25 @@ class _Attention:
         whole = b.mul(b.div(b.add(rows, const(unit.rows - 1, I64)), height), height)
         lanes = unit.lanes
 
-        def statistic(i: Value, _: list[Value]) -> list[Value]:
-            b.store(const(-math.inf, self.type), self._work(Slot.WORK_MAX, i))
-            b.store(const(0, self.type), self._work(Slot.WORK_SUM, i))
+        def panel(i: Value, _: list[Value]) -> list[Value]:
+            for first in range(0, statistics(unit), lanes):
+                b.store(self.lowest, self._statistic(Slot.WORK_MAX, i, const(first, I64)))
+                zero = const(0, self.vector)
+                b.store(zero, self._statistic(Slot.WORK_SUM, i, const(first, I64)))
             return []
 
         def element(i: Value, _: list[Value]) -> list[Value]:
             b.store(const(0, self.vector), self._work(Slot.WORK_RESULT, i))
             return []
 
-        b.loop(const(0, I64), whole, 1, [], statistic)
+        b.loop(const(0, I64), whole, unit.rows, [], panel)
         b.loop(const(0, I64), b.mul(whole, self.get[Slot.WIDTH]), lanes, [], element)
+
+    def _statistic(self, slot: Slot, i: Value, r: Value) -> Value:
+        """Return the address of a statistic of row ``r`` of the panel from row ``i`` on."""
+        b, unit = self.b, self.unit
+        panel = b.div(i, const(unit.rows, I64), signed=False)
+        return self._work(slot, b.mul(panel, const(statistics(unit), I64)), r)
 
     def _pack_block(self, k: Value, v: Value, key: Value, keys: Value) -> None:
         b, get = self.b, self.get
@@ -233,11 +242,7 @@ class _Attention:
         if self.spec.contract is not None:
             b.loop(const(0, I64), keys.seen, unit.columns, [], product)
 
-        def row(r: Value, _: list[Value]) -> list[Value]:
-            self._softmax(scores, keys, b.add(i, r), r)
-            return []
-
-        b.loop(const(0, I64), self._least(b.sub(rows, i), const(unit.rows, I64)), 1, [], row)
+        self._weigh(scores, keys, i, self._least(b.sub(rows, i), const(unit.rows, I64)))
 
         def weighted(j: Value, _: list[Value]) -> list[Value]:
             self._micro(
@@ -256,70 +261,114 @@ class _Attention:
     def _micro(self, name: str, call: MicroCall) -> None:
         self._call(name, *call)
 
-    def _softmax(self, scores: KernelTile, keys: _Keys, i: Value, r: Value) -> None:
-        """Turn row ``r`` of the panel's scores to weights, as of the largest score so far."""
+    def _weigh(self, scores: KernelTile, keys: _Keys, i: Value, rows: Value) -> None:
+        """Turn the panel's scores to weights, as of the largest score of each row so far.
+
+        What follows from the maxima is computed for all rows at once, in vectors.
+        """
+        b = self.b
+
+        def highest(r: Value, _: list[Value]) -> list[Value]:
+            b.store(self._highest(scores, keys, i, r), self._work(Slot.WORK_REFERENCE, r))
+            return []
+
+        def weights(r: Value, _: list[Value]) -> list[Value]:
+            self._weights(scores, keys, i, r)
+            return []
+
+        b.loop(const(0, I64), rows, 1, [], highest)
+        for first in range(0, statistics(self.unit), self.unit.lanes):
+            self._raise(i, const(first, I64))
+        b.loop(const(0, I64), rows, 1, [], weights)
+
+    def _seen(self, scores: KernelTile, keys: _Keys, row: Value) -> Value:
+        """Return how many keys of the block a row of the tile sees."""
+        b = self.b
+        if self.spec.visible is None:
+            return keys.seen
+        following = b.add(scores.place.row, b.add(row, const(1, I64)))
+        seen = b.intrinsic("smax", I64, b.sub(following, keys.first), const(0, I64))
+        return self._least(keys.seen, seen)
+
+    def _at(self, row: Value, key: Value) -> Value:
+        """Return the address of the score of a key for a row of the panel."""
+        return self.b.element(
+            self.work, self.b.add(self.b.mul(row, const(KEYS, I64)), key), self.type
+        )
+
+    def _highest(self, scores: KernelTile, keys: _Keys, i: Value, r: Value) -> Value:
+        """Finish the scores of row ``r`` of the panel, and return the largest."""
         b, lanes = self.b, self.unit.lanes
         attend, contract = self.spec.attend, self.spec.contract
-        count, position = keys.seen, attend.scores
-        if self.spec.visible is not None:
-            position = self.spec.visible
-            row = b.add(scores.place.row, b.add(i, const(1, I64)))
-            seen = b.intrinsic("smax", I64, b.sub(row, keys.first), const(0, I64))
-            count = self._least(count, seen)
-        start = b.mul(r, const(KEYS, I64))
-        opened = scores.row(attend.rows, i)
-
-        def at(j: Value) -> Value:
-            return b.element(self.work, b.add(start, j), self.type)
+        position = attend.scores if self.spec.visible is None else self.spec.visible
+        row = b.add(i, r)
+        opened = scores.row(attend.rows, row)
 
         def score(j: Value, high: Value, mask: Value | None) -> Value:
             here = scores.vector(opened, attend.over, b.add(keys.first, j), mask)
             if contract is not None:
-                here.values[scores.position(contract)] = [b.load(at(j), self.vector)]
+                product = b.load(self._at(r, j), self.vector)
+                here.values[scores.position(contract)] = [product]
             value = splat_to(b, scores.value(here, position), lanes)
             if mask is not None:
                 value = b.select(mask, value, self.lowest)
-            b.store(value, at(j))
+            b.store(value, self._at(r, j))
             # A NaN fails the comparison; it reaches the row through its sum.
             return self._larger(value, high)
 
-        high = self._strips(count, self.lowest, score)
-        best = b.fold(self._merge(high, self._larger), self._larger)
-        old_place = self._work(Slot.WORK_MAX, i)
-        old = b.load(old_place, self.type)
-        new = b.select(b.compare("gt", best, old), best, old)
-        b.store(new, old_place)
+        high = self._strips(self._seen(scores, keys, row), self.lowest, score)
+        return b.fold(self._merge(high, self._larger), self._larger)
+
+    def _raise(self, i: Value, first: Value) -> None:
+        """Raise the maxima of a vector of the panel's rows to those of this block; scale the sums.
+
+        Leaves what is subtracted from the scores, and what the results so far are scaled with.
+        """
+        b, vector = self.b, self.vector
+        zero = const(0, vector)
+        high, sums = (self._statistic(slot, i, first) for slot in (Slot.WORK_MAX, Slot.WORK_SUM))
+        old, place = b.load(high, vector), self._work(Slot.WORK_REFERENCE, first)
+        new = self._larger(b.load(place, vector), old)
+        b.store(new, high)
         # Where all scores are -inf so far, any finite reference gives weights of 0.
-        none = b.compare("eq", new, const(-math.inf, self.type))
-        reference = b.splat(b.select(none, const(0, self.type), new), lanes)
+        reference = b.select(b.compare("eq", new, self.lowest), zero, new)
+        b.store(reference, place)
+        # Nothing is summed yet where the old maximum is -inf, and any scale will do. Exponentials
+        # that underflow, as that of -inf, take some 200 cycles each.
+        began = b.compare("gt", old, self.lowest)
+        scale = exp_weight(b, b.select(began, b.sub(old, reference), zero))
+        b.store(scale, self._work(Slot.WORK_SCALE, first))
+        b.store(b.mul(b.load(sums, vector), scale), sums)
+
+    def _weights(self, scores: KernelTile, keys: _Keys, i: Value, r: Value) -> None:
+        """Turn the scores of row ``r`` of the panel to weights, and add them to its sum."""
+        b, lanes = self.b, self.unit.lanes
+        row = b.add(i, r)
+        count = self._seen(scores, keys, row)
+        reference = b.splat(b.load(self._work(Slot.WORK_REFERENCE, r), self.type), lanes)
 
         def weight(j: Value, total: Value, _: Value | None) -> Value:
-            value = vector_math.call(b, "exp", b.sub(b.load(at(j), self.vector), reference))
-            b.store(value, at(j))
+            value = exp_weight(b, b.sub(b.load(self._at(r, j), self.vector), reference))
+            b.store(value, self._at(r, j))
             return b.add(total, value)
 
         total = self._merge(self._strips(count, const(0, self.vector), weight), b.add)
-        self._hide(at, count, keys.seen)
-        # Nothing is summed yet where the old maximum is -inf, and any scale will do. Exponentials
-        # that underflow, as that of -inf, take some 200 cycles each.
-        began = b.compare("gt", old, const(-math.inf, self.type))
-        fall = b.select(began, b.sub(old, b.extract(reference, 0)), const(0, self.type))
-        scale = vector_math.call(b, "exp", b.splat(fall, lanes))
-        place = self._work(Slot.WORK_SUM, i)
-        sum_ = b.mul(b.load(place, self.type), b.extract(scale, 0))
-        b.store(b.add(sum_, b.fold(total, b.add)), place)
-        raised = b.and_(began, b.compare("gt", new, old))
-        b.if_(raised, lambda: self._rescale(i, scale))
+        self._hide(r, count, keys.seen)
+        place = self._statistic(Slot.WORK_SUM, i, r)
+        b.store(b.add(b.load(place, self.type), b.fold(total, b.add)), place)
+        scale = b.load(self._work(Slot.WORK_SCALE, r), self.type)
+        raised = b.compare("ne", scale, const(1, self.type))
+        b.if_(raised, lambda: self._rescale(row, b.splat(scale, lanes)))
 
-    def _hide(self, at: Callable[[Value], Value], seen: Value, count: Value) -> None:
-        """Give the keys of a row from ``seen`` on no weight."""
+    def _hide(self, row: Value, seen: Value, count: Value) -> None:
+        """Give the keys of a row of the panel from ``seen`` on no weight."""
         b, lanes = self.b, self.unit.lanes
         if self.spec.visible is None:
             return
         first = b.and_(b.add(seen, const(lanes - 1, I64)), const(-lanes, I64))
 
         def step(j: Value, _: list[Value]) -> list[Value]:
-            b.store(const(0, self.vector), at(j))
+            b.store(const(0, self.vector), self._at(row, j))
             return []
 
         b.loop(first, count, lanes, [], step)
@@ -383,7 +432,9 @@ class _Attention:
 
         def row(i: Value, _: list[Value]) -> list[Value]:
             opened = tile.row(attend.rows, i)
-            total = b.splat(b.load(self._work(Slot.WORK_SUM, i), self.type), lanes)
+            within = b.rem(i, const(self.unit.rows, I64), signed=False)
+            sums = self._statistic(Slot.WORK_SUM, b.sub(i, within), within)
+            total = b.splat(b.load(sums, self.type), lanes)
             start = b.mul(i, self.get[Slot.WIDTH])
 
             def vector(j: Value, mask: Value | None) -> list[Value]:

@@ -7,7 +7,12 @@ from enum import IntEnum
 from math import prod
 from typing import NamedTuple, cast
 
-from tracejit.codegen.contraction.blocking import balanced, register_block, round_up
+from tracejit.codegen.contraction.blocking import (
+    RegisterBlock,
+    balanced,
+    register_block,
+    round_up,
+)
 from tracejit.codegen.contraction.spec import Layout, element_kind
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type
@@ -44,7 +49,9 @@ class Slot(IntEnum):
     WORK_RESULT = 16
     WORK_MAX = 17
     WORK_SUM = 18
-    BATCH = 19
+    WORK_REFERENCE = 19  # of the rows of a panel, as WORK_SCALE
+    WORK_SCALE = 20
+    BATCH = 21
 
 
 Q_POINTER, K_POINTER, V_POINTER, WORK_POINTER, POINTERS = range(5)
@@ -127,7 +134,7 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
 
 
 class _Blocking(NamedTuple):
-    """The run-time numbers from ``TILE`` to ``WORK_SUM``, tiles in a head, bytes of workspace."""
+    """The run-time numbers from ``TILE`` to ``WORK_SCALE``, tiles in a head, bytes of workspace."""
 
     slots: tuple[int, ...]
     tiles: int
@@ -147,14 +154,21 @@ def _blocking(
     shared = -(-heads * -(-queries // unit.rows) // TILES)
     panels = max(LEAST_PANELS, min(MOST_PANELS, near, shared))
     tile = round_up(balanced(queries, panels * unit.rows, unit.rows), unit.rows)
+    rows = statistics(unit)
     pieces = [
-        unit.rows * KEYS, tile * depth, KEYS * depth, KEYS * width, tile * width, tile, tile,
+        unit.rows * KEYS, tile * depth, KEYS * depth, KEYS * width, tile * width,
+        *[tile // unit.rows * rows] * 2, rows, rows,
     ]  # fmt: skip
     places = [0]
     for piece in pieces:
         places.append(places[-1] + round_up(piece, slack) + slack)
     tiles = max(1, -(-queries // tile))
-    return _Blocking((tile, tiles, width, *places[1:7]), tiles, places[7] * size)
+    return _Blocking((tile, tiles, width, *places[1:9]), tiles, places[9] * size)
+
+
+def statistics(unit: RegisterBlock) -> int:
+    """Return how many maxima (or sums) are kept of a panel: whole vectors of them."""
+    return round_up(unit.rows, unit.lanes)
 
 
 def _layout(across: int, along: int) -> Layout:

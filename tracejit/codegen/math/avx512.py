@@ -15,6 +15,8 @@ from tracejit.codegen.builder import I32, Builder, Type, Value, const
 _AROUND_ONE, _FROM_ONE = 0b1011, 0b1000
 # scalef and others: "the current rounding mode".
 _CURRENT = 4
+# reduce: to no binary places, rounded down, without exceptions.
+_ABOVE_FLOOR = 0b1001
 
 
 def available(b: Builder) -> bool:
@@ -72,8 +74,8 @@ def scalef_or_zero(b: Builder, x: Value, n: Value, least: float) -> Value:
     """
 
     def op(parts: Sequence[Value]) -> Value:
-        tiny = b.compare("lt", parts[1], const(least, parts[1].type))
-        return _masked(b, "scalef", *parts, lanes=b.not_(tiny))
+        some = b.compare("uge", parts[1], const(least, parts[1].type))  # or NaN
+        return _masked(b, "scalef", *parts, lanes=some)
 
     return on_registers(b, op, x, n)
 
@@ -81,6 +83,12 @@ def scalef_or_zero(b: Builder, x: Value, n: Value, least: float) -> Value:
 def exponent(b: Builder, x: Value) -> Value:
     """Return floor(log2 |x|): -inf for 0, inf for ±inf, NaN for NaN."""
     return on_registers(b, lambda parts: _masked(b, "getexp", *parts), x)
+
+
+def fraction(b: Builder, x: Value) -> Value:
+    """Return x - floor(x), exactly, for finite x."""
+    code = const(_ABOVE_FLOOR, I32)
+    return on_registers(b, lambda parts: _masked(b, "reduce", *parts, code), x)
 
 
 def mantissa(b: Builder, x: Value) -> Value:

@@ -89,6 +89,13 @@ _EXP2_F64 = (
 )  # fmt: skip
 
 
+# (2^r - 1) / r on [0, 1), minimax relative to 2^r: error 2^-28.8.
+_EXP2_UP_F32 = (
+    0.6931470632553101, 0.24022908508777618, 0.05548618361353874, 0.009673775173723698,
+    0.0012482289457693696, 0.000215659718378447,
+)  # fmt: skip
+
+
 class Reduced(NamedTuple):
     """x = n ln 2 + r, r = head + tail.
 
@@ -191,6 +198,21 @@ def exp(b: Builder, x: Value) -> Value:
         return _times_root(b, b.fma(b.mul(r, r), series, r), k, index)
     reduced = reduce_log2(b, x, bias=2 * format_of(x).bias)
     return scale_by_sign(b, exp_reduced(b, reduced), reduced.n, reduced.low_bits, x)
+
+
+def exp_weight(b: Builder, x: Value) -> Value:
+    """Return e^x for x <= 0, a weight of a softmax whose largest is 1; NaN for NaN.
+
+    Floats on AVX-512 take 2^(x log2 e): the product is rounded, which changes the weight no more
+    than if x, a difference of scores, were rounded once more. That saves the clamps and the second
+    step of the reduction: scalef takes the floor of the exponent by itself.
+    """
+    if x.type.kind != "f32" or not avx512.available(b):
+        return exp(b, x)
+    n = b.mul(x, like(LOG2_E, x))
+    r = avx512.fraction(b, n)
+    series = b.fma(horner(b, r, _EXP2_UP_F32), r, like(1.0, r))
+    return positive_scaled(b, series, n)
 
 
 def exp2_reduced(b: Builder, r: Value) -> Value:
