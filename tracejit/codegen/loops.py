@@ -24,6 +24,7 @@ from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.math.quotient import Inverse
 from tracejit.codegen.positions import bound, gather
 from tracejit.codegen.prefetch import Ahead, fetch_rows, row_distances, rows_ahead
+from tracejit.codegen.records import store_records
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.steps import streamed_from, vector_loop
@@ -225,9 +226,12 @@ class KernelEmitter:
             self.ahead = ahead[number] if ahead else Ahead()
             self._nest(nest, scope)
             self.prepare(scope, roots)
+        together = store_records(self, scope) if block is self.kernel.block else set[int]()
         for number in block.stores:
             store, streamed = self.kernel.stores[number], number in self.kernel.streamed
-            store_values(self, store.access, self.value(scope, store.value), scope, stream=streamed)
+            if store.access not in together:
+                value = self.value(scope, store.value)
+                store_values(self, store.access, value, scope, stream=streamed)
 
     def _stores_of(self, block: Block) -> list[int]:
         found = list(block.stores)

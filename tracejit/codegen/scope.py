@@ -33,6 +33,7 @@ class Scope:
     vector: Vector | None
     values: dict[int, Values] = field(default_factory=dict[int, Values])
     splats: dict[int, Value] = field(default_factory=dict[int, Value])
+    fields: dict[int, Values] = field(default_factory=dict[int, Values])
     pointers: dict[int, Value] = field(default_factory=dict[int, Value])
     # What divisions by a value need, for those that loops inside divide by.
     inverses: dict[int, list[Inverse]] = field(default_factory=dict[int, "list[Inverse]"])

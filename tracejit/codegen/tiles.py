@@ -14,7 +14,7 @@ from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.steps import vector_loop
 from tracejit.ops.table import OPS, Fact
-from tracejit.schedule.kernel import Apply, Kernel, Load
+from tracejit.schedule.kernel import Apply, Load
 
 if TYPE_CHECKING:
     from tracejit.codegen.loops import KernelEmitter
@@ -23,21 +23,6 @@ if TYPE_CHECKING:
 TILE = 16
 # Operations and strided loads of a body that a square of vectors is written out for.
 SMALL_BODY, SQUARES = 6, 2
-MAX_LANES = 64
-
-
-def square_lanes(kernel: Kernel) -> int:
-    """Return the lanes of a square of the narrowest elements that a tiled kernel reads across.
-
-    Bytes are transposed in vectors of 128 bits: interleaving them takes one instruction, and more
-    lanes would take more steps.
-    """
-    outer, inner = kernel.parallel[-2:]
-    across = [
-        a for a in kernel.accesses if a.strides[inner] not in (0, 1) and a.strides[outer] == 1
-    ]
-    narrow = min(a.dtype.itemsize for a in across)
-    return 16 // narrow if narrow < 4 else MAX_LANES
 
 
 class TileLoop:

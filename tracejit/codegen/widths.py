@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from tracejit.codegen.positions import position_exprs
 from tracejit.codegen.strips import strip_vectors
 from tracejit.codegen.target import Target
-from tracejit.codegen.tiles import square_lanes
 from tracejit.codegen.types import register_type
 from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import Apply, Expr, Index, Kernel, Reduce
@@ -17,6 +16,7 @@ from tracejit.schedule.pack import STRIP
 LONG_BODY = 280
 # Operations that take less time than one division of a vector.
 SHORT_BODY = 10
+MAX_LANES = 64
 
 
 def choose_lanes(kernel: Kernel, target: Target) -> int:
@@ -25,8 +25,25 @@ def choose_lanes(kernel: Kernel, target: Target) -> int:
     values = [e for p, e in enumerate(kernel.exprs) if p not in positions]
     bits = [register_type(e.dtype).bits for e in values if not _is_position(e)]
     wide = max((n for n in bits if n > 1), default=8)
-    lanes = max(2, target.lanes(wide))
-    return min(lanes, square_lanes(kernel)) if kernel.tiled else lanes
+    return min(max(2, target.lanes(wide)), _shuffled_lanes(kernel))
+
+
+def _shuffled_lanes(kernel: Kernel) -> int:
+    """Return the most lanes for elements that change places in registers.
+
+    For bytes and 2-byte elements those of 128 bits: wider shuffles of them take several
+    instructions, and squares of more lanes more steps.
+    """
+    if kernel.tiled:
+        outer, inner = kernel.parallel[-2:]
+        moved = [
+            a for a in kernel.accesses if a.strides[inner] not in (0, 1) and a.strides[outer] == 1
+        ]
+    else:
+        records = (*kernel.records, *kernel.stored_records)
+        moved = [kernel.accesses[record.fields[0]] for record in records]
+    narrow = min((a.dtype.itemsize for a in moved), default=4)
+    return 16 // narrow if narrow < 4 else MAX_LANES
 
 
 def _is_position(expr: Expr) -> bool:

@@ -151,12 +151,17 @@ def _cross_reference(a: Array, b: Array) -> Array:
 
 
 def _cross(emit: Any, a: Any, b: Any) -> Any:
-    def turned(x: Any, by: int) -> Any:
-        axis = len(x.shape) - 1
-        return emit.roll(x, shift=(by,), axis=(axis,))
+    def component(x: Any, number: int) -> Any:
+        before, ones = x.shape[:-1], (1,) * len(x.shape)
+        start = (0,) * len(before) + (number % 3,)
+        return emit.slice(x, start=start, size=(*before, 1), step=ones)
 
-    forward = emit.multiply(turned(a, -1), turned(b, -2))
-    return emit.subtract(forward, emit.multiply(turned(a, -2), turned(b, -1)))
+    def difference(i: int) -> Any:
+        forward = emit.multiply(component(a, i + 1), component(b, i + 2))
+        return emit.subtract(forward, emit.multiply(component(a, i + 2), component(b, i + 1)))
+
+    parts = [difference(i) for i in range(3)]
+    return emit.concat(*parts, axis=len(parts[0].shape) - 1)
 
 
 row(

@@ -64,7 +64,7 @@ from tracejit.schedule.maps import (
     worth_rows,
 )
 from tracejit.schedule.merged import merges_axes, within_padding
-from tracejit.schedule.pieces import pieces
+from tracejit.schedule.pieces import makes_records, pieces
 from tracejit.schedule.prologue import Prologues, base_of, viewed, widens, worth_packing
 from tracejit.schedule.siblings import Siblings
 
@@ -526,11 +526,17 @@ class Fuser:
         self.stored[node] = node
         if 0 in node.shape:
             return
+        together: Cluster | None = None
         for piece, shape, start, target in reversed(pieces(node)):
             if 0 in shape:
                 continue
-            cluster = self._cluster_into(piece, shape, start, target)
-            self._demand(piece).read(cluster, cluster.roots[0].value_index)
+            if together is None:
+                cluster = self._cluster_into(piece, shape, start, target)
+                together = cluster if makes_records(node) else None
+            else:
+                cluster = together
+                cluster.roots.append(Root(piece, cluster.roots[0].index, target))
+            self._demand(piece).read(cluster, cluster.roots[-1].value_index)
 
 
 def _statistics(graph: Graph) -> set[Node]:

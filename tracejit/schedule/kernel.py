@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,19 @@ class Access:
     def classes(self) -> str:
         """Return the stride class per axis: 0 absent, 1 unit, s run-time."""
         return "".join("0" if s == 0 else "1" if s == 1 else "s" for s in self.strides)
+
+
+class Record(NamedTuple):
+    """Accesses to neighbours in memory, in order, which lanes along ``axis`` step over together.
+
+    The first field is accessed; others may be NO_FIELD.
+    """
+
+    axis: int
+    fields: tuple[int, ...]
+
+
+NO_FIELD = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +256,8 @@ class Kernel:
     The stores ``streamed`` bypass the caches. ``packs`` are pairs of accesses: before anything
     else, each strip of lanes copies what it reads through the first to the second, in scratch.
     ``copies`` are such pairs too: all that the loops inside read through the first is copied as
-    soon as the parallel axes that the second does not run along are fixed.
+    soon as the parallel axes that the second does not run along are fixed. ``records`` are loaded
+    as a whole, and ``stored_records`` stored.
     """
 
     extents: tuple[int, ...]
@@ -258,6 +272,8 @@ class Kernel:
     streamed: frozenset[int] = frozenset()
     packs: tuple[tuple[int, int], ...] = ()
     copies: tuple[tuple[int, int], ...] = ()
+    records: tuple[Record, ...] = ()
+    stored_records: tuple[Record, ...] = ()
     labels: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -273,6 +289,8 @@ class Kernel:
             parts.append(f"packs {self.packs}")
         if self.copies:
             parts.append(f"copies {self.copies}")
+        if self.records or self.stored_records:
+            parts.append(f"records {self.records} {self.stored_records}")
         parts += [f"{a.dtype.str}:{a.classes()}" for a in self.accesses]
         for e in self.exprs:
             match e:

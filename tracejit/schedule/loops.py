@@ -29,8 +29,9 @@ from tracejit.schedule.kernel import (
     operands,
 )
 from tracejit.schedule.pack import pack, rows_axis, shared_by
+from tracejit.schedule.records import find_records
 from tracejit.schedule.spill import spill
-from tracejit.schedule.unroll import unroll
+from tracejit.schedule.unroll import TINY, unroll
 
 
 def arrange(kernel: Kernel) -> Kernel:
@@ -50,7 +51,7 @@ def arrange(kernel: Kernel) -> Kernel:
     parallel = (*outer, vector) if inside and vector is not None else tuple(outer)
     kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
-    return spill(separate(pack(replace(kernel, block=tree), around)))
+    return find_records(spill(separate(pack(replace(kernel, block=tree), around))))
 
 
 class Shadowed(Exception):
@@ -213,10 +214,13 @@ def vector_axis(kernel: Kernel, axes: Iterable[int], accesses: Iterable[int]) ->
 
 
 def _score(kernel: Kernel, access: Access, axis: int) -> int:
-    """Contiguous is good, broadcast is free, strided costs a gather; per element touched."""
+    """Contiguous is good, broadcast is free, strided costs a gather; per element touched.
+
+    Steps over a record's fields use all of each line, if not at once.
+    """
     stride = access.strides[axis]
     touched = prod(n for n, s in zip(kernel.extents, access.strides, strict=True) if s)
-    return (2 if stride == 1 else 0 if stride == 0 else -1) * touched
+    return (2 if stride == 1 else 0 if 0 <= stride <= TINY else -1) * touched
 
 
 # -- the loop tree ---------------------------------------------------------------------------------

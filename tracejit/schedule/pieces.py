@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 from tracejit.graph.node import Node
-from tracejit.ops.table import Shape
+from tracejit.ops.table import Family, Shape
 from tracejit.schedule.cluster import Target
+from tracejit.schedule.unroll import TINY
+
+# What a kernel with several results computes without further ado.
+_BY_ELEMENT = frozenset({Family.LEAF, Family.ELEMENTWISE, Family.MOVEMENT})
 
 Piece = tuple[Node, Shape, tuple[int, ...], Target]
 
@@ -23,6 +27,18 @@ def pieces(node: Node) -> list[Piece]:
             return _pad_pieces(node)
         case _:
             return _update_pieces(node)
+
+
+def makes_records(node: Node) -> bool:
+    """Whether the pieces of ``node`` are the fields of its records, one element each.
+
+    One kernel stores them all: apart, each would touch every line of the result.
+    """
+    if node.op.name != "concat" or node.attrs["axis"] != len(node.shape) - 1:
+        return False
+    fields = node.inputs
+    elements = all(f.shape[-1] == 1 and f.op.family in _BY_ELEMENT for f in fields)
+    return len(fields) <= TINY and elements
 
 
 def _concat_pieces(node: Node) -> list[Piece]:

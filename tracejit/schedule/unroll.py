@@ -6,6 +6,8 @@ each coordinate of the force. Written out, the coordinates are separate values w
 loads, and the loops left are long::
 
     for i: for c < 3: for j: sum …      →      for i: for j: sum₀ …, sum₁ …, sum₂ …
+
+So it is with the fields of records (a pixel's colours), which ``records.py`` then moves together.
 """
 
 from __future__ import annotations
@@ -38,12 +40,13 @@ _CHAIN = {
 
 
 def unroll(kernel: Kernel) -> Kernel:
-    """Return ``kernel`` with its tiny axes written out where it has reductions."""
+    """Return ``kernel`` with its tiny axes written out: coordinates, and fields of records."""
     sizes = {
         kernel.extents[a] for e in kernel.exprs if isinstance(e, Reduce) for a in e.over
     }  # the coordinates are what something is summed over; four rows are just four rows
     for axis in reversed(range(len(kernel.extents))):
-        if kernel.extents[axis] in sizes and check_unroll(kernel, axis):
+        wanted = kernel.extents[axis] in sizes or check_fields(kernel, axis)
+        if wanted and check_unroll(kernel, axis):
             kernel = _Unroller(kernel, axis).run()
     return kernel
 
@@ -58,9 +61,25 @@ def check_unroll(kernel: Kernel, axis: int) -> bool:
     reductions = [e for e in kernel.exprs if isinstance(e, Reduce)]
     if any(isinstance(e, Scan | Gather) for e in kernel.exprs):
         return False
-    if any(e.op not in _CHAIN for e in reductions if axis in e.over):
+    return all(e.op in _CHAIN for e in reductions if axis in e.over)
+
+
+def check_fields(kernel: Kernel, axis: int) -> bool:
+    """Whether ``axis`` runs over the fields of records, and every access has them in reach.
+
+    The others have a plane for each field, contiguous along another axis, or one value.
+    """
+    extent = kernel.extents[axis]
+    if not 2 <= extent <= TINY:
         return False
-    return bool(reductions)
+    records: list[Access] = []
+    others: list[list[int]] = []
+    for access in kernel.accesses:
+        if abs(access.strides[axis]) == 1 and any(extent <= s <= TINY for s in access.strides):
+            records.append(access)
+        elif access.strides[axis]:
+            others.append([s for a, s in enumerate(access.strides) if a != axis])
+    return bool(records) and all(1 in strides or not any(strides) for strides in others)
 
 
 class _Unroller:
