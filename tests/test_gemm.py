@@ -315,11 +315,11 @@ def test_canonical_form() -> None:
 def test_sizes_layout_and_workspace() -> None:
     target = LEVELS["avx2"]
     strides = ((1000, 1), (700, 1), (700, 1))
-    p = GemmProblem(300, 700, 1000, *strides, (2,), (300000,), (700000,), (210000,))
+    p = GemmProblem(400, 700, 1000, *strides, (2,), (400000,), (700000,), (280000,))
     spec = classify(target, np.dtype(np.float32), p)
     sizes = gemm_arguments(spec, target, p).sizes
-    assert sizes[Slot.M : Slot.C_COLUMN + 1] == (300, 700, 1000, 1000, 1, 700, 1, 700, 1)
-    assert sizes[Slot.BATCH :] == (2, 300000, 700000, 210000)
+    assert sizes[Slot.M : Slot.C_COLUMN + 1] == (400, 700, 1000, 1000, 1, 700, 1, 700, 1)
+    assert sizes[Slot.BATCH :] == (2, 400000, 700000, 280000)
     tiles = tile_count(spec, target, p)
     assert tile_grain(spec, target, p, threads=1) == tiles
     assert 1 <= tile_grain(spec, target, p, threads=2) <= tiles // 2

@@ -20,7 +20,7 @@ from tracejit.runtime.tuner import Trial
 from tracejit.runtime.tuning import Tuned
 
 # Cuts even products of a few dozen rows: see ``test_gemm`` for what that is compared with.
-SMALL = Blocking(1, 1, 1, 64, 1, 1 << 12, 4)
+SMALL = Blocking(1, 1, 1, 64, 64, 1, 1 << 12, 4)
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ class Blocking(NamedTuple):
 
     ``depth``: how many times the depth whose panel of B stays near the first-level cache is packed
     ahead; ``tile_panels``: the most row panels of a tile then, ``share_panels`` the fewest that
-    tiles are cut to for threads to share; ``ahead_columns``: the columns from which on B is packed
-    ahead; ``direct_panels``: the row panels up to which a small B is read in place; ``tile_work``:
-    multiply-adds that a tile should have; ``prefetch``: steps that packed panels are fetched ahead.
+    tiles are cut to for threads to share; ``ahead_rows``, ``ahead_columns``: how many there are
+    where B is packed ahead; ``direct_panels``: the row panels up to which a small B is read in
+    place; ``tile_work``: multiply-adds that a tile should have; ``prefetch``: steps that panels
+    are fetched ahead.
 
     The defaults were measured on Zen 3 and Sapphire Rapids; ``tracejit tune`` measures others
     (``runtime/tuning.py``). Only ``depth`` decides bits.
@@ -29,6 +30,7 @@ class Blocking(NamedTuple):
     depth: int = 2
     tile_panels: int = 18
     share_panels: int = 6
+    ahead_rows: int = 384
     ahead_columns: int = 512
     direct_panels: int = 16
     tile_work: int = 1 << 20

@@ -27,6 +27,7 @@ from tracejit.runtime.tuning import Tuned
 from tracejit.schedule.schedule import Schedule
 
 CANDIDATES: dict[str, tuple[int, ...]] = {
+    "ahead_rows": (128, 384, 768),
     "ahead_columns": (256, 512, 1024),
     "depth": (1, 2, 3),
     "tile_panels": (9, 18, 27),

@@ -34,6 +34,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "tile_panels": (1, 256),
     "share_panels": (1, 256),
     "direct_panels": (1, 256),
+    "ahead_rows": (1, 1 << 20),
     "ahead_columns": (1, 1 << 20),
     "tile_work": (1 << 10, 1 << 40),
     "prefetch": (1, 256),

@@ -20,7 +20,7 @@ from tracejit.codegen.contraction.gemv import Axpys, Dots
 from tracejit.codegen.contraction.microkernel import MicroShape, emit_microkernel
 from tracejit.codegen.contraction.mirror import emit_mirror
 from tracejit.codegen.contraction.pack import emit_pack
-from tracejit.codegen.contraction.panels import Panels, micro_name
+from tracejit.codegen.contraction.panels import Panels, has_full, micro_name
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
 from tracejit.codegen.contraction.tiles import Tiles, emit_tile_kernel
 from tracejit.codegen.contraction.windows import emit_pack_windows
@@ -67,6 +67,9 @@ def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: Register
             if spec.prologue is not None:
                 shape = shape._replace(dot=spec.prologue.dot, corrected=spec.corrected)
             emit_microkernel(module, micro_name(name, rows, vectors), shape)
+            if has_full(module.target, spec, rows, vectors):
+                full = shape._replace(full=True)
+                emit_microkernel(module, micro_name(name, rows, vectors, full=True), full)
 
 
 def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:

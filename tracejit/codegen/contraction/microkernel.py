@@ -15,11 +15,15 @@ packed; elsewhere the block must be whole. A load with a mask takes a slot of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.contraction.dot import multiply_add
 from tracejit.codegen.contraction.prologue import Dot
+
+# From the step's number and what it carries to what the next one does.
+Step = Callable[[Value, list[Value]], list[Value]]
 
 
 class MicroShape(NamedTuple):
@@ -27,7 +31,7 @@ class MicroShape(NamedTuple):
     it fetches what is read next into the second-level cache.
 
     ``dot`` says what an element of A and B holds; with ``corrected`` a panel of B ends with a row
-    that is added to every row of the sums.
+    that is added to every row of the sums. With ``full`` all columns of the block count.
     """
 
     type: Type
@@ -40,6 +44,7 @@ class MicroShape(NamedTuple):
     fetches: bool = False
     dot: Dot = "none"
     corrected: bool = False
+    full: bool = False
 
 
 class MicroCall(NamedTuple):
@@ -100,7 +105,7 @@ def emit_microkernel(module: Module, name: str, shape: MicroShape) -> None:
 
 def _masks(b: Builder, shape: MicroShape, call: MicroCall) -> list[Value | None]:
     """Return for each vector of a row the mask of its columns; None where it is whole."""
-    if not b.target.masks:
+    if shape.full or not b.target.masks:
         return [None] * shape.vectors
     index = I64.vector(shape.lanes)
     left = b.splat(call.columns, shape.lanes)
@@ -124,23 +129,24 @@ def _multiples(b: Builder, stride: Value, count: int) -> list[Value]:
 def _accumulate(
     b: Builder, shape: MicroShape, call: MicroCall, masks: list[Value | None]
 ) -> list[Value]:
-    """Write the loop, in segments: before each a row of C is fetched, which is touched only when
-    all sums are there."""
+    """Write the loop and return the sums."""
     type, vector = shape.type, shape.type.vector(shape.lanes)
     offsets = _multiples(b, call.a_row, shape.rows)
     if shape.b_depth is not None:  # panels are whole in memory
         masks = [None] * shape.vectors
 
+    def row(place: Value) -> list[Value]:
+        return [
+            _load(b, b.element(place, const(v * shape.lanes, I64), type), mask, vector)
+            for v, mask in enumerate(masks)
+        ]
+
     def step(_: Value, carried: list[Value]) -> list[Value]:
         a, b_row, *sums = carried
         if shape.a_row is not None and shape.a_depth is not None:
-            _prefetch(b, type, a, shape.a_depth)
-        if shape.b_depth is not None:
-            _prefetch(b, type, b_row, shape.b_depth)
-        columns = [
-            _load(b, b.element(b_row, const(v * shape.lanes, I64), type), mask, vector)
-            for v, mask in enumerate(masks)
-        ]
+            _prefetch(b, type, a, const(shape.a_depth, I64), shape.a_depth)
+        _prefetch(b, type, b_row, call.b_depth, shape.vectors * shape.lanes)
+        columns = row(b_row)
         following: list[Value] = []
         for r in range(shape.rows):
             x = b.splat(b.load(b.element(a, offsets[r], type), type), shape.lanes)
@@ -149,50 +155,62 @@ def _accumulate(
                 following.append(multiply_add(b, x, column, total, shape.dot))
         return [b.element(a, call.a_depth, type), b.element(b_row, call.b_depth, type), *following]
 
+    zeros = [const(0, vector)] * (shape.rows * shape.vectors)
+    start = [call.a, call.b, *zeros]
+    if shape.b_depth is None:
+        return b.loop(const(0, I64), call.depth, 1, start, step)[2:]
+    _, after, *sums = _in_segments(b, shape, call, start, step)
+    if not shape.corrected:
+        return sums
+    last = row(after)
+    return [b.add(value, last[i % shape.vectors]) for i, value in enumerate(sums)]
+
+
+def _in_segments(
+    b: Builder, shape: MicroShape, call: MicroCall, start: list[Value], step: Step
+) -> list[Value]:
+    """Write the loop in segments: before each a row of C is fetched, which is touched only when
+    all sums are there, and a share of the panel that follows.
+
+    Without the latter the first call for a panel of B waits for the third-level cache (measured:
+    5 % in f64, 3 % in f32 at 2048). Where B is read in place products are small, and the rows of C
+    near (measured: a plain loop is 3 to 4 % faster from 64 to 128).
+    """
     last = const(shape.vectors * shape.lanes - 1, I64)
     length = b.add(b.div(call.depth, const(shape.rows, I64), signed=False), const(_SEGMENT, I64))
-    # Before each segment a share of the following panel is fetched too: else the first call for a
-    # panel of B waits for the third-level cache (measured: 5 % in f64, 3 % in f32 at 2048).
-    share = b.add(
-        b.div(call.lines, const(max(1, shape.rows - 2), I64), signed=False), const(1, I64)
-    )
+    segments = const(max(1, shape.rows - 2), I64)  # about so many there are, or more
+    share = b.add(b.div(call.lines, segments, signed=False), const(1, I64))
 
     def fetch(following: Value, line: Value) -> list[Value]:
         b.prefetch(b.offset(following, b.mul(line, const(64, I64))), locality=2)
         return []
 
-    def segment(start: Value, carried: list[Value]) -> list[Value]:
+    def segment(first: Value, carried: list[Value]) -> list[Value]:
         c, following, *rest = carried
         b.prefetch(c)
-        b.prefetch(b.element(c, last, type))
+        b.prefetch(b.element(c, last, shape.type))
         further = following
         if shape.fetches:
             further = b.offset(following, b.mul(share, const(64, I64)))
             b.loop(const(0, I64), share, 1, [], lambda line, _: fetch(following, line))
-        stop = b.intrinsic("smin", I64, b.add(start, length), call.depth)
-        return [b.element(c, call.c_row, type), further, *b.loop(start, stop, 1, rest, step)]
+        stop = b.intrinsic("smin", I64, b.add(first, length), call.depth)
+        return [b.element(c, call.c_row, shape.type), further, *b.loop(first, stop, 1, rest, step)]
 
-    zeros = [const(0, vector)] * (shape.rows * shape.vectors)
-    carried = [call.c, call.following, call.a, call.b, *zeros]
-    _, _, _, after, *sums = b.loop(const(0, I64), call.depth, length, carried, segment)
-    if not shape.corrected:
-        return sums
-    last_row = [
-        _load(b, b.element(after, const(v * shape.lanes, I64), type), mask, vector)
-        for v, mask in enumerate(masks)
-    ]
-    return [b.add(value, last_row[i % shape.vectors]) for i, value in enumerate(sums)]
+    carried = [call.c, call.following, *start]
+    return b.loop(const(0, I64), call.depth, length, carried, segment)[2:]
 
 
-def _prefetch(b: Builder, type: Type, panel: Value, width: int) -> None:
-    """Fetch a packed panel some steps ahead; it streams past from the second-level cache.
+def _prefetch(b: Builder, type: Type, row: Value, stride: Value, width: int) -> None:
+    """Fetch a row of a panel some steps ahead.
 
-    Measured on a core with 48 KiB of first-level cache, A from the second level: f64 89 % of the
-    peak without, 95 % with 4 steps, 98 % with 16; with B as well, 4 % of a product of 2048.
+    Packed panels stream past from the second-level cache. Measured on a core with 48 KiB of
+    first-level cache, A from the second level: f64 89 % of the peak without, 95 % with 4 steps,
+    98 % with 16; with B as well, 4 % of a product of 2048. Rows of a B that is read in place lie in
+    pages of their own, where no hardware prefetcher follows: 14×1024×1024 takes 0.7 of the time.
     """
-    size, steps = type.bits // 8, b.target.blocking.prefetch
-    for byte in range(0, width * size, 64):
-        b.prefetch(b.offset(panel, const(steps * width * size + byte, I64)))
+    ahead = b.element(row, b.mul(stride, const(b.target.blocking.prefetch, I64)), type)
+    for byte in range(0, width * type.bits // 8, 64):
+        b.prefetch(b.offset(ahead, const(byte, I64)))
 
 
 def _store(

@@ -24,10 +24,20 @@ from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
 from tracejit.codegen.contraction.grid import stage_place
 from tracejit.codegen.contraction.microkernel import MicroCall
 from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Slot, epilogue_slot
+from tracejit.codegen.target import Target
 
 
-def micro_name(name: str, rows: int, vectors: int) -> str:
-    return f"{name}.{rows}x{vectors}"
+def micro_name(name: str, rows: int, vectors: int, *, full: bool = False) -> str:
+    return f"{name}.{rows}x{vectors}{'.full' if full else ''}"
+
+
+def has_full(target: Target, spec: GemmSpec, rows: int, vectors: int) -> bool:
+    """Whether blocks as wide as the microkernel have one of their own, without masks.
+
+    They need it where B is read in place: loads with masks take slots of multiply-adds (measured:
+    5 % from 64 to 128). Lower panels are rare, and each microkernel takes 5 ms to compile.
+    """
+    return target.masks and not spec.pack_b and rows >= 8 and vectors > 1
 
 
 def _advance(b: Builder, stop: Value, body: Callable[[Value], Value]) -> None:
@@ -181,15 +191,19 @@ class Panels(Frame):
             left = self.minimum(b.sub(block.columns, j), width)
             source, stride = self._panel_of_b(block, j, left)
 
+            def down(vectors: int, *, full: bool = False) -> list[Value]:
+                self._row_panels(block, j, left, source, stride, vectors, full=full)
+                return []
+
             def wide() -> list[Value]:
-                self._row_panels(block, j, left, source, stride, unit.vectors)
-                return []
+                if not has_full(b.target, self.spec, unit.rows, unit.vectors):
+                    return down(unit.vectors)
+                full = b.compare("eq", left, width)
+                return b.if_(
+                    full, lambda: down(unit.vectors, full=True), lambda: down(unit.vectors)
+                )
 
-            def narrow() -> list[Value]:
-                self._row_panels(block, j, left, source, stride, 1)
-                return []
-
-            b.if_(b.compare("gt", left, lanes), wide, narrow)
+            b.if_(b.compare("gt", left, lanes), wide, lambda: down(1))
             return []
 
         b.loop(ZERO, block.columns, unit.columns, [], panel)
@@ -207,8 +221,9 @@ class Panels(Frame):
         return b.select(full, source, block.edge), b.select(full, stride, width)
 
     def _row_panels(
-        self, block: Block, j: Value, columns: Value, source: Value, b_depth: Value, vectors: int
-    ) -> None:
+        self, block: Block, j: Value, columns: Value, source: Value, b_depth: Value, vectors: int,
+        *, full: bool,
+    ) -> None:  # fmt: skip
         """Go down one column panel of ``columns`` columns that starts at column ``j``.
 
         In a symmetric product that is as far as its square on the diagonal.
@@ -232,7 +247,7 @@ class Panels(Frame):
                 c, self.loaded[Slot.C_ROW], columns, block.depth, b.not_(block.first),
                 *self._following(block, i, source),
             )  # fmt: skip
-            self._one_panel(block, call, i, j, rows, columns, vectors)
+            self._one_panel(block, call, i, j, rows, columns, vectors, full=full)
             return rows
 
         _advance(b, stop, panel)
@@ -281,13 +296,13 @@ class Panels(Frame):
 
     def _one_panel(
         self, block: Block, call: MicroCall, i: Value, j: Value,
-        rows: Value, columns: Value, vectors: int,
+        rows: Value, columns: Value, vectors: int, *, full: bool,
     ) -> None:  # fmt: skip
         """Call the microkernel on C itself where the block is whole, else on the tile."""
         b = self.b
         whole = self._whole(block, rows, columns, vectors)
         if whole.text == "true":
-            self._dispatch(call, rows, vectors)
+            self._dispatch(call, rows, vectors, full=full)
             return
         if self.spec.epilogue is not None:
             self._fetch_partial(block, call, rows)
@@ -300,6 +315,7 @@ class Panels(Frame):
             ),
             rows,
             vectors,
+            full=full,
         )
 
         def finish() -> list[Value]:
@@ -346,13 +362,14 @@ class Panels(Frame):
             whole = b.and_(whole, b.not_(block.last))
         return whole
 
-    def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
+    def _dispatch(self, call: MicroCall, rows: Value, vectors: int, *, full: bool) -> None:
         """Call the microkernel for ``rows`` rows, which is known at run time only."""
         b, unit = self.b, self.unit
-        functions = {
-            h: f"@{micro_name(self.name, h, max(vectors, min(offered_vectors(unit, h))))}"
-            for h in offered_heights(unit)
-        }
+        functions: dict[int, str] = {}
+        for h in offered_heights(unit):
+            wide = max(vectors, min(offered_vectors(unit, h)))
+            own = full and has_full(b.target, self.spec, h, wide)
+            functions[h] = f"@{micro_name(self.name, h, wide, full=own)}"
         chosen = Value(functions.pop(unit.rows), PTR)
         for height, function in sorted(functions.items()):
             same = b.compare("eq", rows, const(height, I64))

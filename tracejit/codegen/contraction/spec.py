@@ -368,20 +368,21 @@ def classify(
 def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) -> tuple[bool, bool]:
     """Tell which operands to copy to panels: where the copy is read often enough.
 
-    Measured on Zen 3: B is worth packing from the second row panel on, unless its rows fall on
-    different cache sets and there are just two panels; A where it is read by many column panels
-    from memory far away. On Sapphire Rapids the edges of B need no copy, and a B about as large as
-    the first-level cache is read in place by up to 16 row panels (5 % at 96 and 128); an A with
-    gaps is worth packing sooner (15 % at 256 in f64).
+    Measured on Sapphire Rapids: B is worth packing where more than five row panels read it (1.2
+    to 1.4 times as slow at 32 rows of 1000×1000), or two if its rows fall on the same cache sets.
+    Where a B about as large as the first-level cache needs no copy of its edges, up to 16 read it
+    in place (5 % at 96 and 128). Packing ahead for all threads pays from some 400 rows on (10 to
+    25 % slower at 128 and 256, faster from 512), sooner where A has gaps (15 % at 256 in f64).
     """
     rows, size = register_block(target, kind).rows, Type(kind).bits // 8
     same_sets = p.b[0] * size % 2048 == 0 and p.k > 8
     small = target.masks and p.k * p.n * size * 3 <= target.l1_bytes * 4
-    few = target.blocking.direct_panels if small and not same_sets else 1 if same_sets else 2
+    few = 1 if same_sets else target.blocking.direct_panels if small else 5
     pack_b = b != "last" or p.m > few * rows
-    columns = target.blocking.ahead_columns
-    wide = p.n >= (columns // 2 if a == "any" else columns)
-    return pack_b and p.m >= 128 and p.k >= 128 and wide, pack_b
+    part = 2 if a == "any" else 1
+    many = p.m * part >= target.blocking.ahead_rows
+    wide = p.n * part >= target.blocking.ahead_columns
+    return pack_b and many and wide and p.k >= 128, pack_b
 
 
 def epilogue_slot(spec: GemmSpec) -> int:
