@@ -29,7 +29,7 @@ class Blocking(NamedTuple):
 
     depth: int = 2
     tile_panels: int = 18
-    share_panels: int = 6
+    share_panels: int = 9
     ahead_rows: int = 384
     ahead_columns: int = 512
     direct_panels: int = 16

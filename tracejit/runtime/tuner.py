@@ -31,7 +31,7 @@ CANDIDATES: dict[str, tuple[int, ...]] = {
     "ahead_columns": (256, 512, 1024),
     "depth": (1, 2, 3),
     "tile_panels": (9, 18, 27),
-    "share_panels": (4, 6, 9),
+    "share_panels": (6, 9, 18),
     "direct_panels": (4, 16, 32),
     "tile_work": (1 << 19, 1 << 20, 1 << 22),
     "prefetch": (8, 16, 32),

@@ -127,7 +127,7 @@ class Tiles(Ahead):
             whole = b.and_(whole, b.not_(block.last))
         return whole
 
-    def _dispatch(self, call: MicroCall, rows: Value, vectors: int) -> None:
+    def _dispatch(self, call: MicroCall, rows: Value, vectors: int, *, full: bool) -> None:
         b = self.b
         high, low = (f"@{micro_name(self.name, h, vectors)}" for h in (2 * TILE, TILE))
         is_low = b.compare("le", rows, const(TILE, I64))
