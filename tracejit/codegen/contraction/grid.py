@@ -213,11 +213,10 @@ def _direct(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> G
 
 def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
     """Return how many columns a tile of a product with one row has at most: their sums stay in
-    the first-level cache, and of each row of B there are 4 KiB to stream, 8 KiB where that leaves
-    two tiles (measured: 7 to 9 % from 1024 columns on)."""
+    the first-level cache, and of each row of B there are 4 KiB to stream (8 KiB are 7 % faster on
+    one thread, but there must be tiles to share)."""
     size = spec.type.bits // 8
-    stream = min(8192, max(4096, p.n * size // 2))
-    least = stream // size if spec.kind == "axpys" else 1
+    least = 4096 // size if spec.kind == "axpys" else 1
     return min(
         target.l1_bytes // 4 // size, max(least, -(-p.n // max(1, _wanted_tiles(target, p))))
     )
