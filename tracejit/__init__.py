@@ -40,6 +40,8 @@ from tracejit.functions.sampled import *
 from tracejit.tensor import Tensor as Tensor
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tracejit.frontend.explanation import explain as explain
     from tracejit.frontend.integrated import FunctionProfile as FunctionProfile
     from tracejit.frontend.integrated import (
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from tracejit.runtime.cpu import isa as isa
     from tracejit.runtime.spans import profile as profile
     from tracejit.runtime.stance import set_stance as set_stance
+
+    bfloat16: np.dtype[Any]
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -77,6 +81,10 @@ _COMPILING = frozenset(("get_integrated_jit_compiler", "jit", "kernels", "load")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bfloat16":  # of a package that need not be installed
+        from tracejit.ops.dtypes import bfloat16
+
+        return bfloat16()
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
@@ -91,7 +99,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, "bfloat16"})
 
 
 def num_threads(number: int | None = None) -> Any:

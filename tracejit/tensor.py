@@ -38,7 +38,8 @@ from tracejit.graph.graph import reachable
 from tracejit.graph.node import Node, constant, data, intern, make
 from tracejit.operators import OUTSIDE, Operators, Values
 from tracejit.ops import OPS, Family
-from tracejit.ops.table import Array, Aval, DType, Op, Shape
+from tracejit.ops.dtypes import FLOAT32, NAME, bfloat16, is_bfloat16, named, spelled
+from tracejit.ops.table import Array, Aval, DType, Op, Shape, promote
 from tracejit.tracing import Trace, join, no_value, state, user_location
 
 Step = tuple[str, Mapping[str, Hashable]]
@@ -334,42 +335,63 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
     signature = (name, tuple(avals), tuple(attrs.items()) if attrs else ())
     known = None if sizes.families else _signatures.get(signature)
     try:
-        row, wanted, aval = known or _resolve(signature, attrs)
+        row, wanted, aval, narrowed = known or _resolve(signature, attrs)
         for position, node in enumerate(nodes):
             dtype = wanted[position]
             if node.__class__ is not Node:
-                nodes[position] = scalar(node, dtype)
+                nodes[position] = scalar(_rounded(node) if narrowed else node, dtype)
             elif node.dtype is not dtype and node.dtype != dtype:
-                nodes[position] = make("cast", (node,), {"dtype": dtype.str}, location)
-        return wrap(intern(row, tuple(nodes), attrs, aval, location), trace)
+                nodes[position] = make("cast", (node,), {"dtype": spelled(dtype)}, location)
+        node = intern(row, tuple(nodes), attrs, aval, location)
+        if narrowed:
+            node = make("cast", (node,), {"dtype": NAME}, location)
+        return wrap(node, trace)
     except UserError as error:
         raise _placed(error) from None
 
 
+# The row, the dtypes its loop takes, the result's dtype and shape, and whether that is then cast to
+# bfloat16.
+Resolved = tuple[Op, tuple[DType, ...], Aval, bool]
+
 # What the rows said about operands of these dtypes and shapes: asking anew costs as much as the
 # rest of recording.
-_signatures: dict[Any, tuple[Op, tuple[DType, ...], Aval]] = {}
+_signatures: dict[Any, Resolved] = {}
 _SIGNATURES_KEPT = 1 << 14
 
 
 def _resolve(
     signature: tuple[str, tuple[Any, ...], Any], attrs: Mapping[str, Hashable]
-) -> tuple[Op, tuple[DType, ...], Aval]:
-    """Return the row, the dtypes its loop takes, and the result's dtype and shape."""
+) -> Resolved:
+    """Return what ``record`` needs to know of the row of an op and operands of these dtypes."""
     name, avals, _ = signature
     row = OPS[name]
     if row.arity is not None and 2 * row.arity != len(avals):
         raise InternalError(f"{name} takes {row.arity} operands, got {len(avals) // 2}")
     assert row.types is not None
-    wanted, _ = row.types(avals[::2])
+    dtypes, narrowed = avals[::2], False
+    if row.family not in _MOVED and any(is_bfloat16(d) for d in dtypes):
+        narrowed = is_bfloat16(promote(dtypes))
+        dtypes = tuple(FLOAT32 if is_bfloat16(d) else d for d in dtypes)
+    wanted, _ = row.types(dtypes)
     operands = [Aval(d, s) for d, s in zip(wanted, avals[1::2], strict=True)]
-    resolved = (row, wanted, row.infer(operands, attrs))
+    aval = row.infer(operands, attrs)
+    resolved = (row, wanted, aval, narrowed and aval.dtype == FLOAT32)
     if sizes.families:
         return resolved
     if len(_signatures) >= _SIGNATURES_KEPT:
         _signatures.clear()
     _signatures[signature] = resolved
     return resolved
+
+
+# Families whose rows copy elements, of any dtype.
+_MOVED = frozenset({Family.MOVEMENT, Family.INDEXING})
+
+
+def _rounded(value: Any) -> Any:
+    """Return a Python scalar, or a size, as the bfloat16 that it is in an op of these."""
+    return value if sizes.is_size(value) else float(np.asarray(value, bfloat16()))
 
 
 def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
@@ -408,8 +430,8 @@ def _made(
 
 def cast(tensor: Tensor, dtype: Any) -> Tensor:
     """Return ``tensor`` as ``dtype``; ``tensor`` itself where it has it."""
-    dtype = np.dtype(dtype)
-    return tensor if tensor.dtype == dtype else apply("cast", (tensor,), dtype=dtype.str)
+    dtype = named(dtype)
+    return tensor if tensor.dtype == dtype else apply("cast", (tensor,), dtype=spelled(dtype))
 
 
 def _placed(error: UserError) -> UserError:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tracejit.ops.dtypes import is_bfloat16
+
 # Instructions, or a few of them, for integers and floats.
 ARITHMETIC = frozenset({
     "absolute", "add", "bitwise_and", "bitwise_count", "bitwise_or", "bitwise_xor", "cast", "ceil",
@@ -23,6 +25,9 @@ ARITHMETIC = frozenset({
 # Ops of these whose integer loops stay with the interpreter.
 FLOAT_ONLY = frozenset({"reciprocal", "divide"})
 
+# Those that take bfloat16: all others get it as float32.
+MOVES = frozenset({"cast", "where"})
+
 # Elementary and special functions, for floats.
 MATH = frozenset({
     "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cos", "cosh",
@@ -33,6 +38,8 @@ MATH = frozenset({
 
 def lowers(op: str, operands: Sequence[np.dtype[Any]]) -> bool:
     """Whether the loop of ``op`` over these operand dtypes has a lowering."""
+    if any(is_bfloat16(d) for d in operands):
+        return op in MOVES
     if op in MATH or op in FLOAT_ONLY:
         return operands[0].kind == "f"
     return op in ARITHMETIC

@@ -1,4 +1,5 @@
-"""NumPy dtypes as LLVM types: booleans are i1 in registers and one byte in memory."""
+"""NumPy dtypes as LLVM types: booleans are i1 in registers and one byte in memory; bfloat16 is the
+i16 of its bits."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracejit.codegen.builder import I8, Builder, Type, Value, const
+from tracejit.ops.dtypes import FLOAT32, is_bfloat16
 
 DType = np.dtype[Any]
 BOOL = np.dtype(bool)
@@ -16,6 +18,8 @@ def register_type(dtype: DType, lanes: int = 1) -> Type:
     """Return the type of a value in a register."""
     if dtype.kind == "b":
         return Type("i1", lanes)
+    if is_bfloat16(dtype):
+        return Type("i16", lanes)
     return Type(f"{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}", lanes)
 
 
@@ -47,10 +51,35 @@ def nonzero(b: Builder, value: Value) -> Value:
     return b.compare("ne", value, const(0, value.type))
 
 
+def _widened(b: Builder, value: Value) -> Value:
+    """Return a bfloat16 as the float32 whose upper half it is."""
+    bits = value.type.like("i32")
+    wide = b.shl(b.convert(value, bits, signed=False), const(16, bits))
+    return b.bitcast(wide, value.type.like("f32"))
+
+
+def _narrowed(b: Builder, value: Value) -> Value:
+    """Return a float32 as bfloat16, rounded to nearest even; a NaN keeps its sign only.
+
+    ``vcvtneps2bf16`` would do it, but for subnormal numbers, which it flushes to zero.
+    """
+    type = value.type.like("i32")
+    bits, sixteen = b.bitcast(value, type), const(16, type)
+    odd = b.and_(b.lshr(bits, sixteen), const(1, type))
+    rounded = b.add(bits, b.add(odd, const(0x7FFF, type)))
+    nan = b.or_(b.and_(bits, const(-(1 << 31), type)), const(0x7FC00000, type))
+    chosen = b.select(b.compare("uno", value, value), nan, rounded)
+    return b.convert(b.lshr(chosen, sixteen), value.type.like("i16"))
+
+
 def cast(b: Builder, value: Value, source: DType, result: DType) -> Value:
     """Convert with NumPy's rules. Out-of-range float → integer gives what x86 gives."""
     if source == result:
         return value
+    if is_bfloat16(source):
+        return cast(b, _widened(b, value), FLOAT32, result)
+    if is_bfloat16(result):
+        return _narrowed(b, cast(b, value, source, FLOAT32))
     if result.kind == "b":
         return nonzero(b, value)
     wanted = register_type(result, value.type.lanes)

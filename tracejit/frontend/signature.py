@@ -9,6 +9,7 @@ import numpy as np
 
 from tracejit.errors import ArgumentError, DTypeError
 from tracejit.frontend.trees import Spec
+from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import Array, DType, Shape
 from tracejit.runtime.reasons import Reason
 from tracejit.tensor import Tensor, value_of
@@ -72,10 +73,12 @@ def array_key(array: Array, function: str) -> ArrayKey:
 
 def check_dtype(dtype: DType, function: str) -> DType:
     """Return the native form of ``dtype``; raises DTypeError for one that is not numeric."""
+    if is_bfloat16(dtype):
+        return dtype
     if dtype.kind not in "biufc" or dtype.char in "gG":
         raise DTypeError(
             f"{function} got an array of {dtype}; tracejit computes with bool, integers, "
-            "float16/32/64 and complex64/128",
+            "bfloat16, float16/32/64 and complex64/128",
             hint="convert it, for example x.astype('float64')",
         )
     return dtype if dtype.isnative else dtype.newbyteorder("=")

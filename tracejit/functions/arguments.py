@@ -9,6 +9,7 @@ import numpy as np
 
 from tracejit import sizes
 from tracejit.errors import ArgumentError, AxisError, DTypeError, ShapeError, UserError
+from tracejit.ops.dtypes import named
 from tracejit.ops.table import DType, Shape, check_dtype, normalise_axis
 from tracejit.tensor import Tensor
 from tracejit.tracing import user_location
@@ -48,7 +49,7 @@ def fail(kind: type[UserError], message: str, hint: str | None = None) -> UserEr
 def as_dtype(dtype: Any) -> DType:
     """Return the dtype that ``dtype`` names; ``DTypeError`` unless tensors can have it."""
     try:
-        found = np.dtype(dtype)
+        found = named(dtype)
     except TypeError:
         hint = "use a name such as 'float32', tj.float32, or a NumPy dtype"
         raise fail(DTypeError, f"{dtype!r} is not a dtype", hint) from None

@@ -7,6 +7,7 @@ from typing import Any
 
 from tracejit.errors import Location
 from tracejit.graph.node import Node, constant, make
+from tracejit.ops.dtypes import named, spelled
 from tracejit.ops.table import OPS
 
 
@@ -29,10 +30,8 @@ class Emit:
 
     def cast(self, x: Node, dtype: Any) -> Node:
         """Return ``x`` as ``dtype``; ``x`` itself where it has it already."""
-        import numpy as np
-
-        dtype = np.dtype(dtype)
-        return x if x.dtype == dtype else make("cast", (x,), {"dtype": dtype.str}, self.loc)
+        dtype = named(dtype)
+        return x if x.dtype == dtype else make("cast", (x,), {"dtype": spelled(dtype)}, self.loc)
 
     def constant(self, value: Any, dtype: Any) -> Node:
         return constant(value, dtype, self.loc)

@@ -18,6 +18,7 @@ import numpy as np
 
 from tracejit import sizes
 from tracejit.errors import InternalError, Location
+from tracejit.ops.dtypes import spelled
 from tracejit.ops.table import OPS, Array, Aval, DType, Fact, Op, Shape
 
 _NO_ATTRS: Mapping[str, Hashable] = {}
@@ -168,14 +169,14 @@ def constant(value: Any, dtype: Any, loc: Location | None = None) -> Node:
     """Return the 0-d constant of ``dtype``; keyed by its bits, so −0.0 and NaN stay themselves."""
     dtype = np.dtype(dtype)
     if sizes.is_size(value):
-        attrs = {"value": value, "dtype": dtype.str}
+        attrs = {"value": value, "dtype": spelled(dtype)}
         return _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc)
     scalar = np.asarray(value).astype(dtype)
     key = ("constant", dtype.str, scalar.tobytes())
     found = _find(key)
     if found is not None:
         return found
-    attrs = {"value": scalar.item(), "dtype": dtype.str}
+    attrs = {"value": scalar.item(), "dtype": spelled(dtype)}
     return _insert(key, _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc))
 
 
@@ -184,16 +185,16 @@ def placeholder(
 ) -> Node:
     """Return argument number ``index`` of a graph. Each call makes a new node."""
     dtype = np.dtype(dtype)
-    attrs = {"index": index, "dtype": dtype.str, "shape": shape, "name": name or f"arg{index}"}
+    attrs = {"index": index, "dtype": spelled(dtype), "shape": shape, "name": name or f"arg{index}"}
     return _new(OPS["input"], (), attrs, Aval(dtype, shape), loc)
 
 
 def data(array: Array, loc: Location | None = None) -> Node:
     """Return a leaf that holds ``array`` (not copied; it must not change any more)."""
-    attrs = {"dtype": array.dtype.str, "shape": array.shape}
+    attrs = {"dtype": spelled(array.dtype), "shape": array.shape}
     return _new(OPS["data"], (), attrs, Aval(array.dtype, array.shape), loc, array)
 
 
 def iota(shape: Shape, axis: int, dtype: Any = np.int64, loc: Location | None = None) -> Node:
     """Return the index along ``axis`` of ``shape``."""
-    return make("iota", (), {"shape": shape, "axis": axis, "dtype": np.dtype(dtype).str}, loc)
+    return make("iota", (), {"shape": shape, "axis": axis, "dtype": spelled(np.dtype(dtype))}, loc)

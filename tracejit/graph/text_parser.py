@@ -13,6 +13,7 @@ from tracejit.errors import InternalError, TracejitError, ValueArgumentError
 from tracejit.graph.graph import Graph, reachable
 from tracejit.graph.node import Node, constant, data, iota, make, placeholder
 from tracejit.graph.text import type_text
+from tracejit.ops.dtypes import named
 from tracejit.ops.table import OPS, Array, DType, Shape
 
 _TOKEN = re.compile(
@@ -233,7 +234,7 @@ class Parser:
         quoted = self.token.kind == "string"
         name = self._string() if quoted else self._take("name", "a dtype such as float32")
         try:
-            dtype = np.dtype(name)
+            dtype = named(name)
         except TypeError:
             self._fail(f"unknown dtype {name!r}", start)
         self._mark("[")

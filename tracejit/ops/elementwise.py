@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from tracejit.ops import special
+from tracejit.ops.dtypes import named
 from tracejit.ops.table import (
     BOOL,
     FLOAT64,
@@ -229,7 +230,7 @@ for _name, _function, _output, _rule, _doc in [
 
 
 def _cast(x: Array, *, dtype: str) -> Array:
-    wanted = np.dtype(dtype)
+    wanted = named(dtype)
     if x.dtype.kind == "c" and wanted.kind not in "cb":
         x = x.real  # astype would do the same with a warning
     return x.astype(wanted)
@@ -237,7 +238,7 @@ def _cast(x: Array, *, dtype: str) -> Array:
 
 def _cast_infer(operands: Sequence[Aval], attrs: Attrs) -> Aval:
     check_dtype("cast", operands[0].dtype)
-    wanted = check_dtype("cast", np.dtype(cast(str, attrs["dtype"])))
+    wanted = check_dtype("cast", named(attrs["dtype"]))
     return checked("cast", wanted, operands[0].shape)
 
 

@@ -8,11 +8,12 @@ from typing import Any, cast
 import numpy as np
 
 from tracejit.errors import InternalError
+from tracejit.ops.dtypes import named
 from tracejit.ops.table import Array, Attrs, Aval, Family, Op, Shape, register
 
 
 def _declared(operands: Sequence[Aval], attrs: Attrs) -> Aval:
-    return Aval(np.dtype(cast(str, attrs["dtype"])), cast(Shape, attrs.get("shape", ())))
+    return Aval(named(attrs["dtype"]), cast(Shape, attrs.get("shape", ())))
 
 
 def _no_reference(**attrs: Any) -> Array:

@@ -51,7 +51,7 @@ def movement(
         Family.COMPOSITE if decompose else Family.MOVEMENT,
         reference,
         arity=arity,
-        types=same_types(name),
+        types=same_types(name, kinds="biufcV"),
         shape=shape,
         facts=facts,
         decompose=decompose,
@@ -318,7 +318,7 @@ row(
     Family.INDEXING,
     _pad_mode,
     arity=1,
-    types=same_types("pad_mode"),
+    types=same_types("pad_mode", kinds="biufcV"),
     shape=_pad_mode_shape,
     doc="Extended from its own elements, with the modes of numpy.pad.",
 )

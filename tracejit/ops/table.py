@@ -29,6 +29,7 @@ from tracejit.errors import (
     ShapeError,
     ShapeTooLarge,
 )
+from tracejit.ops.dtypes import is_bfloat16
 from tracejit.sizes import families
 
 Shape = tuple[int, ...]
@@ -147,10 +148,12 @@ def _strong(dtypes: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def check_dtype(name: str, dtype: DType) -> DType:
     """Return ``dtype`` if values of it can be computed with; else raise DTypeError."""
+    if is_bfloat16(dtype):
+        return dtype
     if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise DTypeError(
             f"{name} does not take {dtype}",
-            hint="arrays hold bool, integers, float16/32/64 or complex64/128",
+            hint="arrays hold bool, integers, bfloat16, float16/32/64 or complex64/128",
         )
     return dtype
 
@@ -213,6 +216,7 @@ def common_types(
 
 _KIND_NAMES = {
     "b": "bool", "i": "signed integers", "u": "unsigned integers", "f": "floats", "c": "complex",
+    "V": "bfloat16",
 }  # fmt: skip
 
 
@@ -259,6 +263,9 @@ def promote(dtypes: Sequence[Any]) -> DType:
     if not dtypes:
         raise ShapeError("nothing to join or promote", hint="give at least one array")
     dtypes = _strong(tuple(dtypes))
+    if any(is_bfloat16(d) for d in dtypes) and complex not in dtypes:
+        # NumPy's weak scalars are weak to its own dtypes only.
+        dtypes = tuple(d for d in dtypes if not isinstance(d, type))
     try:
         return np.result_type(*[d(0) if isinstance(d, type) else d for d in dtypes])
     except TypeError:

@@ -227,7 +227,8 @@ def strided(base: Array, view: View) -> Array:
         "data": (base.ctypes.data + view.offset * itemsize, True),
         "version": 3,
     }
-    return np.asarray(_Holder(interface, base))
+    # The interface has no name for bfloat16.
+    return np.asarray(_Holder(interface, base)).view(base.dtype)
 
 
 class _Holder:

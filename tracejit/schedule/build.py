@@ -9,6 +9,7 @@ import numpy as np
 
 from tracejit.errors import InternalError
 from tracejit.graph.node import Node
+from tracejit.ops.dtypes import spelled
 from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
 from tracejit.schedule import native
@@ -434,7 +435,7 @@ class KernelBuilder:
         if self.exprs[arg].dtype == node.dtype:
             return arg
         axes = self.exprs[arg].axes
-        return self._add(Apply(node.dtype, axes, "cast", (arg,), {"dtype": node.dtype.str}))
+        return self._add(Apply(node.dtype, axes, "cast", (arg,), {"dtype": spelled(node.dtype)}))
 
     def _note(self, node: Node) -> None:
         self.labels.append(node.op.name)

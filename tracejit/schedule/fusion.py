@@ -233,7 +233,7 @@ class Fuser:
             # The same contiguous memory under another shape.
             self._want_stored(operand, before)
             self.stored[node] = operand
-        elif node.dtype not in native.NATIVE_DTYPES:
+        elif not native.is_native(node.dtype):
             self._place_unit(node)
         elif node.op.name == "reshape":
             self.stored[node] = node

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType
 from tracejit.schedule.merged import Walks
 from tracejit.sizes import is_size
@@ -88,6 +89,8 @@ class Const(Expr):
         constants change (a step size, a class number) compiles once.
         """
         if is_size(self.value):
+            return False
+        if is_bfloat16(self.dtype):
             return False
         return self.dtype.kind == "b" or self.value in _LITERALS or self.value != self.value
 

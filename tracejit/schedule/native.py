@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tracejit.graph.node import Node
+from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType, Fact, Family, Op
 from tracejit.schedule.index import VIEWS
 
@@ -28,7 +29,7 @@ def why_opaque(node: Node, lowers: Lowers) -> str:
     """Return in words why ``node``, which is scheduled as an opaque step, is in no kernel."""
     name = node.op.name
     if not has_native_dtypes(node):
-        other = next(d for d in (node.dtype, *(i.dtype for i in node.inputs)) if not _native(d))
+        other = next(d for d in (node.dtype, *(i.dtype for i in node.inputs)) if not is_native(d))
         return f"no kernels compute with {other}"
     if name == "matmul":
         return f"no matrix kernel computes with {node.dtype}"
@@ -40,12 +41,13 @@ def why_opaque(node: Node, lowers: Lowers) -> str:
     return f"no kernel has {name}"
 
 
-def _native(dtype: DType) -> bool:
-    return dtype in NATIVE_DTYPES
+def is_native(dtype: DType) -> bool:
+    """Return whether kernels load and store the dtype."""
+    return dtype in NATIVE_DTYPES or is_bfloat16(dtype)
 
 
 def has_native_dtypes(node: Node) -> bool:
-    return node.dtype in NATIVE_DTYPES and all(i.dtype in NATIVE_DTYPES for i in node.inputs)
+    return is_native(node.dtype) and all(is_native(i.dtype) for i in node.inputs)
 
 
 def is_elementwise(node: Node, lowers: Lowers) -> bool:

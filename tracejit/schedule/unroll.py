@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from tracejit.ops.dtypes import spelled
 from tracejit.schedule.kernel import (
     Access,
     Apply,
@@ -191,7 +192,7 @@ class _Unroller:
         operand = self.exprs[value]
         if operand.dtype == expr.dtype:
             return value
-        attrs = {"dtype": expr.dtype.str}
+        attrs = {"dtype": spelled(expr.dtype)}
         return self._add(
             ("cast", value, expr.dtype),
             lambda: Apply(expr.dtype, operand.axes, "cast", (value,), attrs),

@@ -35,6 +35,7 @@ from tracejit.graph.passes.rules import (
     spread,
     value_of,
 )
+from tracejit.ops.dtypes import spelled
 from tracejit.ops.table import DType, Fact, Family
 
 rules = Rules()
@@ -474,7 +475,7 @@ def _unit_axes(node: Node) -> Node | None:
 
 
 def _cast_to(node: Node, x: Node) -> Node:
-    return x if x.dtype == node.dtype else like(node, "cast", x, dtype=node.dtype.str)
+    return x if x.dtype == node.dtype else like(node, "cast", x, dtype=spelled(node.dtype))
 
 
 def _plus_start(node: Node, x: Node) -> Node:
