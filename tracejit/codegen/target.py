@@ -41,7 +41,7 @@ BY_RULE = Blocking()
 
 # What tiles need, and LLVM's names for it. The operating system must have granted it besides
 # (``runtime/amx.py``).
-AMX = {"amx_tile": "amx-tile", "amx_int8": "amx-int8"}
+AMX = {f"amx_{part}": f"amx-{part}" for part in ("tile", "int8", "bf16")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ ZERO, ONE = const(0, I64), const(1, I64)
 
 # Panels that take a row at a time: see pack._copy_groups.
 _GROUP = 4
-_PARTS: dict[Dot, str] = {"words": "i16", "bytes": "i8", "tiles": "i8"}
+_PARTS: dict[Dot, str] = {"words": "i16", "bytes": "i8", "tiles": "i8", "pairs": "i16"}
 
 
 # Where the value at some depth of a row goes.
@@ -53,7 +53,7 @@ class Operand(NamedTuple):
     @property
     def tiled(self) -> bool:
         """Whether panels are made of tiles."""
-        return self.side == "a" and self.prologue.dot == "tiles"
+        return self.side == "a" and self.prologue.tiled
 
     @property
     def across(self) -> int:
@@ -231,11 +231,11 @@ class _Evaluator:
         return value
 
     def _joined(self, parts: list[Value]) -> Value:
-        """Join the narrow integers of an element, the first in its low bits."""
+        """Join the narrow numbers of an element, the first in its low bits."""
         b = self.b
         if len(parts) == 1:
             return parts[0]
-        whole = const(0, self.type.vector(self.lanes))
+        whole = const(0, Type(f"i{self.type.bits}", self.lanes))
         for i, part in enumerate(parts):
             wide = b.convert(part, whole.type, signed=False)
             wide = b.shl(wide, const(i * self.part.bits, whole.type)) if i else wide

@@ -1,6 +1,6 @@
 """Operands of a product that are computed where they are packed: what their code depends on.
 
-Narrow integers are such operands too: several of them in a row along the depth are packed as one
+Narrow numbers are such operands too: several of them in a row along the depth are packed as one
 element, since instructions multiply and add them together (``codegen/contraction/dot.py``).
 """
 
@@ -14,16 +14,18 @@ import numpy as np
 
 from tracejit.codegen.contraction.blocking import TILE, round_up
 from tracejit.codegen.target import Target
+from tracejit.ops.dtypes import is_bfloat16
+from tracejit.ops.table import DType
 from tracejit.schedule.kernel import Apply, Contract, Kernel
 from tracejit.schedule.product import batch_axes, is_computed
 
 if TYPE_CHECKING:
     from tracejit.codegen.contraction.spec import GemmProblem
 
-# What an element of a panel holds: one number, or narrow integers that follow in the depth.
-# "tiles" are bytes too, for tile registers: the depth then counts whole tiles.
-Dot = Literal["none", "words", "bytes", "tiles"]
-GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4, "tiles": 4}
+# What an element of a panel holds: one number, or narrow ones that follow in the depth.
+# "tiles" are bytes too, for tile registers, and "pairs" are bfloat16s for them.
+Dot = Literal["none", "words", "bytes", "tiles", "pairs"]
+GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4, "tiles": 4, "pairs": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class KernelPrologue:
         return GROUP[self.dot]
 
     @property
+    def tiled(self) -> bool:
+        """Whether tile registers multiply the operands; the depth then counts whole tiles."""
+        return self.dot in ("tiles", "pairs")
+
+    @property
     def biased(self) -> bool:
         """Whether a panel of A holds a + 128: VNNI multiplies unsigned bytes with signed ones.
 
@@ -65,7 +72,7 @@ class KernelPrologue:
     def grouped(self, problem: GemmProblem) -> GemmProblem:
         """Return ``problem`` with its depth counted in elements of panels."""
         depth = -(-problem.k // self.group)
-        return replace(problem, k=round_up(depth, TILE) if self.dot == "tiles" else depth)
+        return replace(problem, k=round_up(depth, TILE) if self.tiled else depth)
 
 
 def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPrologue | None:
@@ -82,23 +89,27 @@ def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPro
         operands.reverse()
         rows, columns = columns, rows
     batch = tuple(batch_axes(kernel))
-    a, b = (_narrow(kernel, p) for p in operands)
+    a, b = (_narrow(kernel, p, contract.dtype) for p in operands)
     dot: Dot = "none"
-    if a is not None and b is not None and contract.dtype == np.int32:
+    if a is not None and b is not None:
         extents = [kernel.extents[axis] for axis in (rows, columns, contract.over)]
         dot = _dot(kernel, (a, b), target, extents)
-    else:
+    if dot == "none":
         a, b = (p if is_computed(kernel, p) else None for p in operands)
     return KernelPrologue(kernel, batch, rows, columns, contract.over, a, b, dot)
 
 
-def _narrow(kernel: Kernel, position: int) -> int | None:
-    """Return the value of 8 or 16 bits that an operand widens, None if it is another."""
+def _narrow(kernel: Kernel, position: int, sums: DType) -> int | None:
+    """Return the value that an operand widens to the dtype of the sums, None if it is another:
+    of 8 or 16 bits to int32, bfloat16 to float32."""
     expr = kernel.exprs[position]
     if not isinstance(expr, Apply) or expr.op != "cast":
         return None
     dtype = kernel.exprs[expr.args[0]].dtype
-    fits = (dtype.kind in "iu" and dtype.itemsize == 1) or dtype == np.int16
+    if sums == np.int32:
+        fits = (dtype.kind in "iu" and dtype.itemsize == 1) or dtype == np.int16
+    else:
+        fits = sums == np.float32 and is_bfloat16(dtype)
     return expr.args[0] if fits else None
 
 
@@ -108,8 +119,11 @@ _TILED = (8, 8, 32)
 
 def _dot(kernel: Kernel, operands: tuple[int, int], target: Target, extents: Sequence[int]) -> Dot:
     a, b = (kernel.exprs[p].dtype for p in operands)
+    tiled = target.tiles and all(n >= least for n, least in zip(extents, _TILED, strict=True))
+    if is_bfloat16(a):
+        return "pairs" if tiled else "none"
     if a.itemsize > 1 or b.itemsize > 1:
         return "words"
-    if target.tiles and all(n >= least for n, least in zip(extents, _TILED, strict=True)):
+    if tiled:
         return "tiles"
     return "bytes" if b.kind == "i" and target.dot == "bytes" else "words"

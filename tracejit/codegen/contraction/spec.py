@@ -181,7 +181,7 @@ class GemmSpec:
     @property
     def tiled(self) -> bool:
         """Whether tile registers multiply the operands."""
-        return self.prologue is not None and self.prologue.dot == "tiles"
+        return self.prologue is not None and self.prologue.tiled
 
     def unit(self, target: Target) -> RegisterBlock:
         """Return the largest piece of C that a microkernel computes."""

@@ -75,7 +75,9 @@ def emit_tile_kernel(
 
 
 def _instruction(prologue: KernelPrologue) -> str:
-    """Return the product of A's with B's bytes, each signed or unsigned."""
+    """Return the product of A's with B's bytes, each signed or unsigned, or of bfloat16s."""
+    if prologue.dot == "pairs":
+        return "tdpbf16ps"
     signs = ("s" if is_signed(prologue, side) else "u" for side in (prologue.a, prologue.b))
     return f"tdpb{''.join(signs)}d"
 
@@ -123,6 +125,10 @@ class Tiles(Ahead):
         whole = b.compare("eq", columns, const(vectors * TILE, I64))
         beyond = b.and_(rows, const(TILE - 1, I64))
         whole = b.and_(whole, b.compare("eq", beyond, ZERO))
+        if self.type.is_float:
+            # Later depth blocks are summed up by themselves everywhere, as they are where the
+            # block goes through the tile: bits depend neither on edges nor on the epilogue.
+            whole = b.and_(whole, block.first)
         if self.spec.epilogue is not None:
             whole = b.and_(whole, b.not_(block.last))
         return whole
