@@ -149,13 +149,24 @@ def _torch(threads: int, *, compiled: bool) -> Loaded:
 
     def bind(row: type[Row], arguments: tuple[Any, ...]) -> Call:
         function = _written(row, "torch")(torch)
-        args = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        args = [_tensor(torch, a) if isinstance(a, np.ndarray) else a for a in arguments]
         if compiled:
             torch.compiler.reset()
             function = torch.compile(function)
         return lambda: function(*args)
 
-    return Loaded(torch.__version__, bind, leaves)
+    def arrays(result: Any) -> list[Array]:
+        parts = result if isinstance(result, tuple | list) else (result,)
+        # NumPy has no bfloat16 to give.
+        return leaves([p.float() if p.dtype == torch.bfloat16 else p for p in parts])
+
+    return Loaded(torch.__version__, bind, arrays)
+
+
+def _tensor(torch: Any, array: Array) -> Any:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _load_numba(threads: int) -> Loaded:

@@ -89,7 +89,7 @@ def arguments_of(row: type[Row], double: bool = False) -> tuple[Any, ...]:
     if not double:
         return made
     return tuple(
-        a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+        a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind in "fV" else a
         for a in made
     )
 

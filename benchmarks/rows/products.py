@@ -114,6 +114,53 @@ class BytesLarge(BytesProduct):
     m = k = n = 1024
 
 
+class HalfProduct(Row):
+    """Products of bfloat16 with sums of float32, which the result rounds."""
+
+    group = "matmul"
+    m = k = n = 0
+    rtol = atol = 1e-2
+
+    def __init_subclass__(cls) -> None:
+        cls.flops = 2 * cls.m * cls.k * cls.n
+        cls.bytes = 2 * (cls.m * cls.k + cls.k * cls.n + cls.m * cls.n)
+        cls.name = f"matmul_{cls.m}x{cls.k}x{cls.n}_bf16"
+        cls.title = f"matmul {cls.m}×{cls.k}×{cls.n} bfloat16"
+        super().__init_subclass__()
+
+    @classmethod
+    def data(cls, rng: np.random.Generator) -> tuple[Any, ...]:
+        import ml_dtypes
+
+        a, b = rng.standard_normal((cls.m, cls.k)), rng.standard_normal((cls.k, cls.n))
+        return a.astype(ml_dtypes.bfloat16), b.astype(ml_dtypes.bfloat16)
+
+    @staticmethod
+    def numpy(a: Any, b: Any) -> Any:
+        # ml_dtypes rounds the sum after every term.
+        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
+
+    @classmethod
+    def tracejit(cls, tj: Any) -> Function:
+        return lambda a, b: a @ b
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda a, b: a @ b)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda a, b: a @ b
+
+
+class HalfMiddle(HalfProduct):
+    m = k = n = 256
+
+
+class HalfLarge(HalfProduct):
+    m = k = n = 1024
+
+
 class Dequantised(Row):
     """A layer whose weights are bytes: they become floats where the product packs them."""
 

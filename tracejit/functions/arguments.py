@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from tracejit import sizes
-from tracejit.errors import ArgumentError, AxisError, DTypeError, ShapeError, UserError
+from tracejit.errors import (
+    ArgumentError,
+    AxisError,
+    DTypeError,
+    ShapeError,
+    UnsupportedError,
+    UserError,
+)
 from tracejit.ops.dtypes import named
 from tracejit.ops.table import DType, Shape, check_dtype, normalise_axis
 from tracejit.tensor import Tensor
@@ -50,6 +57,8 @@ def as_dtype(dtype: Any) -> DType:
     """Return the dtype that ``dtype`` names; ``DTypeError`` unless tensors can have it."""
     try:
         found = named(dtype)
+    except UnsupportedError:
+        raise
     except TypeError:
         hint = "use a name such as 'float32', tj.float32, or a NumPy dtype"
         raise fail(DTypeError, f"{dtype!r} is not a dtype", hint) from None

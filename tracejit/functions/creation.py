@@ -32,6 +32,7 @@ from tracejit.functions.arguments import (
     varargs,
 )
 from tracejit.graph.node import constant, data, iota
+from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import Array, DType, Shape
 from tracejit.sizes import hinted
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, wrap
@@ -108,7 +109,7 @@ def _host(obj: Any, dtype: DType | None) -> Array:
         raise fail(ShapeError if ragged else ValueArgumentError, str(error), hint) from None
     except TypeError as error:
         raise fail(DTypeError, str(error)) from None
-    if array.dtype.kind not in "biufc":
+    if array.dtype.kind not in "biufc" and not is_bfloat16(array.dtype):
         kind = "strings" if array.dtype.kind in "US" else f"{array.dtype} values"
         what = type(obj).__name__
         raise fail(

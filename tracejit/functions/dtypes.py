@@ -14,6 +14,7 @@ from tracejit.functions.arguments import (
     is_array,
     is_tuple,
 )
+from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType, promote
 from tracejit.tensor import Tensor
 
@@ -75,6 +76,10 @@ def _dtype(value: Any) -> DType:
 def finfo(type: Any, /) -> Any:
     """Return the limits of a floating dtype (or of a tensor's)."""
     dtype = _dtype(type)
+    if is_bfloat16(dtype):
+        from importlib import import_module
+
+        return import_module("ml_dtypes").finfo(dtype)
     if dtype.kind not in "fc":
         raise fail(DTypeError, f"finfo: {dtype} is not a floating dtype", "iinfo has integers")
     return np.finfo(dtype)
@@ -120,7 +125,8 @@ def isdtype(dtype: Any, kind: Any, /) -> builtins.bool:
     if is_tuple(kind):
         return any(isdtype(dtype, k) for k in kind)
     if isinstance(kind, str) and kind in _KINDS:
-        return _dtype(dtype).kind in _KINDS[kind]
+        found = _dtype(dtype)
+        return ("f" if is_bfloat16(found) else found.kind) in _KINDS[kind]
     return _dtype(dtype) == as_dtype(kind)
 
 

@@ -22,7 +22,7 @@ FLOAT32 = np.dtype(np.float32)
 
 def is_bfloat16(dtype: Any) -> bool:
     """Return whether ``dtype`` (a dtype, or the Python type of a weak scalar) is bfloat16."""
-    return isinstance(dtype, np.dtype) and dtype.kind == "V" and dtype.type.__name__ == NAME
+    return getattr(dtype, "kind", None) == "V" and dtype.type.__name__ == NAME
 
 
 def bfloat16() -> np.dtype[Any]:

@@ -269,7 +269,9 @@ def promote(dtypes: Sequence[Any]) -> DType:
     try:
         return np.result_type(*[d(0) if isinstance(d, type) else d for d in dtypes])
     except TypeError:
-        raise _refused("promotion", dtypes, "these dtypes have no common dtype") from None
+        raise _refused(
+            "promotion", dtypes, "these dtypes have no common dtype; cast one: x.astype('float32')"
+        ) from None
 
 
 # -- shape rules -----------------------------------------------------------------------------------

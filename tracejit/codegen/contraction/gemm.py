@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tracejit.codegen.builder import I64, PTR, VOID, Module
 from tracejit.codegen.contraction.ahead import Ahead
+from tracejit.codegen.contraction.amx import Tiles, emit_tile_kernel
 from tracejit.codegen.contraction.blocking import (
     RegisterBlock,
     offered_heights,
@@ -22,7 +23,6 @@ from tracejit.codegen.contraction.mirror import emit_mirror
 from tracejit.codegen.contraction.pack import emit_pack
 from tracejit.codegen.contraction.panels import Panels, has_full, micro_name
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
-from tracejit.codegen.contraction.tiles import Tiles, emit_tile_kernel
 from tracejit.codegen.contraction.windows import emit_pack_windows
 
 
