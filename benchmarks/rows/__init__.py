@@ -2,7 +2,7 @@
 
 # ruff: noqa: I001  (the imports are in the order of the table)
 from .base import ROWS, WARM_UP, Row, arguments_of, check, leaves, reference
-from . import elementwise, reductions, pairs, stencils, gathers, products, convolution
+from . import elementwise, reductions, pairs, stencils, gathers, records, products, convolution
 from . import networks, kernels
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "networks",
     "pairs",
     "products",
+    "records",
     "reductions",
     "reference",
     "stencils",
