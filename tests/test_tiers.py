@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 import tracejit as tj
 from tracejit import config
 from tracejit.errors import RecompileError, ValueArgumentError
-from tracejit.runtime import background, demand, engine, monitor, service, stance, tiers
+from tracejit.runtime import background, blas, demand, engine, monitor, service, stance, tiers
 from tracejit.runtime.once import Once
 from tracejit.runtime.tiers import State
 
@@ -70,6 +70,49 @@ def test_numpy_answers_until_the_kernels_are_ready(mode: Any, held: threading.Ev
     np.testing.assert_allclose(f(X), want, rtol=1e-6)
     assert (f.stats()["tier"], f.stats()["pending"], f.stats()["kernels"]) == (1, 0, 1)
     assert f.stats()["calls"] == 4
+
+
+@pytest.fixture
+def blas_threads() -> Iterator[Callable[[], int]]:
+    """Return what tells OpenBLAS' number of threads, which is two meanwhile."""
+    found = blas._functions()  # pyright: ignore[reportPrivateUsage]
+    if found is None:
+        pytest.skip("NumPy has another BLAS")
+    get, put = found
+    before = get()
+    put(2)
+    yield get
+    put(before)
+
+
+def test_blas_leaves_a_core_to_what_compiles(
+    held: threading.Event, blas_threads: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    run = tiers.Interpreter.run
+
+    def watched(self: tiers.Interpreter, *arguments: Any) -> Any:
+        seen.append(blas_threads())
+        return run(self, *arguments)
+
+    monkeypatch.setattr(tiers.Interpreter, "run", watched)
+    f = tj.jit(lambda x: x @ x.T + 7, compile="background")
+    f(X)
+    f(X)
+    assert (seen, blas_threads()) == ([2, 1], 2)  # nothing was being made at the first call
+
+
+def test_sharing_the_cores_with_a_compiler_nests(
+    blas_threads: Callable[[], int],
+) -> None:
+    with blas.sharing(), blas.sharing():
+        assert blas_threads() == 1
+    assert blas_threads() == 2
+    with blas.sharing():
+        with blas.sharing():
+            pass
+        assert blas_threads() == 1
+    assert blas_threads() == 2
 
 
 def test_now_compiles_at_the_first_call() -> None:

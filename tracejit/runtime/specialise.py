@@ -17,8 +17,9 @@ import time
 from collections.abc import Sequence
 from enum import Enum
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tracejit.codegen import llvm
 from tracejit.codegen.specialise import specialise, structure
@@ -230,12 +231,13 @@ class _Trial:
         generic, special = self._least
         if len(special) < SLICES:
             return None
-        return median(generic) / max(median(special), 1)
+        return float(np.median(generic) / max(np.median(special), 1))
 
     def saved_ns(self) -> float:
         """Return what a call saves."""
         generic, special = self._least
-        return (median(generic) - median(special)) * ticks.seconds_per_tick() * 1e9
+        saved = float(np.median(generic) - np.median(special))
+        return saved * ticks.seconds_per_tick() * 1e9
 
 
 def request(call: NativeCall) -> service.Ticket:

@@ -22,6 +22,7 @@ from tracejit.ops.table import Array
 from tracejit.runtime import (
     analysis,
     background,
+    blas,
     cache,
     cpu,
     events,
@@ -49,6 +50,9 @@ Run = Callable[[Sequence[Array]], list[Array]]
 
 # Planning that takes less is done before the first answer, so that cached kernels serve at once.
 PLAN_AT_ONCE_S = 1.5e-3
+# From this estimate on kernels are looked for on disk before the first answer of a process: its
+# first plan takes 3 ms, and loading the runtime 2 (measured).
+FIRST_LOOK_S = 0.02
 # Waiting must promise to take half of interpreting: estimates are rough.
 WAIT_FACTOR = 0.5
 # From this estimate on the first kernels are ready before NumPy's answer. Where they are not,
@@ -156,7 +160,7 @@ class Program:
         """Make the kernels at once where ``mode`` says so, or where they are at hand."""
         if mode == "now" or (mode == "auto" and self._waiting_pays()):
             self.compile()
-        elif mode == "auto" and _started and model.plan_s(self.graph) < PLAN_AT_ONCE_S:
+        elif mode == "auto" and self._looking_pays():
             self.compile(cached_only=True)
 
     # -- running -----------------------------------------------------------------------------------
@@ -176,7 +180,8 @@ class Program:
             interpreter = self._interpreter = Interpreter(self.graph)
         observe = model.observe_op if self.interpreted_runs < OBSERVED_RUNS else None
         started = time.perf_counter_ns()
-        results = interpreter.run(arrays, observe, self._superseded)
+        with blas.sharing() if self.state is State.WAITING else contextlib.nullcontext():
+            results = interpreter.run(arrays, observe, self._superseded)
         if results is None:
             return self.run(arrays)
         elapsed = max(0, time.perf_counter_ns() - started)  # clocks of guests may jump
@@ -380,6 +385,13 @@ class Program:
     def _waiting_pays(self) -> bool:
         """Whether compiling promises to be done well before the interpreter would be."""
         return model.compile_s(self.graph) < WAIT_FACTOR * 1e-9 * model.interpreter_ns(self.graph)
+
+    def _looking_pays(self) -> bool:
+        """Whether planning, to see if the kernels are at hand, takes little of the first call."""
+        if _started:
+            return model.plan_s(self.graph) < PLAN_AT_ONCE_S
+        seconds = 1e-9 * model.interpreter_ns(self.graph)
+        return seconds > FIRST_LOOK_S and cache.disk().exists()
 
     def saving_ns(self) -> float:
         """Return what kernels would save at each call."""
