@@ -133,7 +133,7 @@ def test_never_compiles_nothing_and_asks_for_nothing() -> None:
 
 def test_what_is_in_memory_serves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiers, "PLAN_AT_ONCE_S", 1.0)
-    tj.jit(softmax, compile="now")(X)
+    tj.jit(softmax, compile="now")(np.ones((5, 11), F32))
     f = tj.jit(lambda x: softmax(x), compile="auto")
     f(np.ones((7, 9), F32))
     assert (f.stats()["tier"], f.stats()["recompiles"]) == (1, 0)
