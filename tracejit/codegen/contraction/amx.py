@@ -20,7 +20,7 @@ from tracejit.codegen.contraction.ahead import Ahead
 from tracejit.codegen.contraction.blocking import TILE, TILES
 from tracejit.codegen.contraction.frame import ZERO
 from tracejit.codegen.contraction.microkernel import PARAMETERS, MicroCall
-from tracejit.codegen.contraction.panels import Block, micro_name
+from tracejit.codegen.contraction.panels import Block, Variant, micro_name
 from tracejit.codegen.contraction.prologue import KernelPrologue
 
 # Bytes of a row of a tile, and of a row of elements of a panel of B.
@@ -133,7 +133,7 @@ class Tiles(Ahead):
             whole = b.and_(whole, b.not_(block.last))
         return whole
 
-    def _dispatch(self, call: MicroCall, rows: Value, vectors: int, *, full: bool) -> None:
+    def _dispatch(self, call: MicroCall, rows: Value, vectors: int, variant: Variant) -> None:
         b = self.b
         high, low = (f"@{micro_name(self.name, h, vectors)}" for h in (2 * TILE, TILE))
         is_low = b.compare("le", rows, const(TILE, I64))

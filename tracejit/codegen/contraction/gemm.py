@@ -69,7 +69,10 @@ def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: Register
             emit_microkernel(module, micro_name(name, rows, vectors), shape)
             if has_full(module.target, spec, rows, vectors):
                 full = shape._replace(full=True)
-                emit_microkernel(module, micro_name(name, rows, vectors, full=True), full)
+                emit_microkernel(module, micro_name(name, rows, vectors, ".full"), full)
+    if spec.copies(module.target):
+        copying = shape._replace(rows=unit.rows, vectors=unit.vectors, b_depth=None, copies=True)
+        emit_microkernel(module, micro_name(name, unit.rows, unit.vectors, ".copy"), copying)
 
 
 def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:

@@ -191,6 +191,11 @@ class GemmSpec:
         """Return the cache blocking."""
         return cache_block(target, self.type, self.unit(target))
 
+    def copies(self, target: Target) -> bool:
+        """Whether B is packed by the first microkernel that reads a panel of it."""
+        plain = self.prologue is None and self.gather is None and self.b == "last"
+        return target.masks and plain and self.pack_b and not self.pack_a
+
     @property
     def ahead(self) -> bool:
         """Whether B is packed for all threads before the product, and A by tiles."""
