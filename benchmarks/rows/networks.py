@@ -50,6 +50,30 @@ class DenseGelu(Row):
         return lambda x, w, b: torch.nn.functional.gelu(torch.addmm(b, x, w))
 
 
+class DenseSoftmax(Row):
+    """The last layer of a classifier: each row of the product is normalised at once."""
+
+    name, title, group = "dense_softmax", "softmax(x @ w + b), 4096×64×1000 f32", "matmul"
+    bytes = 4 * (4096 * 64 + 64 * 1000 + 1000 + 4096 * 1000)
+    flops = (2 * 64 + EXP + DIVIDE + 4) * 4096 * 1000
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        return normal(rng, 4096, 64), scaled(rng, 64, 1000), normal(rng, 1000)
+
+    @staticmethod
+    def numpy(x: Any, w: Any, b: Any) -> Any:
+        return softmax(x @ w + b)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda x, w, b: jax.nn.softmax(x @ w + b))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda x, w, b: torch.softmax(torch.addmm(b, x, w), dim=1)
+
+
 class Perceptron(Row):
     """A small classifier."""
 

@@ -225,3 +225,64 @@ class Dense(Row):
     def numba(numba: Any) -> Function:
         zero = np.float32(0)
         return numba.njit(lambda x, w, b: np.maximum(x @ w + b, zero), parallel=True)
+
+
+class Gram(Row):
+    """A matrix with its own transpose: half of the result says all."""
+
+    name, title, group = "gram", "xᵀ @ x, 4096×512 f32", "matmul"
+    bytes = 4 * (4096 * 512 + 512 * 512)
+    flops = 4096 * 512 * 513
+    atol = 1e-3
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        return (rng.standard_normal((4096, 512), dtype=np.float32),)
+
+    @staticmethod
+    def numpy(x: Any) -> Any:
+        return x.T @ x
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda x: x.T @ x)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda x: x.T @ x
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        return numba.njit(lambda x: x.T @ x)
+
+
+class Nearest(Row):
+    """The nearest of 256 centres through a product, whose rows are reduced at once."""
+
+    name, title, group = "nearest", "nearest of 256 centres, 16384×64 f32", "matmul"
+    bytes = 4 * (16384 * 64 + 256 * 64) + 8 * 16384
+    flops = (2 * 64 + 3) * 16384 * 256
+    differing = 1e-3  # centres that are equally near but for rounding
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        shapes: tuple[tuple[int, ...], ...] = ((16384, 64), (256, 64))
+        return tuple(rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+
+    @staticmethod
+    def numpy(points: Any, centres: Any) -> Any:
+        return ((centres * centres).sum(axis=1) - 2 * (points @ centres.T)).argmin(axis=1)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        def run(points: Any, centres: Any) -> Any:
+            return ((centres * centres).sum(axis=1) - 2 * (points @ centres.T)).argmin(axis=1)
+
+        return jax.jit(run)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        def run(points: Any, centres: Any) -> Any:
+            return ((centres * centres).sum(dim=1) - 2 * (points @ centres.T)).argmin(dim=1)
+
+        return run
