@@ -71,6 +71,7 @@ class Ahead(Panels):
         column = b.mul(tile, get[Slot.TILE_N])
         columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
         packed_a = b.element(self.work, get[Slot.WORK_A], self.type)
+        high = self.down_to_diagonal(high, column, columns)
 
         def row_tile(part: Value, _: list[Value]) -> list[Value]:
             row = b.mul(part, get[Slot.TILE_M])

@@ -109,6 +109,7 @@ class Panels(Frame):
         a_base, b_base, c_base = self.batch_element(batch)
         column = b.mul(tile, get[Slot.TILE_N])
         columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
+        high = self.down_to_diagonal(high, column, columns)
         top = b.mul(low, get[Slot.TILE_M])
         bottom = self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
         work_b = b.element(self.work, get[Slot.WORK_B], self.type)
@@ -140,6 +141,14 @@ class Panels(Frame):
             return []
 
         b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], k_block)
+
+    def down_to_diagonal(self, high: Value, column: Value, columns: Value) -> Value:
+        """Return where the row tiles of a column tile end: at ``high``, or what is needed there."""
+        if not self.spec.symmetric:
+            return high
+        b, height = self.b, self.loaded[Slot.TILE_M]
+        below = b.add(b.add(column, columns), b.sub(height, ONE))
+        return self.minimum(high, b.div(below, height, signed=False))
 
     def _block_of_b(
         self, base: Value, work: Value, column: Value, columns: Value, k: Value, depth: Value,
