@@ -7,6 +7,11 @@ size, and a second, small reduction of those::
 
 The chunks depend on the shape alone, so the bits do not depend on the number of threads. Nothing
 is stored but the partial results: slices and reshapes of ``x`` are index maps.
+
+A reduction cannot be computed through the index map of a reshape. What is computed from one, as the
+energies of all pairs of points are from sums over coordinates, has rows of its own for chunks::
+
+    sum(energy: f64[1500, 1500])  →  sum(sum(energy, 1))
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from typing import cast
 from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
+from tracejit.ops.table import Family
 from tracejit.schedule import native
 
 # How the partial results of a reduction combine.
@@ -27,6 +33,9 @@ _COMBINE = {
 LONG = 1 << 17
 CHUNK = 1 << 13
 FEW = 16
+# Elements of a row that is a chunk, and nodes that are looked at to find out whether it is.
+ROW = 64
+MAX_LOOKED_AT = 256
 
 
 def run(graph: Graph) -> Graph:
@@ -40,6 +49,8 @@ def _split(node: Node, x: Node) -> Node | None:
     axes = cast(tuple[int, ...], node.attrs["axis"])
     outer = max(axes, key=lambda a: (x.shape[a] >= FEW, -a))
     inside = prod(x.shape[a] for a in axes if a != outer)
+    if inside >= ROW and x.shape[outer] >= FEW and _needs_reduction(x):
+        return _by_rows(node, outer)
     rows = max(1, -(-CHUNK // max(inside, 1)))
     count, rest = divmod(x.shape[outer], rows)
     if count < FEW // 2:
@@ -57,6 +68,28 @@ def _split(node: Node, x: Node) -> Node | None:
         tail = reduce(_rows(emit, x, outer, count * rows, rest), axis=axes, keepdims=False)
         result = getattr(emit, _COMBINE[node.op.name])(result, tail)
     return emit.reshape(result, shape=node.shape) if result.shape != node.shape else result
+
+
+def _by_rows(node: Node, outer: int) -> Node:
+    """Reduce each row along ``outer``, then the results."""
+    axes = cast(tuple[int, ...], node.attrs["axis"])
+    reduce = getattr(Emit(node.loc), node.op.name)
+    partial = reduce(node.inputs[0], axis=tuple(a for a in axes if a != outer), keepdims=True)
+    return reduce(partial, axis=axes, keepdims=bool(node.attrs["keepdims"]))
+
+
+def _needs_reduction(x: Node) -> bool:
+    """Whether ``x`` is computed, element by element, from a reduction of as many elements."""
+    stack, seen = [x], {x}
+    while stack and len(seen) < MAX_LOOKED_AT:
+        node = stack.pop()
+        if native.is_reduction(node):
+            return True
+        if node.op.family is Family.ELEMENTWISE:
+            fresh = [i for i in node.inputs if i.size == x.size and i not in seen]
+            seen.update(fresh)
+            stack += fresh
+    return False
 
 
 def check_split(node: Node) -> bool:
