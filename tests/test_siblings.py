@@ -94,3 +94,47 @@ def test_sums_over_pairs_share_what_is_generated_for_each_pair(any_level: str) -
     assert traced.schedule.arena.nbytes == 0  # the weights of all pairs are not stored
     for result, expected in zip(results, pull(x, y, mass), strict=True):
         np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_forces_and_energies_of_points_are_one_kernel(any_level: str) -> None:
+    def pull(points: Any, mass: Any) -> Results:
+        d = points - points[:, None]
+        r2 = (d * d).sum(-1) + 1e-2
+        weight = mass / (r2 * np.sqrt(r2))
+        return (weight[..., None] * d).sum(1), (mass / np.sqrt(r2)).sum(1)
+
+    rng = np.random.default_rng(5)
+    points, mass = rng.normal(size=(203, 3)), rng.uniform(1, 2, 203)
+    for function in (pull, lambda p, m: pull(p, m)[::-1]):
+        with tj.isa(any_level):
+            traced = tj.trace(function, points, mass)
+            results = traced(points, mass)
+        assert len(traced.schedule.steps) == 1
+        assert traced.schedule.arena.nbytes == 0
+        for result, expected in zip(results, function(points, mass), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-10)
+
+
+def test_rows_of_coordinates_that_differ_in_number_stay_apart(level: str) -> None:
+    def function(points: Any) -> Results:
+        d = points - points[:, None]
+        return (d * d[..., :1]).sum(1), d.sum(1)[:, :2] * 1.0, (d[..., :2] * 2).sum(1)
+
+    points = np.random.default_rng(6).normal(size=(40, 3))
+    results = tj.trace(function, points)(points)
+    for result, expected in zip(results, function(points), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("op", ["sum", "max", "min", "any"])
+def test_the_energy_of_all_pairs_does_not_store_them(op: str, any_level: str) -> None:
+    def energy(points: Any) -> Any:
+        d = points - points[:, None]
+        return getattr(np, op)(np.sqrt((d * d).sum(-1)) > 1 if op == "any" else (d * d).sum(-1))
+
+    points = np.random.default_rng(7).normal(size=(500, 3))
+    with tj.isa(any_level):
+        traced = tj.trace(energy, points)
+        result = traced(points)
+    assert traced.schedule.arena.nbytes < 500 * 16
+    np.testing.assert_allclose(result, energy(points), rtol=1e-12)

@@ -252,7 +252,7 @@ class Fuser:
         if homes is None:
             homes = [self._beside_sibling(node, demand) or self._new_cluster(node)]
         for cluster in homes:
-            maps = demand.readers.get(cluster) or [cluster.roots[0].index]
+            maps = demand.readers.get(cluster) or [cluster.roots[-1].index]
             cluster.members[node] = maps
             cluster.values += len(maps)
             for index in maps:
@@ -349,7 +349,7 @@ class Fuser:
         cluster = self._reduction_home(node, demand)
         if cluster is None:
             cluster = self._beside_sibling(node, demand) or self._new_cluster(node)
-            index = cluster.roots[0].index
+            index = cluster.roots[-1].index
         else:
             index = demand.readers[cluster][0]
         operand = node.inputs[0]
@@ -489,11 +489,15 @@ class Fuser:
             return None
         if cluster.values + 1 > MAX_VALUES:
             return None
-        index = cluster.roots[0].index
-        if cluster.scanned or not axes_of(index) <= cluster.parallel:
+        first = cluster.roots[0]
+        if cluster.scanned or not axes_of(first.index) <= cluster.parallel:
             return None  # loops inside others would compute it again and again
         if native.is_reduction(node) and len(cluster.reduced) >= MAX_REDUCTIONS:
             return None
+        index, missing = first.index[: len(node.shape)], node.shape[len(first.index) :]
+        if node.shape[: len(index)] != first.node.shape[: len(index)]:
+            return None
+        index += tuple(axis_index(fresh_axis(cluster, n)) for n in missing)
         self._store_in(node, cluster, index)
         return cluster
 

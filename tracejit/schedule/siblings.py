@@ -11,12 +11,13 @@ In one kernel their operands are loaded once, and what both compute is computed 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family
 from tracejit.schedule.cluster import Cluster
+from tracejit.schedule.unroll import TINY
 
 # Sources kept for a node, and kernels looked at for one: both bound the cost, not the result.
 MAX_SOURCES = 8
@@ -48,7 +49,10 @@ class Siblings:
 
 class Origin(NamedTuple):
     """Where a value comes from: some of the values that it is computed of element by element, and
-    the loops that takes: its shape, and for a (function of a) reduction what is reduced."""
+    the loops that takes: its shape, and for a (function of a) reduction what is reduced.
+
+    A last axis of a few coordinates that is not reduced is left out of a reduction's loops: it will
+    be written out (unroll.py). So the forces on points find the points' energies."""
 
     kind: Hashable
     sources: frozenset[Node]
@@ -60,12 +64,22 @@ def _origins(graph: Graph) -> dict[Node, Origin]:
         if node.op.family is Family.REDUCTION:
             operand = node.inputs[0]
             over = (node.attrs["axis"], node.attrs["keepdims"])
-            found[node] = Origin((node.shape, operand.shape, over), found[operand].sources)
+            shapes = (node.shape, operand.shape)
+            if _has_coordinates(node):
+                shapes = (node.shape[:-1], operand.shape[:-1])
+            found[node] = Origin((*shapes, over), found[operand].sources)
         elif node.op.family is Family.ELEMENTWISE:
             found[node] = _elementwise(node, found)
         else:
             found[node] = Origin(node.shape, frozenset({node}))
     return found
+
+
+def _has_coordinates(reduction: Node) -> bool:
+    """Whether the last axis is that of coordinates, and is kept."""
+    shape = reduction.inputs[0].shape
+    axes = cast(tuple[int, ...], reduction.attrs["axis"])
+    return bool(shape) and 2 <= shape[-1] <= TINY and len(shape) - 1 not in axes
 
 
 def _elementwise(node: Node, found: dict[Node, Origin]) -> Origin:

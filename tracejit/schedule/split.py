@@ -72,10 +72,11 @@ def _split(node: Node, x: Node) -> Node | None:
 
 def _by_rows(node: Node, outer: int) -> Node:
     """Reduce each row along ``outer``, then the results."""
-    axes = cast(tuple[int, ...], node.attrs["axis"])
-    reduce = getattr(Emit(node.loc), node.op.name)
-    partial = reduce(node.inputs[0], axis=tuple(a for a in axes if a != outer), keepdims=True)
-    return reduce(partial, axis=axes, keepdims=bool(node.attrs["keepdims"]))
+    axes, emit = cast(tuple[int, ...], node.attrs["axis"]), Emit(node.loc)
+    reduce, inner = getattr(emit, node.op.name), tuple(a for a in axes if a != outer)
+    partial = reduce(node.inputs[0], axis=inner, keepdims=False)
+    result = reduce(partial, axis=(outer - sum(a < outer for a in inner),), keepdims=False)
+    return emit.reshape(result, shape=node.shape) if result.shape != node.shape else result
 
 
 def _needs_reduction(x: Node) -> bool:
