@@ -137,3 +137,14 @@ def test_all_fields_make_a_record() -> None:
     wide = values((100, 5), np.float32)
     (kernel,) = kernels(lambda x: x[:, ::-1] * 2, wide)
     assert not kernel.records
+
+
+def test_fields_that_no_lane_runs_over_are_stored_one_by_one(level: str) -> None:
+    """The lanes run over the last axis of 2, the fields of what is stored are along another."""
+    w = values((4, 6, 4, 4), np.float32)
+
+    def turned(w: Any) -> Any:
+        split = w.reshape(4, 6, 2, 2, 2, 2)[:, :, ::-1, :, ::-1]
+        return np.transpose(split, (3, 5, 1, 0, 2, 4)).reshape(24, 16)
+
+    np.testing.assert_array_equal(tj.jit(turned, compile="now")(w), turned(w))

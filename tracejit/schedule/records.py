@@ -25,7 +25,8 @@ def find_records(kernel: Kernel) -> Kernel:
     stores: tuple[Record, ...] = ()
     if kernel.vector_parallel is not None:
         stored = {kernel.stores[number].access for number in kernel.block.stores}
-        stores = tuple(r for r in _records(kernel, stored) if NO_FIELD not in r.fields)
+        along = [r for r in _records(kernel, stored) if r.axis == kernel.vector_parallel]
+        stores = tuple(r for r in along if NO_FIELD not in r.fields)
     return replace(kernel, records=loads, stored_records=stores) if loads or stores else kernel
 
 
