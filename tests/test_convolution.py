@@ -30,7 +30,7 @@ def random(*shape: int) -> Array:
 CONVOLUTIONS = [
     (3, 1, 1, 1, 1, 4, 6), (1, 1, 0, 1, 1, 4, 6), (1, 2, 0, 1, 1, 4, 6), (3, 2, 1, 1, 1, 3, 8),
     (3, 1, 2, 2, 2, 4, 6), (3, 1, 1, 1, 4, 4, 4), (3, 2, 1, 1, 4, 4, 8), (2, 3, 1, 2, 2, 4, 6),
-    (5, 2, 2, 1, 1, 2, 17),
+    (5, 2, 2, 1, 1, 2, 17), (4, 2, 1, 1, 1, 3, 4), (6, 3, 4, 1, 2, 4, 6),
 ]  # fmt: skip
 
 
@@ -63,6 +63,23 @@ def test_transposed_convolution_as_in_pytorch(rank: int, case: tuple[int, ...]) 
     extra = max(stride, dilation) - 1
     settings = (stride, padding, extra, groups, dilation)
     same(tj.jit(lambda x, w, b: ours(x, w, b, *settings))(x, w, bias), theirs(*tensors, *settings))
+
+
+def test_phases_of_a_transposed_convolution_share_one_product(level: str) -> None:
+    """Where the stride divides the kernel; the weights are put in order before it."""
+    x, bias = random(2, 6, 11, 19), random(4)
+    for k, stride, padding, extra in [(4, 2, 1, 0), (2, 2, 0, 0), (6, 3, 2, 2), (4, 2, 3, 1)]:
+        for groups in (1, 2):
+            w = random(6, 4 // groups, k, k)
+            settings = (stride, padding, extra, groups)
+
+            def program(x: Any, w: Any, b: Any, s: Any = settings) -> Any:
+                return tj.nn.conv_transpose2d(x, w, b, *s)
+
+            traced = tj.trace(program, x, w, bias)
+            assert [n.op.name for n in traced.graph.nodes].count("matmul") == 1
+            got: Any = tj.jit(program, compile="now")(x, w, bias)
+            same(got, traced_by_numpy(program, x, w, bias))
 
 
 # kernel, stride, padding, dilation, ceil_mode

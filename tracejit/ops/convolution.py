@@ -9,7 +9,8 @@ ranks share one row. It decomposes by what is fastest natively:
   (depthwise ones have one), and is never stored.
 
 A transposed convolution is one of these for each position modulo the stride: the outputs that
-share it read the same taps, at stride 1.
+share it read the same taps, at stride 1. Where the stride divides the kernel, one product has all
+of them. Then the positions are interleaved.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def _transpose(
     emit: Any, x: Any, w: Any, *bias: Any,
     stride: Ints, low: Ints, high: Ints, extra: Ints, dilation: Ints, groups: int,
 ) -> Any:  # fmt: skip
-    """The outputs at q·stride + phase read the taps t with t·dilation ≡ phase (mod stride)."""
+    """The outputs q·stride + phase − low read the taps t with t·dilation ≡ phase (mod stride)."""
     rank = len(stride)
     shape = _transpose_shape(
         x.aval, w.aval, stride=stride, low=low, high=high, extra=extra, dilation=dilation,
@@ -226,27 +227,69 @@ def _transpose(
     inside, outside = w.shape[0] // groups, w.shape[1]
     w = emit.reshape(w, shape=(groups, inside, outside, *w.shape[2:]))
     w = emit.permute(w, axes=(0, 2, 1, *range(3, 3 + rank)))
-    w = emit.reshape(w, shape=(groups * outside, inside, *w.shape[3:]))
-    count = tuple(
-        -(-(n + a) // s) for n, a, s in zip(shape[2:], low, stride, strict=True)
-    )  # places of each phase
-    parts = [
-        _phase(emit, x, w, phase, count, stride, dilation, groups)
-        for phase in itertools.product(*map(range, stride))
+    count = tuple(-(-n // s) for n, s in zip(shape[2:], stride, strict=True))  # of each phase
+    phases = [
+        tuple(map(sum, zip(low, c, strict=True))) for c in itertools.product(*map(range, stride))
     ]
-    result = parts[0]
-    if len(parts) > 1:
-        result = emit.reshape(
-            emit.stack(*parts, axis=0), shape=(*stride, x.shape[0], shape[1], *count)
-        )
-        order = [rank, rank + 1]
-        for axis in range(rank):
-            order += [rank + 2 + axis, axis]
-        result = emit.permute(result, axes=tuple(order))
-        whole = tuple(n * s for n, s in zip(count, stride, strict=True))
-        result = emit.reshape(result, shape=(x.shape[0], shape[1], *whole))
-    result = emit.slice(result, start=(0, 0, *low), size=shape, step=(1,) * (rank + 2))
-    return _add_bias(emit, result, bias)
+    if len(phases) > 1 and all(
+        d == 1 and k % s == 0 for d, k, s in zip(dilation, w.shape[3:], stride, strict=True)
+    ):
+        parts = _alike_phases(emit, x, w, phases, count, stride)
+    else:
+        w = emit.reshape(w, shape=(groups * outside, inside, *w.shape[3:]))
+        parts = [_phase(emit, x, w, p, count, stride, dilation, groups) for p in phases]
+    result = _interleaved(emit, [_add_bias(emit, part, bias) for part in parts], stride)
+    return emit.slice(result, start=(0,) * (rank + 2), size=shape, step=(1,) * (rank + 2))
+
+
+def _interleaved(emit: Any, parts: list[Any], stride: Ints) -> Any:
+    """Return the value whose elements at phase c of every axis are those of ``parts[c]``."""
+    for axis in reversed(range(2, 2 + len(stride))):
+        s, (*before, n) = stride[axis - 2], parts[0].shape[: axis + 1]
+        shape = (*before, n * s, *parts[0].shape[axis + 1 :])
+        parts = [
+            emit.reshape(emit.stack(*parts[i : i + s], axis=axis + 1), shape=shape)
+            for i in range(0, len(parts), s)
+        ]
+    return parts[0]
+
+
+def _alike_phases(
+    emit: Any, x: Any, w: Any, phases: list[Ints], count: Ints, stride: Ints
+) -> list[Any]:
+    """Return the outputs of ``phases`` where all have as many taps: one convolution has them all.
+
+    ``w`` is [groups, outputs, inputs, …]. Tap m·stride + r belongs to rest r; so the weights of
+    the rests are rows of one matrix, whose windows reach back over the taps m of an axis.
+    """
+    rank, (groups, outside, inside, *size) = len(stride), w.shape
+    rests, several = math.prod(stride), tuple(k // s for k, s in zip(size, stride, strict=True))
+    split = [n for pair in zip(several, stride, strict=True) for n in pair]
+    w = emit.reshape(w, shape=(groups, outside, inside, *split))
+    w = emit.flip(w, axis=tuple(3 + 2 * i for i in range(rank)))
+    taps_of, rests_of = (tuple(3 + 2 * i + j for i in range(rank)) for j in (0, 1))
+    w = emit.permute(w, axes=(0, *rests_of, 1, 2, *taps_of))
+    w = emit.reshape(w, shape=(groups * rests * outside, inside, *several))
+    # The places that any phase reads, from the first on: its place 0 is at its quotient.
+    first = [p // s for p, s in zip(phases[0], stride, strict=True)]
+    last = [p // s for p, s in zip(phases[-1], stride, strict=True)]
+    most = [n + high - low for n, low, high in zip(count, first, last, strict=True)]
+    back = [m - 1 - low for m, low in zip(several, first, strict=True)]
+    ahead = [n + low - k for n, low, k in zip(most, first, x.shape[2:], strict=True)]
+    wide = padded(emit, x, 0, tuple(back), tuple(ahead))
+    ones = (1,) * rank
+    result = _correlated(emit, wide, w, ones, ones, groups)
+    result = emit.reshape(result, shape=(x.shape[0], groups, *stride, outside, *most))
+    found: list[Any] = []
+    for phase in phases:
+        places = zip(phase, stride, first, strict=True)
+        at, rest = zip(*((p // s - low, p % s) for p, s, low in places), strict=True)
+        part = emit.slice(
+            result, start=(0, 0, *rest, 0, *at), size=(x.shape[0], groups, *ones, outside, *count),
+            step=(1,) * len(result.shape),
+        )  # fmt: skip
+        found.append(emit.reshape(part, shape=(x.shape[0], groups * outside, *count)))
+    return found
 
 
 def _phase(
