@@ -55,9 +55,9 @@ PLAN_AT_ONCE_S = 1.5e-3
 FIRST_LOOK_S = 0.02
 # Waiting must promise to take half of interpreting: estimates are rough.
 WAIT_FACTOR = 0.5
-# From this estimate on the first kernels are ready before NumPy's answer. Where they are not,
-# making them beside it doubles its time on a machine of two cores (measured): so it comes first.
-ASK_AHEAD_S = 0.1
+# Kernels that are expected before the first answer are made beside it: they may take over between
+# two ops. Others come after it: beside them it would take up to twice as long (measured).
+RACE_FACTOR = 1.0
 # What is later than estimated is expected to take this share of what it has taken so far.
 OVERDUE = 0.25
 # Interpreted runs whose ops are timed one by one, for the cost model.
@@ -158,7 +158,7 @@ class Program:
 
     def _start(self, mode: Mode) -> None:
         """Make the kernels at once where ``mode`` says so, or where they are at hand."""
-        if mode == "now" or (mode == "auto" and self._waiting_pays()):
+        if mode == "now" or (mode == "auto" and self._compiling_takes(WAIT_FACTOR)):
             self.compile()
         elif mode == "auto" and self._looking_pays():
             self.compile(cached_only=True)
@@ -200,8 +200,8 @@ class Program:
         return self.executable is not None and not stance.interpreting
 
     def _ask_ahead(self) -> None:
-        """Begin before NumPy answers where that takes so long that the kernels are sooner ready."""
-        if 1e-9 * model.interpreter_ns(self.graph) > ASK_AHEAD_S:
+        """Begin before NumPy answers where the kernels are expected before that."""
+        if self._compiling_takes(RACE_FACTOR):
             self.request()
 
     def _wait_instead(self) -> bool:
@@ -382,9 +382,9 @@ class Program:
 
     # -- deciding ----------------------------------------------------------------------------------
 
-    def _waiting_pays(self) -> bool:
-        """Whether compiling promises to be done well before the interpreter would be."""
-        return model.compile_s(self.graph) < WAIT_FACTOR * 1e-9 * model.interpreter_ns(self.graph)
+    def _compiling_takes(self, share: float) -> bool:
+        """Whether compiling promises to take less than a ``share`` of interpreting."""
+        return model.compile_s(self.graph) < share * 1e-9 * model.interpreter_ns(self.graph)
 
     def _looking_pays(self) -> bool:
         """Whether planning, to see if the kernels are at hand, takes little of the first call."""
