@@ -195,10 +195,10 @@ def test_any_split_of_the_tiles_gives_the_same_bits(target: Target, dtype: Any) 
     small = target.with_caches(*TINY_CACHES)
     cases = [((), 97, 130, 200), ((3,), 65, 31, 70), ((2,), 1, 3000, 40), ((), 3000, 1, 40)]
     for batch, m, n, k in cases:
-        for packed in (False, True):
+        for packs in ("", "b", "ab"):
             a, b = random(rng, (*batch, m, k), dtype), random(rng, (*batch, k, n), dtype)
             whole, parts = np.empty((*batch, m, n), dtype), np.empty((*batch, m, n), dtype)
-            options = {"pack_a": True, "pack_b": True} if packed and min(m, n) > 1 else {}
+            options = {"pack_a": "a" in packs, "pack_b": "b" in packs} if min(m, n) > 1 else {}
             bind(small, a, b, whole, **options)()
             call = bind(small, a, b, parts, **options)
             for number, stage in enumerate(call.stages):
@@ -265,11 +265,11 @@ def _before_a_forbidden_page(values: Array) -> Array:
 def test_nothing_beyond_the_operands_is_touched(target: Target, dtype: Any) -> None:
     rng = np.random.default_rng(11)
     for m, n, k in [(3, 5, 7), (15, 17, 9), (29, 47, 33), (1, 19, 21), (19, 1, 21)]:
-        for packed in (False, True):
+        for packs in ("", "b", "ab"):
             a = _before_a_forbidden_page(random(rng, (m, k), dtype))
             b = _before_a_forbidden_page(random(rng, (k, n), dtype))
             c = _before_a_forbidden_page(np.zeros((m, n), dtype))
-            options = {"pack_a": True, "pack_b": True} if packed and min(m, n) > 1 else {}
+            options = {"pack_a": "a" in packs, "pack_b": "b" in packs} if min(m, n) > 1 else {}
             product(target, a, b, c, **options)
 
 
@@ -363,17 +363,19 @@ def test_a_dtype_without_kernel_is_a_typed_error() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_inner_loop_is_multiply_adds_without_spills(dtype: Any, packed: bool) -> None:
-    for level, rows in (("avx2", 6), ("avx512", 14)):
+@pytest.mark.parametrize("packs", ["", "b", "ab"])
+def test_the_inner_loop_is_multiply_adds_without_spills(dtype: Any, packs: str) -> None:
+    for level, rows, variants in (("avx2", 6, {}), ("avx512", 14, {"": ".full", "b": ".copy"})):
         target = LEVELS[level]
         problem = GemmProblem(999, 999, 999, (999, 1), (999, 1), (999, 1))
-        spec = replace(classify(target, np.dtype(dtype), problem), pack_a=packed)
+        spec = classify(target, np.dtype(dtype), problem)
+        spec = replace(spec, pack_a="a" in packs, pack_b="b" in packs)
         text = assembly(module_text(target, spec), target, passes=0)
-        function = text.split(f"\ngemm.{rows}x2:")[1].split(".Lfunc_end")[0]
-        loop = max(function.split("\n.L"), key=lambda part: part.count("vfmadd"))
-        assert loop.count("vfmadd") == 2 * rows
-        assert not [line for line in loop.splitlines() if "mm" in line and "(%rsp" in line]
+        for name in {f"gemm.{rows}x2", f"gemm.{rows}x2{variants.get(packs, '')}"}:
+            function = text.split(f"\n{name}:")[1].split(".Lfunc_end")[0]
+            loop = max(function.split("\n.L"), key=lambda part: part.count("vfmadd"))
+            assert loop.count("vfmadd") == 2 * rows
+            assert not [line for line in loop.splitlines() if "mm" in line and "(%rsp" in line]
 
 
 @pytest.mark.parametrize("level", ["avx2", "avx512"])

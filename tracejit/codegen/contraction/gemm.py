@@ -55,23 +55,24 @@ def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: Register
     a_row: int | None = 1 if spec.pack_a or spec.a == "first" else None
     a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
     b_depth = unit.columns if spec.pack_b else None
+    shape = MicroShape(
+        spec.type, unit.rows, unit.vectors, unit.lanes, a_row, a_depth, b_depth, spec.ahead
+    )
+    if spec.prologue is not None:
+        shape = shape._replace(dot=spec.prologue.dot, corrected=spec.corrected)
     for rows in offered_heights(unit):
         for vectors in offered_vectors(unit, rows):
             if spec.tiled and spec.prologue is not None:
                 micro = micro_name(name, rows, vectors)
                 emit_tile_kernel(module, micro, spec.prologue, rows, vectors)
                 continue
-            shape = MicroShape(
-                spec.type, rows, vectors, unit.lanes, a_row, a_depth, b_depth, spec.ahead
-            )
-            if spec.prologue is not None:
-                shape = shape._replace(dot=spec.prologue.dot, corrected=spec.corrected)
-            emit_microkernel(module, micro_name(name, rows, vectors), shape)
+            own = shape._replace(rows=rows, vectors=vectors)
+            emit_microkernel(module, micro_name(name, rows, vectors), own)
             if has_full(module.target, spec, rows, vectors):
-                full = shape._replace(full=True)
+                full = own._replace(full=True)
                 emit_microkernel(module, micro_name(name, rows, vectors, ".full"), full)
     if spec.copies(module.target):
-        copying = shape._replace(rows=unit.rows, vectors=unit.vectors, b_depth=None, copies=True)
+        copying = shape._replace(b_depth=None, copies=True)
         emit_microkernel(module, micro_name(name, unit.rows, unit.vectors, ".copy"), copying)
 
 
