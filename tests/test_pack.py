@@ -134,3 +134,70 @@ def test_a_sum_is_taken_once_with_and_without_keepdims() -> None:
     (x,) = points((300, 40))
     found = kernel(lambda x: (x - x.mean(axis=0)) / x.var(axis=0), x)
     assert sum(len(nest.reduces) for nest in found.block.nests) == 2
+
+
+# -- rows that are turned in registers -------------------------------------------------------------
+
+
+def softmax(x: Any) -> Any:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def standardise(x: Any) -> Any:
+    d = x - x.mean(axis=-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(axis=-1, keepdims=True) + 1), x.max(axis=-1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [2, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48])
+@pytest.mark.parametrize("program", [softmax, standardise])
+def test_short_rows_of_results(
+    any_level: str, program: Callable[..., Any], width: int, dtype: Any
+) -> None:
+    for count in (256, 257, 399):
+        (x,) = points((count, width), dtype=dtype)
+        x[7], x[3, 1], x[count - 1] = 0, np.inf, -300
+        with np.errstate(all="ignore"):
+            got, want = tj.jit(program, compile="now")(x), program(x)
+        for g, w in zip(got, want, strict=True) if isinstance(want, tuple) else [(got, want)]:
+            np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_results_are_turned_back(level: str) -> None:
+    (x,) = points((1000, 10))
+    found = kernel(softmax, x)
+    assert found.vector_parallel == 0
+    assert len(found.packs) == len(found.unpacks) == 1
+    (place,) = (s.access for s in found.stores)
+    assert found.unpacks[0][1] == place
+    # One exponential an element: the strip keeps them.
+    assert sum(len(nest.saves) for nest in found.block.nests) == 1
+    # Long rows, few rows and rows in steps stay as they are.
+    for other in (points((1000, 49))[0], x[:255], points((1000, 20))[0][:, ::2]):
+        assert not kernel(softmax, other).unpacks
+
+
+def test_batches_of_short_rows_and_what_is_broadcast(any_level: str) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((3, 300, 12)).astype(np.float32)
+    scale, mask = x[0, 0] + 2, x > -1
+
+    def program(x: Any, scale: Any, mask: Any) -> Any:
+        return softmax(np.where(mask, x * scale, np.float32(-9)))
+
+    got = tj.jit(program, compile="now")
+    for view in (x, x[:, ::-1], x[:, :, ::-1], x.transpose(1, 0, 2), x[:, :280]):
+        chosen = mask[: view.shape[0], : view.shape[1]]
+        if chosen.shape != view.shape:
+            chosen = np.ones(view.shape, bool)
+        want = program(view, scale, chosen)
+        np.testing.assert_allclose(got(view, scale, chosen), want, rtol=1e-5)
+
+
+def test_short_rows_give_the_same_bits_on_any_number_of_threads(level: str) -> None:
+    (x,) = points((50_000, 10))
+    f = tj.jit(softmax, compile="now")
+    many = f(x)
+    with tj.num_threads(1):
+        np.testing.assert_array_equal(f(x), many)

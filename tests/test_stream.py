@@ -34,7 +34,9 @@ def streamed(function: Callable[..., Any], *arguments: Array) -> list[frozenset[
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
-@pytest.mark.parametrize("shape", [(1, 2), (3, 5), (4, 64), (5, 129), (2, 1000), (130, 17)])
+@pytest.mark.parametrize(
+    "shape", [(1, 2), (3, 5), (4, 64), (5, 129), (2, 1000), (130, 17), (400, 16), (300, 32)]
+)
 def test_streamed_stores_change_no_bit(
     any_level: str, shape: tuple[int, int], dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

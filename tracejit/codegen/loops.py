@@ -28,7 +28,7 @@ from tracejit.codegen.records import store_records
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.steps import streamed_from, vector_loop
-from tracejit.codegen.strips import copy_apart, pack_strip
+from tracejit.codegen.strips import copy_apart, pack_strip, strips, unpack_strip
 from tracejit.codegen.target import Target
 from tracejit.codegen.tiles import TileLoop
 from tracejit.codegen.types import memory_type, register_type
@@ -86,7 +86,9 @@ class KernelEmitter:
         self.index_terms: dict[int, list[Value]] = {}
         self.constants: dict[int, Value] = {}
         self.roots: list[Value] = []
-        self.strips = {target for _, target in kernel.packs}
+        self.strips = strips(kernel)
+        # Where stores go that leave the strip later.
+        self.waiting = {target: source for source, target in kernel.unpacks}
         self.spread = spread(kernel)
         # Values that the nest being written loads from scratch instead of computing.
         self.reused: dict[int, int] = {}
@@ -180,6 +182,7 @@ class KernelEmitter:
                 inner = self.enter(scope, {axis: index}, vector)
                 pack_strip(self, inner)
                 self.block(self.kernel.block, inner, ())
+                unpack_strip(self, inner)
                 return []
 
             streamed = streamed_from(self, self.kernel.block.stores, scope, start)
@@ -230,8 +233,8 @@ class KernelEmitter:
         for number in block.stores:
             store, streamed = self.kernel.stores[number], number in self.kernel.streamed
             if store.access not in together:
-                value = self.value(scope, store.value)
-                store_values(self, store.access, value, scope, stream=streamed)
+                place = self.waiting.get(store.access, store.access)
+                store_values(self, place, self.value(scope, store.value), scope, stream=streamed)
 
     def _stores_of(self, block: Block) -> list[int]:
         found = list(block.stores)

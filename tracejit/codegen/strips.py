@@ -16,7 +16,9 @@ from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.steps import vector_steps
 from tracejit.codegen.target import Target
-from tracejit.schedule.kernel import Kernel, Load
+from tracejit.codegen.turn import Turn
+from tracejit.schedule.kernel import SCRATCH, Kernel, Load
+from tracejit.schedule.pack import check_turn
 
 if TYPE_CHECKING:
     from tracejit.codegen.loops import KernelEmitter
@@ -32,11 +34,50 @@ def strip_vectors(kernel: Kernel, target: Target, operations: int) -> int:
     return min(most, STRIP_BYTES * 8 // target.vector_bits) if kernel.down_columns else most
 
 
+def strips(kernel: Kernel) -> set[int]:
+    """Return the accesses to scratch that stay where they are from strip to strip."""
+    copies = {target for _, target in kernel.copies}
+    scratch = (n for n, access in enumerate(kernel.accesses) if access.buffer == SCRATCH)
+    return {n for n in scratch if n not in copies}
+
+
 def pack_strip(emitter: KernelEmitter, scope: Scope) -> None:
-    """Copy what a strip of lanes reads often to where it is contiguous."""
+    """Copy the rows of a strip of lanes to where they lie side by side."""
+    kernel = emitter.kernel
+    streamed = {kernel.stores[number].access for number in kernel.streamed}
+    results = [target for _, target in kernel.unpacks if target not in streamed]
     for source, target in emitter.kernel.packs:
-        moved = _moved(emitter.kernel, source)
-        _copy(emitter, source, target, sorted(moved - set(emitter.kernel.parallel)), scope)
+        inner = _inner(emitter.kernel, source)
+        if _turns(emitter.kernel, source, scope):
+            Turn(emitter, source, target, inner[0], scope).pack(results)
+            results = []
+        else:
+            _copy(emitter, source, target, inner, scope)
+
+
+def unpack_strip(emitter: KernelEmitter, scope: Scope) -> None:
+    """Copy the rows of a strip of lanes from where they lie side by side to the result."""
+    kernel = emitter.kernel
+    streamed = {kernel.stores[number].access for number in kernel.streamed}
+    for source, target in kernel.unpacks:
+        inner = _inner(kernel, target)
+        if _turns(kernel, target, scope):
+            turn = Turn(emitter, target, source, inner[0], scope)
+            turn.unpack(stream=target in streamed)
+        else:
+            _copy(emitter, source, target, inner, scope)
+
+
+def _turns(kernel: Kernel, rows: int, scope: Scope) -> bool:
+    """Whether rows are turned in registers: not the last ones of all, which fill no square."""
+    whole = scope.vector is not None and scope.vector.mask is None
+    inner = _inner(kernel, rows)
+    return whole and len(inner) == 1 and check_turn(kernel, kernel.accesses[rows], inner[0])
+
+
+def _inner(kernel: Kernel, access: int) -> list[int]:
+    """Return the axes of the inner loops that an access moves along."""
+    return sorted(_moved(kernel, access) - set(kernel.parallel))
 
 
 def copy_apart(emitter: KernelEmitter, scope: Scope) -> None:

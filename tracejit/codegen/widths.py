@@ -55,7 +55,8 @@ def vectors_of(kernel: Kernel, target: Target, lanes: int) -> tuple[int, bool]:
     """Return the vectors side by side of a loop with all operations, and whether it is heavy."""
     applied = [e for e in kernel.exprs if isinstance(e, Apply)]
     vectors = vectors_for(kernel, target, applied)
-    return min(vectors, STRIP // lanes) if kernel.packs else vectors, is_heavy(applied)
+    strips = kernel.packs or kernel.unpacks
+    return min(vectors, STRIP // lanes) if strips else vectors, is_heavy(applied)
 
 
 def vectors_for(kernel: Kernel, target: Target, applied: Sequence[Apply]) -> int:

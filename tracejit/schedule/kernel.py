@@ -258,6 +258,7 @@ class Kernel:
 
     The stores ``streamed`` bypass the caches. ``packs`` are pairs of accesses: before anything
     else, each strip of lanes copies what it reads through the first to the second, in scratch.
+    ``unpacks`` are the reverse for stores: what goes to the second access waits in the first.
     ``copies`` are such pairs too: all that the loops inside read through the first is copied as
     soon as the parallel axes that the second does not run along are fixed. ``records`` are loaded
     as a whole, and ``stored_records`` stored.
@@ -274,6 +275,7 @@ class Kernel:
     totals: int | None = None
     streamed: frozenset[int] = frozenset()
     packs: tuple[tuple[int, int], ...] = ()
+    unpacks: tuple[tuple[int, int], ...] = ()
     copies: tuple[tuple[int, int], ...] = ()
     records: tuple[Record, ...] = ()
     stored_records: tuple[Record, ...] = ()
@@ -290,6 +292,8 @@ class Kernel:
             parts.append(f"streamed {sorted(self.streamed)}")
         if self.packs:
             parts.append(f"packs {self.packs}")
+        if self.unpacks:
+            parts.append(f"unpacks {self.unpacks}")
         if self.copies:
             parts.append(f"copies {self.copies}")
         if self.records or self.stored_records:
@@ -343,7 +347,7 @@ class Kernel:
     def down_columns(self) -> bool:
         """Whether strips of a parallel axis in lanes walk down through memory, row by row."""
         inside = self.vector_parallel is not None and bool(self.block.nests)
-        return inside and not self.packs
+        return inside and not self.packs and not self.unpacks
 
     @property
     def trip_count(self) -> int:

@@ -38,10 +38,10 @@ def arrange(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with merged axes, an order of loops, a vector axis and a loop tree."""
     _check_shadowing(kernel)
     kernel = _merge_axes(unroll(_merge_axes(kernel)))
-    vector = vector_axis(kernel, range(len(kernel.extents)), range(len(kernel.accesses)))
+    inner = vector_axis(kernel, range(len(kernel.extents)), range(len(kernel.accesses)))
     around = _axes_around(kernel)
-    rows = rows_axis(kernel, vector, around)
-    vector = vector if rows is None else rows
+    rows = rows_axis(kernel, inner, around)
+    vector = inner if rows is None else rows
     inside = vector is not None and vector in kernel.parallel
     shared = shared_by(kernel, vector) if rows is None else set[int]()
     outer = [a for a in kernel.parallel if (a != vector or not inside) and a not in shared]
@@ -51,7 +51,8 @@ def arrange(kernel: Kernel) -> Kernel:
     parallel = (*outer, vector) if inside and vector is not None else tuple(outer)
     kernel = replace(kernel, parallel=parallel, vector_parallel=vector if inside else None)
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
-    return find_records(spill(separate(pack(replace(kernel, block=tree), around))))
+    kernel = pack(replace(kernel, block=tree), around, inner if rows is not None else None)
+    return find_records(spill(separate(kernel)))
 
 
 class Shadowed(Exception):

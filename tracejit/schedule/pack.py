@@ -7,6 +7,9 @@ packed, a strip of rows at a time, into private memory where they are::
 
     for i (vector): for j: for k: … a[32·i + k] …
     →  for i (vector): for k: row[k, i] = a[32·i + k];  for j: for k: … row[k, i] …
+
+Rows that are contiguous are turned in registers, so that packs them even to be read once; and rows
+of results are turned back (``unpacks``). So the softmax of rows of ten runs at full width.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ MAX_PACKED = 64 * 1024
 # Packing pays where each element is read this often.
 MIN_REUSE = 4
 # Bytes of the rows that are short: packed, and where each element is gathered once.
-SHORT_PACKED, SHORT_GATHERED = 512, 64
+SHORT_PACKED, SHORT_GATHERED, SHORT_TURNED = 512, 64, 192
+# A packed row has room for this many more elements: whole vectors are stored there.
+ROOM = 16
 
 
 def rows_axis(kernel: Kernel, vector: int | None, around: Sequence[set[int]]) -> int | None:
@@ -36,17 +41,28 @@ def rows_axis(kernel: Kernel, vector: int | None, around: Sequence[set[int]]) ->
     if not any(isinstance(e, Reduce) and vector in e.over for e in kernel.exprs):
         return None
     for axis in kernel.parallel:
-        stores = [kernel.accesses[s.access].strides[axis] for s in kernel.stores]
-        if kernel.extents[axis] < 2 * STRIP or any(stride != 1 for stride in stores):
+        if kernel.extents[axis] < 2 * STRIP:
             continue
-        strided = _strided(kernel, axis)
-        reused = all(_reuse(kernel, p, around) >= MIN_REUSE for p in strided)
-        sizes = [_packed_bytes(kernel, _access(kernel, p)) for p in strided]
-        widest = max((_access(kernel, p).dtype.itemsize for p in strided), default=8)
-        limit = SHORT_PACKED if reused and sum(sizes) <= MAX_PACKED else SHORT_GATHERED
+        strided, stored = _strided(kernel, axis), _strided_stores(kernel, axis)
+        across = [*dict.fromkeys(_access(kernel, p) for p in strided), *stored]
+        fits = sum(_packed_bytes(kernel, a) for a in across) <= MAX_PACKED
+        turns = fits and all(check_turn(kernel, a, vector) for a in across)
+        if stored and not turns:
+            continue
+        reused = fits and all(_reuse(kernel, p, around) >= MIN_REUSE for p in strided)
+        limit = SHORT_TURNED if turns else SHORT_GATHERED
+        if reused and not stored:
+            limit = SHORT_PACKED
+        widest = max((a.dtype.itemsize for a in across), default=8)
         if kernel.extents[vector] * widest <= limit:
             return axis
     return None
+
+
+def check_turn(kernel: Kernel, access: Access, inner: int) -> bool:
+    """Whether squares of the rows along ``inner`` can be turned in registers."""
+    contiguous = _inner(kernel, access) == [inner] and access.strides[inner] == 1
+    return contiguous and access.dtype.itemsize >= 4
 
 
 def shared_by(kernel: Kernel, vector: int | None) -> set[int]:
@@ -65,8 +81,11 @@ def shared_by(kernel: Kernel, vector: int | None) -> set[int]:
     return shared if strided and trips >= MIN_REUSE else set()
 
 
-def pack(kernel: Kernel, around: Sequence[set[int]]) -> Kernel:
-    """Return ``kernel``, whose lanes run across rows, with the rows it reads often packed."""
+def pack(kernel: Kernel, around: Sequence[set[int]], inner: int | None) -> Kernel:
+    """Return ``kernel`` with the rows packed that its lanes run across and that it reads often.
+
+    ``inner`` is the short axis that ``rows_axis`` has taken out of the lanes, if it has.
+    """
     vector = kernel.vector_parallel
     if vector is None:
         return kernel
@@ -78,20 +97,28 @@ def pack(kernel: Kernel, around: Sequence[set[int]]) -> Kernel:
         number = kernel.accesses.index(source)
         if number not in packs:
             nbytes = _packed_bytes(kernel, source)
-            if _reuse(kernel, position, around) < MIN_REUSE or scratch + nbytes > MAX_PACKED:
+            turns = inner is not None and check_turn(kernel, source, inner)
+            often = _reuse(kernel, position, around) >= MIN_REUSE
+            if not (turns or often) or scratch + nbytes > MAX_PACKED:
                 continue
             packs[number] = len(accesses)
             accesses.append(_packed(kernel, source, vector, scratch))
             scratch += nbytes
         load = kernel.exprs[position]
         exprs[position] = Load(load.dtype, load.axes, packs[number])
-    if not packs:
+    unpacks: list[tuple[int, int]] = []
+    for target in _strided_stores(kernel, vector) if inner is not None else ():
+        unpacks.append((len(accesses), kernel.accesses.index(target)))
+        accesses.append(_packed(kernel, target, vector, scratch))
+        scratch += _packed_bytes(kernel, target)
+    if not packs and not unpacks:
         return kernel
     return replace(
         kernel,
         accesses=tuple(accesses),
         exprs=tuple(exprs),
         packs=tuple(packs.items()),
+        unpacks=tuple(unpacks),
         scratch=scratch,
     )
 
@@ -113,6 +140,11 @@ def _strided(kernel: Kernel, axis: int) -> list[int]:
     ]
 
 
+def _strided_stores(kernel: Kernel, axis: int) -> list[Access]:
+    stored = dict.fromkeys(kernel.accesses[s.access] for s in kernel.stores)
+    return [a for a in stored if a.strides[axis] != 1]
+
+
 def _reuse(kernel: Kernel, position: int, around: Sequence[set[int]]) -> int:
     """Return how often the inner loops read each element of a load."""
     axes = around[position] - set(kernel.parallel) - kernel.exprs[position].axes
@@ -124,7 +156,8 @@ def _inner(kernel: Kernel, access: Access) -> list[int]:
 
 
 def _packed_bytes(kernel: Kernel, access: Access) -> int:
-    return STRIP * access.dtype.itemsize * prod(kernel.extents[a] for a in _inner(kernel, access))
+    elements = prod(kernel.extents[a] for a in _inner(kernel, access))
+    return STRIP * access.dtype.itemsize * (-(-elements // ROOM) * ROOM)
 
 
 def _packed(kernel: Kernel, source: Access, vector: int, start: int) -> Access:

@@ -18,7 +18,7 @@ from tracejit.schedule.unroll import TINY
 
 def find_records(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with the accesses noted that are fields of records."""
-    if kernel.scans or kernel.tiled or kernel.packs:
+    if kernel.scans or kernel.tiled or kernel.packs or kernel.unpacks:
         return kernel
     loaded = {e.access for e in kernel.exprs if isinstance(e, Load)}
     loads = tuple(_records(kernel, loaded))

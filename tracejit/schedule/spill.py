@@ -25,13 +25,15 @@ from tracejit.schedule.kernel import (
     Store,
     operands,
 )
+from tracejit.schedule.pack import STRIP
 
 MAX_SCRATCH = 256 * 1024
 
 
 def spill(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with saves and reuses between the nests of its outer block."""
-    if kernel.vector_parallel is not None or len(kernel.block.nests) < 2:
+    strips = bool(kernel.packs or kernel.unpacks)
+    if (kernel.vector_parallel is not None and not strips) or len(kernel.block.nests) < 2:
         return kernel
     dear = _dear(kernel)
     if not dear:
@@ -49,6 +51,7 @@ def spill(kernel: Kernel) -> Kernel:
                 if store is None:
                     access = _scratch_access(kernel, nests[earlier], value, scratch)
                     size = prod(kernel.extents[a] for a in nests[earlier].axes)
+                    size *= STRIP if strips else 1
                     nbytes = size * access.dtype.itemsize
                     if scratch + nbytes > MAX_SCRATCH:
                         continue
@@ -121,6 +124,8 @@ def _scratch_access(kernel: Kernel, nest: Nest, value: int, start: int) -> Acces
     dtype = kernel.exprs[value].dtype
     strides = [0] * len(kernel.extents)
     step = 1
+    if kernel.vector_parallel is not None:  # the rows of a strip lie side by side
+        strides[kernel.vector_parallel], step = 1, STRIP
     for axis in reversed(nest.axes):
         strides[axis] = step
         step *= kernel.extents[axis]

@@ -71,6 +71,8 @@ def _candidates(kernel: Kernel) -> list[tuple[int, int]]:
     """
     if kernel.scans or kernel.tiled:
         return []
+    if kernel.unpacks:
+        return _turned(kernel)
     if kernel.vector_parallel is None:
         inner = _inner_stores(kernel.block)
     else:
@@ -81,6 +83,21 @@ def _candidates(kernel: Kernel) -> list[tuple[int, int]]:
         for a, s in inner
         if kernel.accesses[kernel.stores[s].access].strides[a] == 1
     ]
+
+
+def _turned(kernel: Kernel) -> list[tuple[int, int]]:
+    """Return the stores of short rows that are turned in registers, with how long the rows are.
+
+    They may be streamed where no row shares a line with the next.
+    """
+    rows = {target for _, target in kernel.unpacks}
+    found: list[tuple[int, int]] = []
+    for number, store in enumerate(kernel.stores):
+        access = kernel.accesses[store.access]
+        inner = [a for a, s in enumerate(access.strides) if s == 1]
+        if store.access in rows and inner:
+            found.append((number, kernel.extents[inner[0]]))
+    return found
 
 
 def _inner_stores(block: Block) -> list[tuple[int, int]]:

@@ -57,6 +57,7 @@ class _Printer:
         for expr in kernel.exprs:
             for below in operands(expr):
                 self.uses[below] = self.uses.get(below, 0) + 1
+        self.strips = {target: source for source, target in kernel.unpacks}
         for store in kernel.stores:
             self.uses[store.value] = self.uses.get(store.value, 0) + 1
 
@@ -75,6 +76,10 @@ class _Printer:
                 depth, f"{self._place(target)} = {self._place(source)}  # for all inner axes"
             )
         self._block(self.kernel.block, depth)
+        for source, target in self.kernel.unpacks:
+            self._line(
+                depth, f"{self._place(target)} = {self._place(source)}  # for all inner axes"
+            )
         return self.lines
 
     def _line(self, depth: int, text: str) -> None:
@@ -85,7 +90,8 @@ class _Printer:
             self._nest(nest, depth)
         for number in block.stores:
             store = self.kernel.stores[number]
-            self._line(depth, f"{self._place(store.access)} = {self._value(store.value, depth)}")
+            place = self._place(self.strips.get(store.access, store.access))
+            self._line(depth, f"{place} = {self._value(store.value, depth)}")
 
     def _nest(self, nest: Nest, depth: int) -> None:
         before = dict(self.known)
