@@ -187,9 +187,10 @@ def test_sizes_may_vary(level: str) -> None:
         (lambda x, w: (x @ w).reshape(100, 40).max(axis=1), ((200, 9), (9, 20))),
         (lambda x, w: (x @ w)[::-1].max(axis=1) + (x @ w)[:, 0], ((200, 9), (9, 20))),
         (lambda x, w: np.exp(x @ w - (x @ w).max(axis=1, keepdims=True)), ((64, 200), (200, 900))),
+        (lambda x, w: (x @ w).max(axis=1), ((3, 1), (1, 70_000))),
     ],
     ids=["result", "columns", "two readers", "one row", "NumPy", "pairs of rows", "other rows",
-         "few rows for threads"],
+         "few rows for threads", "long rows"],
 )  # fmt: skip
 def test_other_readers_find_the_product_in_memory(
     function: Callable[..., Any], shapes: Sequence[tuple[int, ...]]

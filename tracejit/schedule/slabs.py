@@ -21,6 +21,8 @@ from tracejit.schedule.product import batch_axes
 # A product of so many multiply-adds is shared among threads, which takes some slabs, and high
 # ones: each reads all of the right operand.
 SHARED_WORK, SHARED_ROWS = 1 << 20, 128
+# Bytes of a row beyond which the slabs of all threads might take more than the product.
+MAX_ROW_BYTES = 1 << 19
 
 
 def check_slabs(product: Kernel, reader: Kernel, buffer: int) -> bool:
@@ -36,7 +38,7 @@ def check_slabs(product: Kernel, reader: Kernel, buffer: int) -> bool:
         product.extents[a] for a in (contract.rows, contract.columns, contract.over)
     )
     all_rows = rows * prod(product.extents[a] for a in batch_axes(product))
-    if rows < 2 or columns < 2:
+    if rows < 2 or columns < 2 or columns * contract.dtype.itemsize > MAX_ROW_BYTES:
         return False
     if all_rows * columns * depth >= SHARED_WORK and all_rows < SHARED_ROWS:
         return False

@@ -178,6 +178,10 @@ def _of_windows(
     return tile_m, balanced(p.n, max(most, unit.columns), unit.columns)
 
 
+# What a slab takes at most, unless a row panel takes more: every thread has one.
+_SLAB_BYTES = 8 << 20
+
+
 def _slab(target: Target, spec: GemmSpec, p: GemmProblem) -> int:
     """Return how many rows a slab has: it takes half of the second-level cache. Each slab reads
     all of B again, so it is nine panels high, but four suffice where threads want to share.
@@ -185,11 +189,10 @@ def _slab(target: Target, spec: GemmSpec, p: GemmProblem) -> int:
     Measured on 11 products with softmax, norms and the like: two panels and a quarter of the cache
     are 3 to 8 % slower on deep products, more than these are not faster.
     """
-    unit, batch = spec.unit(target), prod(p.batch)
-    fitting = target.l2_bytes // 2 // (p.n * (spec.type.bits // 8))
+    unit, batch, row = spec.unit(target), prod(p.batch), p.n * spec.type.bits // 8
     shared = -(-batch * p.m // max(1, _wanted_tiles(target, p)))
-    wanted = max(4 * unit.rows, min(max(9 * unit.rows, fitting), shared))
-    return balanced(p.m, wanted, unit.rows)
+    wanted = max(4 * unit.rows, min(max(9 * unit.rows, target.l2_bytes // 2 // row), shared))
+    return balanced(p.m, max(unit.rows, min(wanted, _SLAB_BYTES // row)), unit.rows)
 
 
 def slab_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
