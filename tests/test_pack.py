@@ -201,3 +201,23 @@ def test_short_rows_give_the_same_bits_on_any_number_of_threads(level: str) -> N
     many = f(x)
     with tj.num_threads(1):
         np.testing.assert_array_equal(f(x), many)
+
+
+@pytest.mark.parametrize("op", ["argmin", "argmax"])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8, np.bool_])
+def test_positions_of_neutral_elements_and_nan(
+    any_level: str, op: str, axis: int, dtype: Any
+) -> None:
+    """A row of nothing but what the search starts from has its extremum at 0; NaN wins, once."""
+    lowest, highest = (np.inf, -np.inf) if np.dtype(dtype).kind == "f" else (0, 1)
+    x = np.resize(np.array([3, 1, 2, 1, 3], dtype), (7, 301)).copy()
+    x[:, 5], x[:, 17], x[2, 33] = lowest, highest, highest
+    if np.dtype(dtype).kind == "f":
+        x[3, 40], x[5, 40], x[:, 41] = np.nan, np.nan, np.nan
+    elif np.dtype(dtype).kind in "iu":
+        info = np.iinfo(dtype)
+        x[:, 50], x[:, 51], x[4] = info.min, info.max, info.max
+    x = x if axis == 0 else np.ascontiguousarray(x.T)
+    got = tj.jit(lambda x: getattr(np, op)(x, axis=axis), compile="now")(x)
+    np.testing.assert_array_equal(got, getattr(np, op)(x, axis=axis))
