@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gemm_harness import bind
 
 import tracejit as tj
 from tracejit import config, errors
@@ -61,6 +62,24 @@ def test_products_are_right_and_explained(folder: Path) -> None:
     assert "ahead_columns 64" in explained.blocking
     assert "tracejit tune" in str(explained)
     assert tj.explain(tj.jit(lambda a: a + 1), a).blocking == ""
+
+
+def test_which_numbers_decide_bits() -> None:
+    rng = np.random.default_rng(2)
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((400, 1500), (1500, 520)))
+
+    def product(blocking: Blocking) -> bytes:
+        c = np.empty((400, 520), np.float32)
+        bind(
+            cpu.target().with_blocking(blocking).with_caches(32 << 10, 256 << 10, 8 << 20), a, b, c
+        )()
+        return c.tobytes()
+
+    by_rule = product(BY_RULE)
+    for knob in ("tile_panels", "share_panels", "direct_panels", "tile_work", "prefetch"):
+        least, _ = tuning.LIMITS[knob]
+        assert product(BY_RULE._replace(**{knob: least})) == by_rule, knob
+    assert product(BY_RULE._replace(depth=1)) != by_rule  # so the others were not compared in vain
 
 
 def test_levels_are_kept_side_by_side(folder: Path) -> None:

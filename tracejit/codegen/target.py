@@ -24,7 +24,8 @@ class Blocking(NamedTuple):
     are fetched ahead.
 
     The defaults were measured on Zen 3 and Sapphire Rapids; ``tracejit tune`` measures others
-    (``runtime/tuning.py``). Only ``depth`` decides bits.
+    (``runtime/tuning.py``). The depth of a block decides bits, and so do ``depth`` and the two
+    numbers that say what is packed ahead; the others do not.
     """
 
     depth: int = 2

@@ -3,8 +3,9 @@
 One number of the ``Blocking`` after the other, each of a few values, on all programs at once:
 least times of interleaved rounds against the blocking so far. What seems faster is measured again
 before it is believed. A value counts by the geometric mean over the programs, so that none pays
-much for another. The order of the terms of a sum depends on ``depth`` and on nothing else here,
-and not on the number of threads.
+much for another. ``depth``, ``ahead_rows`` and ``ahead_columns`` decide how the terms of a sum are
+grouped, and so the last bits of a product; these depend on none of the others, nor on how many
+threads there are.
 """
 
 from __future__ import annotations
