@@ -174,6 +174,8 @@ def test_rows_of_results_are_turned_back(level: str) -> None:
     # One exponential an element: the strip keeps them.
     assert sum(len(nest.saves) for nest in found.block.nests) == 1
     # Long rows, few rows and rows in steps stay as they are.
+    places = np.arange(600)
+    assert not kernel(lambda table, places: softmax(table[places]), x, places).unpacks
     for other in (points((1000, 49))[0], x[:255], points((1000, 20))[0][:, ::2]):
         assert not kernel(softmax, other).unpacks
 

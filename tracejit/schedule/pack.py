@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from tracejit.schedule.kernel import SCRATCH, Access, Kernel, Load, Reduce
+from tracejit.schedule.kernel import SCRATCH, Access, Gather, Kernel, Load, Reduce
 
 # Rows in a packed strip: what the widest vectors and the most of them side by side take.
 STRIP = 128
@@ -47,7 +47,8 @@ def rows_axis(kernel: Kernel, vector: int | None, around: Sequence[set[int]]) ->
         across = [*dict.fromkeys(_access(kernel, p) for p in strided), *stored]
         fits = sum(_packed_bytes(kernel, a) for a in across) <= MAX_PACKED
         turns = fits and all(check_turn(kernel, a, vector) for a in across)
-        if stored and not turns:
+        # A gather loads whole pieces of a row; in lanes across rows it would be one by one.
+        if stored and (not turns or any(isinstance(e, Gather) for e in kernel.exprs)):
             continue
         reused = fits and all(_reuse(kernel, p, around) >= MIN_REUSE for p in strided)
         limit = SHORT_TURNED if turns else SHORT_GATHERED
