@@ -31,11 +31,13 @@ class Convolution(Row):
         cls.flops = 2 * cls.batch * cls.outputs * places * taps
         image = cls.channels * cls.image**2 + cls.outputs * places
         cls.bytes = 4 * (cls.batch * image + cls.outputs * taps)
-        kind = "dw" if cls.groups > 1 else "conv"
+        depthwise = cls.groups == cls.channels
+        kind = "dw" if depthwise else f"group{cls.groups}_" if cls.groups > 1 else "conv"
+        spoken = "depthwise" if depthwise else f"{cls.groups} groups" if cls.groups > 1 else "conv"
         sizes = f"{cls.channels}_{cls.outputs}_{cls.image}"
         cls.name = f"{kind}{cls.size}x{cls.size}_s{cls.stride}_{sizes}_n{cls.batch}"
         cls.title = (
-            f"relu(bn({'depthwise' if cls.groups > 1 else 'conv'} {cls.size}×{cls.size}"
+            f"relu(bn({spoken} {cls.size}×{cls.size}"
             f"{f' s{cls.stride}' if cls.stride > 1 else ''})), "
             f"{cls.batch}×{cls.channels}→{cls.outputs}×{cls.image}² f32"
         )
@@ -55,7 +57,9 @@ class Convolution(Row):
     def numpy(cls, x: Any, w: Any, mean: Any, variance: Any, gain: Any, shift: Any) -> Any:
         windows = _windows(x, cls.size, cls.stride, cls.padding, 0)
         if cls.groups > 1:
-            y = np.einsum("nchwij,cij->nchw", windows, w[:, 0])
+            parts = windows.reshape(len(x), cls.groups, -1, *windows.shape[2:])
+            y = np.einsum("ngchwij,gocij->ngohw", parts, w.reshape(cls.groups, -1, *w.shape[1:]))
+            y = y.reshape(len(x), cls.outputs, *y.shape[3:])
         else:
             y = np.moveaxis(np.tensordot(w, windows, ((1, 2, 3), (1, 4, 5))), 0, 1)
         mean, variance, gain, shift = (v[:, None, None] for v in (mean, variance, gain, shift))
@@ -107,6 +111,14 @@ class Stem(Convolution):
 
 class Depthwise(Convolution):
     channels, outputs, image, groups = 192, 192, 28, 192
+
+
+class DepthwiseWide(Convolution):
+    channels, outputs, image, groups, size, padding = 96, 96, 56, 96, 7, 3
+
+
+class Grouped(Convolution):
+    channels, outputs, image, groups = 128, 128, 56, 32
 
 
 class Down(Convolution):
