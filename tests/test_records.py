@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import NATIVE
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tracejit as tj
 from tracejit.schedule.kernel import NO_FIELD, Kernel
@@ -148,3 +151,45 @@ def test_fields_that_no_lane_runs_over_are_stored_one_by_one(level: str) -> None
         return np.transpose(split, (3, 5, 1, 0, 2, 4)).reshape(24, 16)
 
     np.testing.assert_array_equal(tj.jit(turned, compile="now")(w), turned(w))
+
+
+# -- random programs -------------------------------------------------------------------------------
+
+STEPS: list[Callable[[Any, Any, int], Any]] = [
+    lambda x, y, n: x[..., ::-1],
+    lambda x, y, n: x[..., n % x.shape[-1]][..., None] + x * 0,
+    lambda x, y, n: np.stack([x[..., i % x.shape[-1]] for i in range(n % 3 + 2)], axis=-1),
+    lambda x, y, n: np.concatenate([x[..., :1], y[..., -1:]], axis=-1),
+    lambda x, y, n: np.maximum(x, x.max(axis=0)) if x.shape[0] else x,
+    lambda x, y, n: x - x[..., :1],
+    lambda x, y, n: x[::2],
+    lambda x, y, n: x[1:] if x.shape[0] > 1 else x,
+    lambda x, y, n: x.swapaxes(0, -1).copy().swapaxes(0, -1),
+    lambda x, y, n: np.where(x > n % 5, x, np.roll(x, n % 4, axis=-1)),
+    lambda x, y, n: x[..., [i % x.shape[-1] for i in (1, 0, n)]],
+]
+
+
+def run(program: list[tuple[int, int]], x: Any) -> tuple[Any, ...]:
+    before = x
+    for step, number in program:
+        before, x = x, STEPS[step % len(STEPS)](x, before[: x.shape[0]], number)
+    return x, x.swapaxes(0, -1) + x.dtype.type(1)
+
+
+@given(
+    program=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=5),
+    shape=st.tuples(
+        st.sampled_from([(), (3,), (2, 2)]),
+        st.sampled_from([(1,), (2,), (3,), (15,), (17,), (40,), (70,)]),
+        st.sampled_from([(1,), (2,), (3,), (4,), (5,), (2, 2), (3, 2)]),
+    ),
+    dtype=st.sampled_from([np.uint8, np.int32, np.float32, np.float64]),
+    number=st.integers(0, 3),
+)
+def test_fuzz_records(
+    program: list[tuple[int, int]], shape: tuple[tuple[int, ...], ...], dtype: Any, number: int
+) -> None:
+    x = values(shape[0] + shape[1] + shape[2], dtype)
+    with tj.isa(NATIVE[number % len(NATIVE)]):
+        check(lambda x: run(program, x), x)
