@@ -76,12 +76,7 @@ def is_heavy(applied: Sequence[Apply]) -> bool:
 
 def spread(kernel: Kernel) -> set[int]:
     """Return the values that vary less than an operation that reads them in vector lanes."""
-    lanes = {kernel.vector_parallel} if kernel.vector_parallel is not None else set[int]()
-    blocks = [kernel.block]
-    while blocks:
-        nests = blocks.pop().nests
-        blocks += [n.body for n in nests]
-        lanes |= {n.vector for n in nests if n.vector is not None}
+    lanes = kernel.lane_axes
     return {
         below
         for expr in kernel.exprs

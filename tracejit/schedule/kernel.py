@@ -350,6 +350,17 @@ class Kernel:
         return inside and not self.packs and not self.unpacks
 
     @property
+    def lane_axes(self) -> frozenset[int]:
+        """The axes that run in vector lanes, in one loop or another."""
+        lanes = set[int]() if self.vector_parallel is None else {self.vector_parallel}
+        blocks = [self.block]
+        while blocks:
+            nests = blocks.pop().nests
+            blocks += [n.body for n in nests]
+            lanes |= {n.vector for n in nests if n.vector is not None}
+        return frozenset(lanes)
+
+    @property
     def trip_count(self) -> int:
         """Iterations of the outermost parallel loop: what ``begin`` and ``end`` count."""
         if self.totals is not None:

@@ -38,7 +38,7 @@ def _records(kernel: Kernel, numbers: Iterable[int]) -> Iterable[Record]:
         groups.setdefault((access.buffer, access.dtype, access.strides), []).append(number)
     for members in groups.values():
         strides = kernel.accesses[members[0]].strides
-        steps = [(s, axis) for axis, s in enumerate(strides) if 2 <= s <= TINY]
+        steps = [(strides[a], a) for a in kernel.lane_axes if 2 <= strides[a] <= TINY]
         if not steps:
             continue
         step, axis = min(steps)
