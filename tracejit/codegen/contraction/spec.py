@@ -52,7 +52,8 @@ class Slot(IntEnum):
     time, ``TILES_*`` and ``BLOCKS_K`` how many there are (``BLOCKS_K`` at least 1: K = 0 stores
     zeros). ``WORK_A`` and ``WORK_B`` are the places (elements) of the packed blocks in the
     workspace; ``TABLE`` is the index in ``sizes`` of where the elements of a gathered B are
-    (``with_table``).
+    (``with_table``). In a direct product ``TILE_N`` counts outermost places, and its planes begin
+    at ``WORK_A``.
 
     Where B is packed ahead (``plan``): ``PACKING`` is 1 in a stage that packs. A stage is about
     the batch elements from ``FIRST_BATCH`` and the ``BLOCKS_K`` depth blocks from ``FIRST_K`` on,
