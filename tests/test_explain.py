@@ -47,10 +47,10 @@ def test_a_compiled_signature_says_which_kernels_and_why_it_was_traced():
     first, second = tj.explain(f, X), tj.explain(f, X[:3])
     assert (first.tier, first.state, second.tier) == (1, "compiled", 1)
     assert first.traced == "the function's first signature"
-    assert second.traced == "new shape"
+    assert second.traced in ("new shape", "with symbols for the sizes that vary")
     assert second.retraces == {"new shape": 1}
     assert sum(first.kernels.values()) == 1
-    assert second.kernels["compiled for it"] == 0
+    assert second.kernels.get("compiled for it", 0) == 0
     assert first.arguments == "float64[6, 8]"
     assert first.seconds > 0
     assert any(line.startswith(__file__) for line in first.steps[0].lines)

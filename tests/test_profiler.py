@@ -49,7 +49,7 @@ def test_a_report_counts_calls_by_signature_and_tier() -> None:
     found = profile_of("profiled_compiled")
     first, second = found.signatures
     assert (found.calls, first.tier, first.arguments) == (8, 1, "float64[3, 4]")
-    assert second.arguments == "float64[2, 4]"
+    assert second.arguments == "float64[*, 4]" if entry.supported() else "float64[2, 4]"
     assert found.sizes == {"argument 0, axis 0": [2, 3], "argument 0, axis 1": [4]}
     assert found.guard_failures == {"new shape": 1}
     if entry.supported():

@@ -77,6 +77,8 @@ _NOTHING = -1
 class Family:
     """The sizes of one trace: numbers by index, and what must hold of them.
 
+    Each number has a second, *typical* value beside the one at hand: choices that only concern
+    speed are taken for it (``hint``), without a guard, so that all sizes share kernels.
     ``line`` says where the user's code is. ``pinned`` are the symbols that must have their very
     value; ``plain`` is the line where a size was first used as a plain number. ``planning`` is set
     once the user's code has run: from then on sizes are keys of tables by what they are, since our
@@ -90,6 +92,7 @@ class Family:
         self.closed = False
         self.planning = False
         self.line = line
+        self.typical: list[int] = []
         self._known: dict[tuple[Op | None, int, int], int] = {}
         self._linear: list[Linear] = []
         self._low: dict[int, int] = {}
@@ -98,10 +101,12 @@ class Family:
 
     # -- numbers -----------------------------------------------------------------------------------
 
-    def symbol(self, value: int) -> int:
+    def symbol(self, value: int, typical: int | None = None) -> int:
         """Return the size of one dimension of an argument: a ``Size``, which is an int to all."""
         count = sum(n.symbol >= 0 for n in self.numbers)
         index = self._append(Number(None, 0, 0, value, count))
+        if typical is not None:
+            self.typical[index] = typical
         self._low[index] = 0
         return cast(int, Size(self, index, value))
 
@@ -131,7 +136,16 @@ class Family:
         self.numbers.append(number)
         index = len(self.numbers) - 1
         self._linear.append(self._line(number, index))
+        self.typical.append(self._typical(number))
         return index
+
+    def _typical(self, number: Number) -> int:
+        if number.op is None or number.op is Op.BITS:
+            return number.value
+        a, b = self.typical[number.a], self.typical[number.b]
+        if number.op in (Op.DIV, Op.MOD) and not b:
+            return number.value
+        return _PYTHON[number.op](a, b)
 
     def _line(self, number: Number, index: int) -> Linear:
         if number.op is None:
@@ -524,11 +538,11 @@ def is_size(value: Any) -> TypeGuard[Size]:
 
 
 def hint(value: Any) -> Any:
-    """Return ``value`` as a plain number, without a guard.
+    """Return the typical value of a size as a plain number, without a guard.
 
-    For estimates only, such as a time: nothing may go wrong where other sizes give others.
+    For choices that concern speed only, and estimates: every outcome has to be right for all sizes.
     """
-    return value.value if is_size(value) else value
+    return value.family.typical[value.index] if is_size(value) else value
 
 
 def frozen(value: Any) -> Any:
@@ -541,6 +555,14 @@ def frozen(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(frozen, cast("tuple[Any, ...]", value)))
     return value
+
+
+def is_one(value: Any) -> bool:
+    """Whether ``value`` is the number 1; a symbolic size, which may become it, is not.
+
+    For code that drops what has extent 1, and is as right where it stays.
+    """
+    return not is_size(value) and value == 1
 
 
 def hinted(value: Any) -> Any:

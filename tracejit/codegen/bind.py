@@ -2,8 +2,9 @@
 
 ``bind`` copies the form, reads sizes off the arguments, computes what follows from them, tests the
 guards under which the form was made, and writes the numbers into the copy. It answers false where a
-guard fails or a number does not fit 64 bits; then the next form is tried. The form itself never
-changes: concurrent calls have copies of their own. The instructions are those of ``sizes.Op`` and
+guard fails or a number does not fit 64 bits; then the next form is tried. The form itself
+stays, but for the words where it notes the sizes of the newest call: concurrent calls have copies
+of their own. The instructions are those of ``sizes.Op`` and
 ``forms.Bind``. Part of the module of ``codegen/entry.py``.
 """
 
@@ -32,7 +33,7 @@ entry:
   br label %head
 head:
   %i = phi i64 [ 0, %entry ], [ %i.next, %result ], [ %i.next, %test ], [ %i.next, %store ],
-               [ %i.next, %here ]
+               [ %i.next, %here ], [ %i.next, %note ]
   %more = icmp slt i64 %i, %count
   br i1 %more, label %body, label %yes
 body:
@@ -48,7 +49,8 @@ body:
 other:
   switch i64 %op, label %no [ i64 <SIZE>, label %size
                               i64 <STORE>, label %store
-                              i64 <HERE>, label %here ]
+                              i64 <HERE>, label %here
+                              i64 <NOTE>, label %note ]
 size:
   %arg.at = getelementptr ptr, ptr %args, i64 %a.what
   %arg = load ptr, ptr %arg.at
@@ -63,6 +65,10 @@ here:
   %inside = shl i64 %a.what, 3
   %address = add i64 %copy.i, %inside
   call void @put(ptr %copy, i64 %b.what, i64 %address)
+  br label %head
+note:
+  %noted = call i64 @slot(ptr %values, i64 %a.what)
+  call void @put(ptr %form, i64 %b.what, i64 %noted)
   br label %head
 operands:
   %a = call i64 @slot(ptr %values, i64 %a.what)

@@ -15,12 +15,12 @@ class Counts:
     """Traces, fallbacks and why signatures did not fit; and what signatures had that are gone."""
 
     __slots__ = (
-        "compiled_kernels",
         "evicted",
         "fallbacks",
         "kernels",
         "python",
         "reasons",
+        "recompiled",
         "seconds",
         "traces",
         "tracing",
@@ -35,7 +35,7 @@ class Counts:
         self.python = profiler.PythonTime()
         self.evicted = 0
         self.kernels = 0
-        self.compiled_kernels = 0
+        self.recompiled = 0
         self.seconds = 0.0
 
     def evict(self, compiled: Compiled) -> None:
@@ -47,13 +47,13 @@ class Counts:
         if program.specialisation is not None:
             self.reasons[Reason.SIZES] += program.specialisation.guard_failures
         if self.evicted:  # the first signature's kernels are not recompiled ones
-            self.compiled_kernels += program.compiled_kernels
+            self.recompiled += program.compiled_kernels > 0
         self.evicted += 1
 
     def recompiles(self, programs: Sequence[Program]) -> int:
-        """Return the kernels compiled for all signatures but the first."""
+        """Return how many signatures but the first needed kernels that had to be compiled."""
         first = 0 if self.evicted else 1
-        return self.compiled_kernels + sum(p.compiled_kernels for p in programs[first:])
+        return self.recompiled + sum(p.compiled_kernels > 0 for p in programs[first:])
 
     def guard_failures(self, kept: Sequence[Compiled]) -> dict[str, int]:
         """Return the calls that compiled code was not there for as they came, by reason."""

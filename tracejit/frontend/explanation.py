@@ -147,7 +147,11 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         if jitted.stats()["dynamic"]:
             why += ", unless a plan for a range of sizes has them"
         tier, state, traced = 0, "not called yet", f"not yet; it would be for a {reason}"
-        if reason is None:
+        if jitted.served(*args, **kwargs):
+            tier, state = 1, "compiled for many sizes"
+            traced = "with symbols for the sizes that vary"
+            why = "kernels answer, by a plan for ranges of sizes; this signature on its own has:"
+        elif reason is None:
             traced = "not yet; it would be the first signature"
     else:
         tier, state, why = _tier(jitted, compiled, args, kwargs)

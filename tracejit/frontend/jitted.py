@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from tracejit import config
 from tracejit.errors import RecompileError, TraceError
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.counts import Counts
-from tracejit.frontend.dynamic import Example, Variation, generalise
+from tracejit.frontend.dynamic import Example, Kind, Variation, generalise, sizes_of
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result, slots_of
 from tracejit.frontend.signature import (
@@ -35,7 +35,7 @@ from tracejit.frontend.signature import (
 )
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Tree, check_statics, flatten, statics
-from tracejit.runtime import background, entry, events, profiler, stance
+from tracejit.runtime import analysis, background, entry, events, profiler, stance
 from tracejit.runtime.analysis import Family
 from tracejit.runtime.dynamic import DynamicForm
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
@@ -205,6 +205,9 @@ class Jitted:
             raise
         if compiled is None:
             check_statics(tree, self.__wrapped__)
+            if self._entry is not None and self._serve_size(args, kwargs, leaves, key, tree):
+                self._calls -= 1  # which the entry counts
+                return self._entry.function(*args, **kwargs)
             try:
                 compiled = self._set_up(key, leaves, tree)
             except TraceError:
@@ -257,44 +260,110 @@ class Jitted:
         """Let the next calls with such arguments run without Python, where that is possible."""
         if compiled.executable is None or not config.is_default(key[2]):
             return
-        # Kernels read numbers in the objects that hold them; static floats are compared by value.
-        direct = all(
-            as_array(leaf, part) is leaf if is_array(leaf) else not isinstance(leaf, Tensor)
-            for leaf, part in zip(leaves, compiled.keys, strict=True)
-        )
-        slots = slots_of(args, kwargs, key[0])
-        if not direct or slots is None or not entry.supported():
+        slots = self._slots(args, kwargs, leaves, key)
+        result = None if slots is None else native_result(compiled, slots.inputs)
+        if slots is None or result is None:
             return
-        if self._static_floats and any(type(value) in _FLOATS for value in slots.values):
-            return
-        result = native_result(compiled, slots.inputs)
-        if result is None:
-            return
-        form = self._generalised(compiled, leaves, slots, key)
+        kind = self._variation.note(key)
+        form = None
+        if self.dynamic is not False:
+            form = self._generalised(kind, leaves, slots, key, "leave")
         with self._lock:
             if self._entry is None:
                 self._entry = entry.NativeEntry(self.__name__, self._call_python)
             # The signature's own form is tried first: its code may be specialised.
-            added = self._entry.add(compiled.executable, slots, result)
+            hot = sizes_of(key[1]) in kind.hot
+            added = self._entry.add(compiled.executable, slots, result, first=hot)
             if form is not None:
-                added = self._entry.add_words(compiled.executable, form.words, form.kept, own=False)
+                added = self._add_dynamic(kind, form, key)
             if added:
                 # The type's slot finds the C function; it is of this function alone.
                 type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
 
+    def _slots(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], leaves: Sequence[Any], key: Key
+    ) -> Slots | None:
+        """Return where a native entry finds the arguments; None where it cannot take them."""
+        # Kernels read numbers in the objects that hold them; static floats are compared by value.
+        direct = all(
+            as_array(leaf, part) is leaf if is_array(leaf) else not isinstance(leaf, Tensor)
+            for leaf, part in zip(leaves, key[1], strict=True)
+        )
+        slots = slots_of(args, kwargs, key[0])
+        if not direct or slots is None or not entry.supported():
+            return None
+        static = self._static_floats and any(type(value) in _FLOATS for value in slots.values)
+        return None if static else slots
+
+    def _serve_size(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        leaves: Sequence[Any],
+        key: Key,
+        tree: Tree,
+    ) -> bool:
+        """Let the native entry take a call that has new sizes only, by kernels that are there.
+
+        False where it cannot, or has refused a call of these sizes.
+        """
+        assert self._entry is not None
+        resumed = self._entry.resume()
+        if self.dynamic is False or not config.is_default(key[2]) or stance.interpreting:
+            return False
+        kind, shapes = self._variation.note(key), sizes_of(key[1])
+        if resumed:
+            if shapes in kind.hot and kind.hot[shapes] is None:
+                kind.hot[shapes] = compiled = self._set_up(key, leaves, tree)
+                if compiled is None or compiled.program.settled:
+                    return False
+                compiled.program.request()
+            return True
+        slots = None if shapes in kind.served else self._slots(args, kwargs, leaves, key)
+        if slots is None:
+            return False
+        with kind.lock:
+            if shapes in kind.served:  # by another thread
+                return True
+            reason, started = self._why(key), time.perf_counter()
+            form = self._generalised(kind, leaves, slots, key, self._missing())
+            if form is None:
+                return False
+            with self._lock:
+                self._note_trace(key, reason, max(0.0, time.perf_counter() - started))
+                return self._add_dynamic(kind, form, key) is not None
+
+    def _add_dynamic(self, kind: Kind, form: DynamicForm, key: Key) -> entry.NativeForm | None:
+        assert self._entry is not None
+        added = self._entry.add_words(None, form.words, form.kept)
+        if added is not None:
+            kind.take(form, added)
+            self._families.setdefault(_but_sizes(key), Family()).forms.append(added)
+            self._variation.divert = self._entry.divert
+            analysis.watch_also(self._variation)
+        return added
+
+    def _missing(self) -> Literal["leave", "ask", "wait"]:
+        """Return what to do about kernels that are nowhere."""
+        if stance.current().endswith("_on_recompile"):
+            return "leave"
+        mode = stance.mode_of(self._mode)
+        return "wait" if mode == "now" else "leave" if mode == "never" else "ask"
+
     def _generalised(
         self,
-        compiled: Compiled,
+        kind: Kind,
         leaves: Sequence[Any],
         slots: Slots,
         key: Key,
+        missing: Literal["leave", "ask", "wait"],
     ) -> DynamicForm | None:
         """Return a form for all sizes along dimensions that vary; None where there is none."""
-        if self.dynamic is False:
-            return None
-        kind = self._variation.note(key)
         known = kind.why_static
-        call = Example(self.__wrapped__, compiled, key[0], leaves, slots)
+        level = config.optimize() if self.optimize is None else self.optimize
+        call = Example(
+            self.__wrapped__, key[1], key[0], leaves, slots, self.fast_math, level, missing
+        )
         form = generalise(kind, call)
         name, text = self.__name__, signature_text(key[1])
         if form is not None:
@@ -351,20 +420,30 @@ class Jitted:
                 hint="call it with such arguments once before set_stance('fail_on_recompile')",
             )
 
-    def _remember(self, key: Key, tree: Tree, compiled: Compiled) -> None:
+    def _why(self, key: Key) -> Reason | None:
+        """Return why a signature has to be traced; None for a function's first."""
+        if self._last is None:
+            return None
+        reason = why_new(key, self._last)
+        guarded = reason == Reason.SHAPE and self._variation.note(key).forms
+        return Reason.GUARD if guarded else reason
+
+    def _note_trace(self, key: Key, reason: Reason | None, seconds: float) -> None:
+        """Count a trace, and tell why it was made."""
         stats = self._stats
         stats.traces += 1
-        stats.tracing += compiled.tracing
-        if self._last is not None:
-            reason = why_new(key, self._last)
-            if reason == Reason.SHAPE and self._variation.note(key).forms:
-                reason = Reason.GUARD
+        stats.tracing += seconds
+        self._last = key
+        if reason is not None:
             stats.reasons[reason] += 1
-            compiled.reason = reason
             name, text = self.__name__, signature_text(key[1])
             message = f"{name} is traced again: {reason}, {text}"
-            events.emit("recompiles", message, compiled.tracing, function=name, reason=str(reason))
-        self._last = key
+            events.emit("recompiles", message, seconds, function=name, reason=str(reason))
+
+    def _remember(self, key: Key, tree: Tree, compiled: Compiled) -> None:
+        stats = self._stats
+        compiled.reason = self._why(key)
+        self._note_trace(key, compiled.reason, compiled.tracing)
         self._families.setdefault(_but_sizes(key), Family()).add(compiled.program)
         self._variation.note(key)
         while len(self._compiled) >= SIGNATURES_KEPT:
@@ -415,6 +494,12 @@ class Jitted:
         except TypeError:
             check_statics(tree, self.__wrapped__)
             raise
+
+    def served(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether a plan for many sizes was made at a call with such arguments."""
+        leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
+        keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
+        return self._variation.serves((tree, keys, config.settings()))
 
     def preview(self, *args: Any, **kwargs: Any) -> tuple[Compiled, str | None]:
         """Trace for arguments like these and keep nothing.
@@ -477,7 +562,7 @@ class Jitted:
         """Return counts since the function was made or cleared.
 
         ``calls``; ``compiles`` (signatures traced), ``retraces`` (all but the first) and
-        ``recompiles`` (kernels compiled for them that the first one had not);
+        ``recompiles`` (signatures that needed kernels which were nowhere yet, but the first);
         ``tier`` of the newest (0 interpreted, 1 compiled, 2 specialised on its sizes);
         ``specialised`` (signatures in tier 2); ``kernels``; ``pending`` (signatures whose kernels
         are being made); ``interpreted`` (signatures that NumPy answers, by reason); ``failed``
@@ -497,7 +582,7 @@ class Jitted:
             "calls": self._calls + native,
             "compiles": stats.traces,
             "retraces": max(0, stats.traces - 1),
-            "recompiles": stats.recompiles(programs),
+            "recompiles": stats.recompiles(programs) + self._variation.recompiles,
             "tier": programs[-1].tier if programs else 0,
             "specialised": sum(p.tier == 2 for p in programs),
             "kernels": stats.kernels + sum(p.kernels for p in programs),
@@ -529,6 +614,11 @@ class Jitted:
                 if isinstance(part, ArrayKey):
                     for axis, size in enumerate(part[1]):
                         sizes.setdefault(f"argument {number}, axis {axis}", set()).add(size)
+        for shapes in self._variation.served():
+            for number, shape in enumerate(shapes):
+                for axis, size in enumerate(shape):
+                    sizes.setdefault(f"argument {number}, axis {axis}", set()).add(size)
+        signatures += self._variation.profiles()
         stats = self.stats()
         python = self._stats.python
         compiled_seconds = sum(s.seconds for s in signatures)
@@ -548,7 +638,8 @@ class Jitted:
         """Return the time of all calls, without jitted functions that were called inside."""
         with self._lock:
             programs = [compiled.program for compiled in self._compiled.values()]
-        return profiler.seconds_of(programs) + self._stats.python.exclusive
+        dynamic = sum(p.seconds for p in self._variation.profiles())
+        return profiler.seconds_of(programs) + dynamic + self._stats.python.exclusive
 
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
         """Return the traced and compiled form for these example arguments, to look at."""

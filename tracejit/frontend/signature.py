@@ -109,7 +109,7 @@ def signature_text(keys: Sequence[Any]) -> str:
     for key in keys:
         if isinstance(key, ArrayKey):
             strided = "" if key.layout is None else " strided"
-            parts.append(f"{key[0]}{list(key[1])}{strided}")
+            parts.append(f"{key[0]}[{', '.join(map(str, key[1]))}]{strided}")
         else:
             parts.append(key.__name__ if isinstance(key, type) else str(key[1]))
     return ", ".join(parts)

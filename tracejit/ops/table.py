@@ -302,7 +302,7 @@ def checked(name: str, dtype: DType, shape: Shape) -> Aval:
 def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
     """Return the broadcast shape; the error names the op and all shapes."""
     first = shapes[0]
-    if all(s == first for s in shapes):
+    if all(len(s) == len(first) and s == first for s in shapes):
         return first
     rank = max(len(s) for s in shapes)
     result = [1] * rank

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tracejit import config
 from tracejit.runtime import stance, ticks
@@ -23,6 +23,7 @@ from tracejit.runtime.costs import model
 from tracejit.runtime.specialise import Specialisation, Stage
 
 if TYPE_CHECKING:
+    from tracejit.runtime.entry import NativeForm
     from tracejit.runtime.executable import Executable
     from tracejit.runtime.tiers import Program
 
@@ -39,10 +40,14 @@ _LEAST_LEVEL = 2
 
 
 class Family:
-    """The programs of one function that differ in the sizes and strides of arrays only."""
+    """The programs of one function that differ in the sizes and strides of arrays only.
+
+    ``forms`` are native forms that answer many such sizes.
+    """
 
     def __init__(self) -> None:
         self._programs: list[weakref.ref[Program]] = []
+        self.forms: list[NativeForm] = []
 
     def add(self, program: Program) -> None:
         """Take one more member."""
@@ -52,7 +57,8 @@ class Family:
     def others(self, program: Program) -> int:
         """Return how often the members that live have been called, without ``program``."""
         members = (reference() for reference in tuple(self._programs))
-        return sum(m.calls for m in members if m is not None and m is not program)
+        dynamic = sum(form.calls for form in tuple(self.forms))
+        return dynamic + sum(m.calls for m in members if m is not None and m is not program)
 
 
 @dataclass(slots=True)
@@ -66,12 +72,21 @@ class Activity:
     observe_at: int = _FIRST_CALLS
 
 
+class Watcher(Protocol):
+    """Something that is looked at whenever programs are."""
+
+    def look(self, specialise: bool) -> int:
+        """Return how many calls there were since the last look, beside those of programs."""
+        ...
+
+
 class Analyst:
     """The programs that run compiled, and the thread that looks at them."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._programs: list[weakref.ref[Program]] = []
+        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._stopping = False
@@ -126,6 +141,7 @@ class Analyst:
                     self._current = None
             programs = self.programs()
             called = sum(_look(program) for program in programs)
+            called += sum(watcher.look(wanted()) for watcher in list(self.watchers))
             if self._current is None and called and wanted():
                 self._current = self._specialise()
         return called
@@ -234,6 +250,12 @@ def watch(program: Program) -> None:
     _analyst.watch(program)
 
 
+def watch_also(watcher: Watcher) -> None:
+    """Look at ``watcher`` from now on, while it lives and some program is looked at."""
+    with _analyst.lock:
+        _analyst.watchers.add(watcher)
+
+
 def analyse() -> int:
     """Look at every program now; return how many calls there were since the last look."""
     return _analyst.analyse()
@@ -255,6 +277,8 @@ def _in_child() -> None:
         if special is not None and special.active:
             special.abandon()
         _analyst.adopt(program)
+    for watcher in list(before.watchers):
+        _analyst.watchers.add(watcher)
 
 
 atexit.register(lambda: _analyst.stop())

@@ -42,11 +42,17 @@ class _Here:
 
 
 class DynamicForm:
-    """The words of a form with a program, and what they point at."""
+    """The words of a form with a program, and what they point at.
 
-    def __init__(self, words: I64Array, kept: list[Any]):
+    From ``noted`` on they have the sizes of the newest call, a word for each symbol; ``axes`` says
+    to its maker what these are.
+    """
+
+    def __init__(self, words: I64Array, kept: list[Any], noted: int):
         self.words = words
         self.kept = kept
+        self.noted = noted
+        self.axes: list[tuple[int, int]] = []
 
 
 def dynamic_form(
@@ -78,14 +84,17 @@ def dynamic_form(
     if listed is None:
         return None
     start = len(listed)
-    words = [*listed, *tail]
-    program = _program(family, words, start, shapes)
+    symbols = [i for i, n in enumerate(family.numbers) if n.symbol >= 0]
+    noted = start + len(tail)
+    words = [*listed, *tail, *[0] * len(symbols)]
+    notes = list(enumerate(symbols, noted))
+    program = _program(family, words, start, shapes, notes)
     if len(words) > MAX_WORDS or program is None:
         return None
     words[Form.PROGRAM] = program.ctypes.data
     words[Form.LENGTH] = len(words)
     kept = [program, schedule, calls, *builder.kept]
-    return DynamicForm(np.array(words, np.int64), kept)
+    return DynamicForm(np.array(words, np.int64), kept, noted)
 
 
 class _Builder(FormBuilder):
@@ -143,9 +152,16 @@ class _Builder(FormBuilder):
 
 
 def _program(
-    family: Family, words: list[Any], start: int, shapes: Mapping[int, Shape]
+    family: Family,
+    words: list[Any],
+    start: int,
+    shapes: Mapping[int, Shape],
+    notes: Sequence[tuple[int, int]],
 ) -> I64Array | None:
-    """Return the program that computes the sizes in ``words``, which take their values here."""
+    """Return the program that computes the sizes in ``words``, which take their values here.
+
+    ``notes`` are (word, number) of what it notes in the form itself.
+    """
     places = {
         n.index: (argument, axis)
         for argument, shape in shapes.items()
@@ -162,7 +178,8 @@ def _program(
             tail.append((Bind.HERE, start + word.place, position, 0))
             words[position] = 0
     guards = family.guards()
-    needed = _needed(family, [i for i, _ in stores] + [i for g in guards for i in (g.a, g.b)])
+    tested = [i for g in guards for i in (g.a, g.b)]
+    needed = _needed(family, [i for i, _ in stores] + tested + [i for _, i in notes])
     place = {index: number for number, index in enumerate(needed)}
     code: list[tuple[float, tuple[int, int, int, int]]] = []
     values = [0] * max(len(needed), _LEAST_NUMBERS)
@@ -180,6 +197,7 @@ def _program(
         code.append((max(guard.a, guard.b) + 0.5, test))
     code.sort(key=lambda entry: entry[0])
     tail += [(Bind.STORE, place[index], position, 0) for index, position in stores]
+    tail += [(Bind.NOTE, place[index], position, 0) for position, index in notes]
     rows = [row for _, row in code] + tail
     if len(rows) > MAX_INSTRUCTIONS or not all(-(1 << 63) <= v < 1 << 63 for v in values):
         return None

@@ -75,23 +75,31 @@ def compile_schedule(
     service.start_ahead()
     native.prepare()
     memory.prepare()
-    tickets: dict[str, service.Ticket] = {}
-
-    def ask(key: str, emit: Callable[[], str]) -> Code:
-        if key not in tickets:
-            tickets[key] = service.submit(key, emit, ENTRY, target, level, service.Priority.NOW)
-        return cast(Code, None)
-
     # On this thread: the one that compiles is about to wait for its worker.
     from tracejit.codegen import emitters  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
     # All are asked for before the first is waited for, so that several compile at a time.
-    _stages(schedule, target, ask)
+    tickets = request(schedule, target, level=level, priority=service.Priority.NOW)
     awaited = [key for key, ticket in tickets.items() if not ticket.done()]
     stages = _stages(schedule, target, lambda key, emit: tickets[key].result())
     fresh = sum(tickets[key].result().origin == "compiled" for key in awaited)
     seconds = time.perf_counter() - started if fresh else 0.0
     return Executable(schedule, stages, target, fresh=fresh, fresh_seconds=seconds)
+
+
+def request(
+    schedule: Schedule, target: Target, *, level: int, priority: service.Priority
+) -> dict[str, service.Ticket]:
+    """Ask for the code of all kernels of a schedule; its sizes may be symbolic."""
+    tickets: dict[str, service.Ticket] = {}
+
+    def ask(key: str, emit: Callable[[], str]) -> Code:
+        if key not in tickets:
+            tickets[key] = service.submit(key, emit, ENTRY, target, level, priority)
+        return cast(Code, None)
+
+    _stages(schedule, target, ask)
+    return tickets
 
 
 def cached_schedule(schedule: Schedule, target: Target, *, level: int = 2) -> Executable | None:

@@ -190,12 +190,11 @@ class Counters(NamedTuple):
 
 
 class NativeForm:
-    """One accepted signature: the executable that answers it, and its words in memory."""
+    """One accepted signature: its words in memory. An executable that it runs knows it."""
 
-    def __init__(self, executable: Executable, words: I64Array, *, own: bool = True):
-        self.executable = executable
+    def __init__(self, executable: Executable | None, words: I64Array):
         self.words = words
-        if own:
+        if executable is not None:
             executable.forms.append(weakref.ref(self))
 
     @property
@@ -236,6 +235,7 @@ class NativeEntry:
         self._state[State.EVERY] = config.stress_deopt()
         self._forms: list[NativeForm] = []
         self._kept: list[Any] = []
+        self._diverting = False
         ticks.start()
         self._definition = numpy_api.MethodDef(
             name.encode(), _code().address(ENTRY), numpy_api.FASTCALL_KEYWORDS, None
@@ -276,6 +276,21 @@ class NativeEntry:
         self._state[State.EVERY] = calls
         self._state[State.SINCE] = 0
 
+    def divert(self) -> bool:
+        """Send the next call that fits a form to the Python path; False where all are counted."""
+        if self._state[State.EVERY]:
+            return False
+        self._diverting = True
+        self.deoptimise_every(1)
+        return True
+
+    def resume(self) -> bool:
+        """End what ``divert`` began; return whether that was so."""
+        diverting, self._diverting = self._diverting, False
+        if diverting:
+            self.deoptimise_every(0)
+        return diverting
+
     def clear(self) -> None:
         """Accept nothing any more; memory of old forms stays until the function dies."""
         self._state[State.FORMS] = 0
@@ -285,8 +300,13 @@ class NativeEntry:
         executable: Executable,
         slots: Slots,
         result: Result = FIRST_OUTPUT,
+        *,
+        first: bool = False,
     ) -> NativeForm | None:
-        """Accept calls like that of ``slots``; None where only the Python path can serve them."""
+        """Accept calls like that of ``slots``; None where only the Python path can serve them.
+
+        With ``first`` before any other form.
+        """
         count = int(self._state[State.FORMS])
         if count >= MAX_FORMS:
             return None
@@ -295,23 +315,34 @@ class NativeEntry:
             return None
         builder = FormBuilder(plan, slots, result)
         words = builder.words()
-        return None if words is None else self.add_words(executable, words, builder.kept)
+        if words is None:
+            return None
+        return self.add_words(executable, words, builder.kept, first=first)
 
     def add_words(
-        self, executable: Executable, words: I64Array, kept: Sequence[Any], *, own: bool = True
+        self,
+        executable: Executable | None,
+        words: I64Array,
+        kept: Sequence[Any],
+        *,
+        first: bool = False,
     ) -> NativeForm | None:
         """Accept calls that fit the form ``words``, which points at what ``kept`` keeps alive.
 
-        ``own`` says that they run the executable itself, and not a copy of its calls.
+        ``executable`` is what they run, None where they have calls of their own.
         """
         count = int(self._state[State.FORMS])
         if count >= MAX_FORMS:
             return None
         self._kept += kept
-        self._forms.append(NativeForm(executable, words, own=own))
-        self._state[State.FIRST + count] = words.ctypes.data
+        form, place = NativeForm(executable, words), 0 if first else count
+        self._forms.insert(len(self._forms) - count + place, form)
+        table = self._state[State.FIRST :]
+        # Native code reads the table under Python's lock, which is held here throughout.
+        table[place + 1 : count + 1] = table[place:count].copy()
+        table[place] = words.ctypes.data
         self._state[State.FORMS] = count + 1
-        return self._forms[-1]
+        return form
 
 
 class FormBuilder:

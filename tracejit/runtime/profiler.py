@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,7 @@ from tracejit.runtime.costs import model
 from tracejit.runtime.specialise import Stage
 
 if TYPE_CHECKING:
+    from tracejit.runtime.entry import NativeForm
     from tracejit.runtime.tiers import Program
 
 subscribe = events.subscribe
@@ -112,6 +113,20 @@ def signature_profile(program: Program, arguments: str) -> SignatureProfile:
         gain=None if special is None else special.gain,
         reason=None if reason is None else str(reason),
         failure=None if program.failure is None else str(program.failure),
+    )
+
+
+def forms_profile(forms: Sequence[NativeForm], arguments: str) -> SignatureProfile:
+    """Return what is known of native forms for many sizes, which share kernels of tier 1."""
+    counted = entry.total([form.counters() for form in forms])
+    return SignatureProfile(
+        arguments=arguments,
+        tier=1,
+        state="compiled for many sizes",
+        native_calls=counted.calls,
+        interpreted_calls=0,
+        seconds=max(counted.ticks * ticks.seconds_per_tick(), 0.0) if counted.ticks else 0.0,
+        compile_seconds=0.0,
     )
 
 

@@ -117,7 +117,7 @@ class _Kernels:
         if words is None:
             raise Unfit
         native = entry.NativeEntry("stretch", _refuse)
-        native.add_words(self._owner, words, builder.kept, own=False)
+        native.add_words(None, words, builder.kept)
         self._function = native.function
         return native.function
 

@@ -67,6 +67,7 @@ from tracejit.schedule.merged import merges_axes, within_padding
 from tracejit.schedule.pieces import makes_records, pieces
 from tracejit.schedule.prologue import Prologues, base_of, viewed, widens, worth_packing
 from tracejit.schedule.siblings import Siblings
+from tracejit.sizes import hint, is_one
 
 # Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
 # the flop bounds weigh recomputation against a store and a load (about 8 flops a byte).
@@ -394,8 +395,8 @@ class Fuser:
 
         The weights of attention, Σ_d q·k, are the same for all columns of Σ_k weight·v.
         """
-        trips = node.inputs[0].size // max(node.size, 1)
-        extra = (repeats_of(index, cluster) - 1) * trips * native.cost(node)
+        trips = hint(node.inputs[0].size) // max(hint(node.size), 1)
+        extra = (hint(repeats_of(index, cluster)) - 1) * trips * native.cost(node)
         if cluster.recompute + extra > MAX_RECOMPUTE:
             return False
         cluster.recompute += extra
@@ -508,7 +509,7 @@ class Fuser:
         index: list[Affine] = []
         extents: list[int] = []
         for extent, first in zip(shape, start, strict=True):
-            if extent == 1:
+            if is_one(extent):
                 index.append(Affine((), first))
             else:
                 index.append(Affine(((len(extents), 1),), first))

@@ -24,6 +24,7 @@ from tracejit.schedule.kernel import (
     Load,
     operands,
 )
+from tracejit.sizes import hint
 
 # Trips that have to share a copy.
 MIN_TRIPS = 16
@@ -73,7 +74,7 @@ def check_copy(kernel: Kernel, position: int, access: Access) -> bool:
         return False
     fixed = [n for n, a in enumerate(kernel.parallel) if a in load.axes and not access.strides[a]]
     inside = kernel.parallel[max(fixed, default=-1) + 1 :]
-    return prod(kernel.extents[a] for a in inside if a not in load.axes) >= MIN_TRIPS
+    return prod(hint(kernel.extents[a]) for a in inside if a not in load.axes) >= MIN_TRIPS
 
 
 def _strided(kernel: Kernel) -> list[tuple[int, int]]:

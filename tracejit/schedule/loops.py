@@ -32,6 +32,7 @@ from tracejit.schedule.pack import pack, rows_axis, shared_by
 from tracejit.schedule.records import find_records
 from tracejit.schedule.spill import spill
 from tracejit.schedule.unroll import TINY, unroll
+from tracejit.sizes import hint
 
 
 def arrange(kernel: Kernel) -> Kernel:
@@ -209,7 +210,7 @@ def vector_axis(kernel: Kernel, axes: Iterable[int], accesses: Iterable[int]) ->
     for axis in axes:
         score = sum(_score(kernel, kernel.accesses[i], axis) for i in accesses)
         stored = sum(_score(kernel, kernel.accesses[s.access], axis) for s in kernel.stores)
-        candidate = (score + stored, min(kernel.extents[axis], 64), axis)
+        candidate = (score + stored, min(hint(kernel.extents[axis]), 64), axis)
         best = candidate if best is None else max(best, candidate)
     return None if best is None else best[2]
 
@@ -220,8 +221,8 @@ def _score(kernel: Kernel, access: Access, axis: int) -> int:
     Steps over a record's fields use all of each line, if not at once.
     """
     stride = access.strides[axis]
-    touched = prod(n for n, s in zip(kernel.extents, access.strides, strict=True) if s)
-    return (2 if stride == 1 else 0 if 0 <= stride <= TINY else -1) * touched
+    touched = prod(hint(n) for n, s in zip(kernel.extents, access.strides, strict=True) if s)
+    return (2 if stride == 1 else 0 if 0 <= hint(stride) <= TINY else -1) * touched
 
 
 # -- the loop tree ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import cast
 from tracejit.graph.node import Node
 from tracejit.schedule.cluster import MIN_PARALLEL, SMALL_WORK, Cluster
 from tracejit.schedule.index import ZERO, Affine, Map, axes_of, axis_index, is_plain
+from tracejit.sizes import frozen, hint
 
 
 def full_range(node: Node, index: Map, cluster: Cluster) -> bool:
@@ -48,11 +49,11 @@ def repeats_of(index: Map, cluster: Cluster) -> int:
 
 def worth_rows(node: Node, rows: frozenset[int], cluster: Cluster) -> bool:
     """Whether outer loops over ``rows`` leave enough parallel work, or there is none to lose."""
-    if node.inputs[0].size <= SMALL_WORK and cluster.work <= SMALL_WORK:
+    if max(hint(node.inputs[0].size), hint(cluster.work)) <= SMALL_WORK:
         return True
-    if prod(cluster.extents[a] for a in rows) >= MIN_PARALLEL:
+    if prod(hint(cluster.extents[a]) for a in rows) >= MIN_PARALLEL:
         return True
-    return rows == cluster.parallel and node.size < MIN_PARALLEL
+    return rows == cluster.parallel and hint(node.size) < MIN_PARALLEL
 
 
 def reduction_map(node: Node, index: Map, cluster: Cluster) -> tuple[Map, tuple[int, ...]]:
@@ -90,7 +91,7 @@ def _bound_axis(
     free = [
         a
         for a, n in enumerate(cluster.extents)
-        if n == extent and a not in outer and a not in taken
+        if frozen(n) == frozen(extent) and a not in outer and a not in taken
     ]
     if free:
         root = cluster.roots[0].index

@@ -19,6 +19,7 @@ from dataclasses import replace
 from math import prod
 
 from tracejit.schedule.kernel import SCRATCH, Access, Gather, Kernel, Load, Reduce
+from tracejit.sizes import hint
 
 # Rows in a packed strip: what the widest vectors and the most of them side by side take.
 STRIP = 128
@@ -41,7 +42,7 @@ def rows_axis(kernel: Kernel, vector: int | None, around: Sequence[set[int]]) ->
     if not any(isinstance(e, Reduce) and vector in e.over for e in kernel.exprs):
         return None
     for axis in kernel.parallel:
-        if kernel.extents[axis] < 2 * STRIP:
+        if hint(kernel.extents[axis]) < 2 * STRIP:
             continue
         strided, stored = _strided(kernel, axis), _strided_stores(kernel, axis)
         across = [*dict.fromkeys(_access(kernel, p) for p in strided), *stored]

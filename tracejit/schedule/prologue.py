@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from tracejit.graph.node import Node
 from tracejit.schedule import native
 from tracejit.schedule.index import VIEWS, Map, identity, through
+from tracejit.sizes import hinted
 
 _LEAVES = frozenset({"input", "data", "constant", "iota"})
 
@@ -59,7 +60,7 @@ def worth_packing(product: Node, operand: Node) -> bool:
         return False  # packed from a view that has no index map
     if all(widens(base_of(i)) for i in product.inputs):
         return True
-    rows, columns, depth = left.shape[-2], right.shape[-1], left.shape[-1]
+    rows, columns, depth = hinted((left.shape[-2], right.shape[-1], left.shape[-1]))
     if columns == 1:  # the transpose is computed
         return operand is left and rows > 1
     if operand is right:

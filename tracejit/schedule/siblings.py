@@ -18,6 +18,7 @@ from tracejit.graph.node import Node
 from tracejit.ops.table import Family
 from tracejit.schedule.cluster import Cluster
 from tracejit.schedule.unroll import TINY
+from tracejit.sizes import frozen
 
 # Sources kept for a node, and kernels looked at for one: both bound the cost, not the result.
 MAX_SOURCES = 8
@@ -86,7 +87,7 @@ def _elementwise(node: Node, found: dict[Node, Origin]) -> Origin:
     kind: Hashable = node.shape
     sources: set[Node] = set()
     for operand in node.inputs:
-        if operand.shape == node.shape and len(sources) < MAX_SOURCES:
+        if frozen(operand.shape) == frozen(node.shape) and len(sources) < MAX_SOURCES:
             below = found[operand]
             sources |= below.sources
             kind = below.kind if kind == node.shape else kind

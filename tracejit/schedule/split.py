@@ -24,6 +24,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family
 from tracejit.schedule import native
+from tracejit.sizes import hint
 
 # How the partial results of a reduction combine.
 _COMBINE = {
@@ -97,7 +98,9 @@ def check_split(node: Node) -> bool:
     """Whether ``node`` is a long reduction to few elements."""
     if node.op.name not in _COMBINE or not native.is_reduction(node):
         return False
-    return node.size < FEW and node.inputs[0].size >= LONG
+    few, many = node.size, node.inputs[0].size
+    # What is cut has to be long; what is not may be.
+    return hint(few) < FEW and hint(many) >= LONG and few < FEW and many >= LONG
 
 
 def _rows(emit: Emit, x: Node, axis: int, start: int, count: int) -> Node:

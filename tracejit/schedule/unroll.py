@@ -30,6 +30,7 @@ from tracejit.schedule.kernel import (
     Store,
     operands,
 )
+from tracejit.sizes import hint, is_size
 
 TINY = 4
 MAX_EXPRS = 256
@@ -55,9 +56,9 @@ def unroll(kernel: Kernel) -> Kernel:
 def check_unroll(kernel: Kernel, axis: int) -> bool:
     """Whether ``axis`` is tiny, beside longer ones, and every use of it can be written out."""
     extent = kernel.extents[axis]
-    if not 2 <= extent <= TINY or len(kernel.exprs) * extent > MAX_EXPRS:
+    if is_size(extent) or not 2 <= extent <= TINY or len(kernel.exprs) * extent > MAX_EXPRS:
         return False
-    if not any(n > TINY for n in kernel.extents):
+    if not any(hint(n) > TINY for n in kernel.extents):
         return False
     reductions = [e for e in kernel.exprs if isinstance(e, Reduce)]
     if any(isinstance(e, Scan | Gather) for e in kernel.exprs):

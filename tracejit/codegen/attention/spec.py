@@ -95,7 +95,7 @@ class AttentionCall(NamedTuple):
     sizes: tuple[int, ...]
     tiles: int
     nbytes: int
-    flops: float
+    flops: int
 
 
 def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCall:
@@ -129,7 +129,7 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
         (*sizes, *kernel.sizes()),
         heads * blocks.tiles,
         blocks.nbytes,
-        2.0 * heads * rows * keys * (depth + columns),
+        2 * heads * rows * keys * (depth + columns),
     )
 
 

@@ -82,7 +82,10 @@ def balanced(extent: int, limit: int, unit: int) -> int:
     """Return the block size that cuts ``extent`` into the fewest blocks of at most ``limit``,
     as equal as multiples of ``unit`` allow (at least 1)."""
     blocks = max(1, -(-extent // limit))
-    return max(1, min(limit, round_up(-(-extent // blocks), unit)))
+    size = round_up(-(-extent // blocks), unit)
+    if limit % unit == 0:  # then it is within the limit
+        return max(1, size)
+    return max(1, min(limit, size))
 
 
 def cheap_height(rows: int, unit: RegisterBlock) -> int:

@@ -26,6 +26,7 @@ from tracejit.codegen.contraction.spec import (
     canonical,
 )
 from tracejit.codegen.target import Target
+from tracejit.sizes import hint
 
 
 def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> GemmArguments:
@@ -101,7 +102,8 @@ _TILES = 8
 
 def _wanted_tiles(target: Target, p: GemmProblem) -> int:
     """Return how many tiles a product should have for threads to share."""
-    return min(_TILES, prod(p.batch) * p.m * p.n * p.k // target.blocking.tile_work)
+    work = hint(prod(p.batch)) * hint(p.m) * hint(p.n) * hint(p.k)
+    return min(_TILES, work // target.blocking.tile_work)
 
 
 def _ahead(target: Target, spec: GemmSpec, p: GemmProblem, block_k: int) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from tracejit.codegen.contraction.prologue import KernelPrologue
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type, Value
 from tracejit.errors import DTypeError
+from tracejit.sizes import hint
 
 if TYPE_CHECKING:
     from tracejit.codegen.builder import Builder
@@ -266,7 +267,7 @@ def canonical(problem: GemmProblem, *, fold: bool = True) -> tuple[GemmProblem, 
     if fold:
         p = _fold_rows(p)
     by_columns = p.c[0] == 1 and p.c[1] != 1 and p.n > 1
-    strided_dot = p.m == p.n == 1 and p.b[0] != 1 and p.a[1] == 1
+    strided_dot = p.m == 1 and p.n == 1 and p.b[0] != 1 and p.a[1] == 1
     swapped = strided_dot or (p.m > 1 and (by_columns or p.n == 1))
     if not swapped:
         return p, False
@@ -381,14 +382,15 @@ def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) ->
     25 % slower at 128 and 256, faster from 512), sooner where A has gaps (15 % at 256 in f64).
     """
     rows, size = register_block(target, kind).rows, Type(kind).bits // 8
-    same_sets = p.b[0] * size % 2048 == 0 and p.k > 8
-    small = target.masks and p.k * p.n * size * 3 <= target.l1_bytes * 4
+    height, width, depth = hint(p.m), hint(p.n), hint(p.k)
+    same_sets = hint(p.b[0]) * size % 2048 == 0 and depth > 8
+    small = target.masks and depth * width * size * 3 <= target.l1_bytes * 4
     few = 1 if same_sets else target.blocking.direct_panels if small else 5
-    pack_b = b != "last" or p.m > few * rows
+    pack_b = b != "last" or height > few * rows
     part = 2 if a == "any" else 1
-    many = p.m * part >= target.blocking.ahead_rows
-    wide = p.n * part >= target.blocking.ahead_columns
-    return pack_b and many and wide and p.k >= 128, pack_b
+    many = height * part >= target.blocking.ahead_rows
+    wide = width * part >= target.blocking.ahead_columns
+    return pack_b and many and wide and depth >= 128, pack_b
 
 
 def epilogue_slot(spec: GemmSpec) -> int:

@@ -63,7 +63,9 @@ def _code(node: Node, codes: dict[Node, int]) -> int:
     if node.op.name == "input":
         attrs = {k: v for k, v in attrs.items() if k != "name"}
     # Any order of operands is right: which sizes are symbolic must not change it.
-    listed = sizes.hinted(sorted(attrs.items())) if sizes.families else sorted(attrs.items())
+    listed = sorted(attrs.items())
+    if sizes.families:
+        listed = list(sizes.hinted(listed))
     described = repr((node.op.name, listed, [codes[i] for i in node.inputs]))
     return crc32(described.encode())
 

@@ -17,6 +17,7 @@ from tracejit.graph.passes import movement
 from tracejit.graph.passes.rules import is_op, like, same_if_unchanged
 from tracejit.ops.movement import common_runs
 from tracejit.ops.table import Family, Shape
+from tracejit.sizes import frozen
 
 # Values in memory, in C order: seen under another shape for nothing.
 _STORED = ("input", "data", "matmul", "pad", "concat")
@@ -46,7 +47,7 @@ class _Sinker:
         result = node
         if operands != node.inputs:
             result = like(node, node.op.name, *operands, **node.attrs)
-        shaped = any(o in self.products and o.shape == node.shape for o in operands)
+        shaped = any(o in self.products and frozen(o.shape) == frozen(node.shape) for o in operands)
         if shaped or is_op(node, "matmul"):
             self.products.add(result)
         return result
