@@ -555,9 +555,8 @@ def test_sizes_that_vary_recompile_at_most_once(
     jitted = tj.jit(function, compile="now")
     for n in ORDERS[order]:
         given = make(n)
-        np.testing.assert_allclose(
-            jitted(*given, *rest), function(*given, *rest), rtol=2e-3, atol=2e-3
-        )
+        found: Any = jitted(*given, *rest)
+        np.testing.assert_allclose(found, function(*given, *rest), rtol=2e-3, atol=2e-3)
     stats = jitted.stats()
     assert stats["recompiles"] <= 1, stats
     assert stats["retraces"] <= 12, stats

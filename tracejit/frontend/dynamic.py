@@ -217,13 +217,9 @@ def _but_sizes(key: Key) -> Key:
 def _text(general: Sequence[Any], kind: Kind) -> str:
     """Return a kind as a signature, with ``*`` for a size that varies."""
     parts: list[Any] = []
-    for leaf, key in enumerate(general):
-        if isinstance(key, tuple) and not isinstance(key, ArrayKey) and kind.first[leaf]:
-            shape: Any = tuple(
-                "*" if (leaf, axis) in kind.varied else n for axis, n in enumerate(kind.first[leaf])
-            )
-            key = ArrayKey((key[0], shape, None))
-        parts.append(key)
+    for leaf, (key, first) in enumerate(zip(general, kind.first, strict=True)):
+        shape: Any = tuple("*" if (leaf, a) in kind.varied else n for a, n in enumerate(first))
+        parts.append(ArrayKey((key[0], shape, None)) if shape else key)
     return signature_text(parts)
 
 
