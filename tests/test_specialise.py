@@ -332,7 +332,7 @@ def test_only_what_enters_short_loops_is_expected_to_gain() -> None:
 
 def test_a_product_of_two_calls_enters_its_loops_once_and_its_reader_too() -> None:
     def calls(function: Callable[..., Any]) -> Any:
-        a, b = np.ones((200, 150), np.float32), np.ones((150, 700), np.float32)
+        a, b = np.ones((500, 150), np.float32), np.ones((150, 700), np.float32)
         return tj.trace(function, a, b).executable.calls
 
     model, plain = CostModel(), calls(lambda a, b: a @ b)
