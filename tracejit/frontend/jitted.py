@@ -11,7 +11,6 @@ import functools
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
@@ -19,11 +18,13 @@ import numpy as np
 
 from tracejit import config
 from tracejit.errors import RecompileError, TraceError
+from tracejit.frontend.bound import Bound
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.counts import Counts
 from tracejit.frontend.dynamic import Example, Kind, Variation, generalise, sizes_of
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result, slots_of
+from tracejit.frontend.reported import Reported
 from tracejit.frontend.signature import (
     NUMPY_SCALARS,
     ArrayKey,
@@ -38,7 +39,6 @@ from tracejit.frontend.trees import Tree, check_statics, flatten, statics
 from tracejit.runtime import analysis, background, entry, events, profiler, stance
 from tracejit.runtime.analysis import Family
 from tracejit.runtime.dynamic import DynamicForm
-from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.slots import Slots
 from tracejit.runtime.tiers import State, Wanted
@@ -60,7 +60,7 @@ _Fast = tuple[Compiled, list[int] | None, tuple[bool, ...] | None]
 everything: tuple[bool, ...] = (True,)
 
 
-class Jitted:
+class Jitted(Reported):
     """A function that traces and compiles itself per signature. Made by ``jit``.
 
     ``__wrapped__`` is the Python function. Inside another trace a call is simply inlined.
@@ -558,89 +558,6 @@ class Jitted:
                 return False
         return True
 
-    def stats(self) -> Mapping[str, Any]:
-        """Return counts since the function was made or cleared.
-
-        ``calls``; ``compiles`` (signatures traced), ``retraces`` (all but the first) and
-        ``recompiles`` (signatures that needed kernels which were nowhere yet, but the first);
-        ``tier`` of the newest (0 interpreted, 1 compiled, 2 specialised on its sizes);
-        ``specialised`` (signatures in tier 2); ``kernels``; ``pending`` (signatures whose kernels
-        are being made); ``interpreted`` (signatures that NumPy answers, by reason); ``failed``
-        (why compiling failed); ``fallbacks`` (calls and compilations that NumPy did instead);
-        ``guard_failures`` (calls that compiled code was not there for, or not in their best form,
-        by reason); ``dynamic`` (plans for ranges of sizes); ``compile_seconds``. The reasons are
-        those of ``runtime/reasons.py``.
-        """
-        stats = self._stats
-        native = 0 if self._entry is None else self._entry.calls - self._native_before
-        with self._lock:
-            kept = list(self._compiled.values())
-        programs = [compiled.program for compiled in kept]
-        interpreted = Counter(str(p.reason) for p in programs if p.reason is not None)
-        failures = [str(p.failure) for p in programs if p.failure is not None]
-        return {
-            "calls": self._calls + native,
-            "compiles": stats.traces,
-            "retraces": max(0, stats.traces - 1),
-            "recompiles": stats.recompiles(programs) + self._variation.recompiles,
-            "tier": programs[-1].tier if programs else 0,
-            "specialised": sum(p.tier == 2 for p in programs),
-            "kernels": stats.kernels + sum(p.kernels for p in programs),
-            "pending": sum(p.state is State.WAITING for p in programs),
-            "interpreted": dict(interpreted),
-            "failed": failures,
-            "fallbacks": stats.fallbacks + len(failures),
-            "guard_failures": stats.guard_failures(kept),
-            "dynamic": self._variation.forms,
-            "compile_seconds": stats.tracing
-            + stats.seconds
-            + sum(p.compile_seconds for p in programs),
-        }
-
-    def sizes(self) -> str:
-        """Say how sizes that were not met yet are answered."""
-        return "each traced for itself" if self.dynamic is False else str(self._variation)
-
-    def profile(self) -> FunctionProfile:
-        """Return what the calls of this function have cost, by signature."""
-        with self._lock:
-            kept = list(self._compiled.items())
-        signatures: list[SignatureProfile] = []
-        sizes: dict[str, set[int]] = {}
-        for key, compiled in kept:
-            program = compiled.program
-            signatures.append(profiler.signature_profile(program, signature_text(key[1])))
-            for number, part in enumerate(key[1]):
-                if isinstance(part, ArrayKey):
-                    for axis, size in enumerate(part[1]):
-                        sizes.setdefault(f"argument {number}, axis {axis}", set()).add(size)
-        for shapes in self._variation.served():
-            for number, shape in enumerate(shapes):
-                for axis, size in enumerate(shape):
-                    sizes.setdefault(f"argument {number}, axis {axis}", set()).add(size)
-        signatures += self._variation.profiles()
-        stats = self.stats()
-        python = self._stats.python
-        compiled_seconds = sum(s.seconds for s in signatures)
-        return FunctionProfile(
-            name=self.__name__,
-            calls=stats["calls"],
-            seconds=compiled_seconds + python.seconds,
-            exclusive_seconds=compiled_seconds + python.exclusive,
-            rate=sum(s.rate for s in signatures),
-            compile_seconds=stats["compile_seconds"],
-            guard_failures=stats["guard_failures"],
-            sizes={axis: sorted(seen) for axis, seen in sizes.items()},
-            signatures=signatures,
-        )
-
-    def exclusive_seconds(self) -> float:
-        """Return the time of all calls, without jitted functions that were called inside."""
-        with self._lock:
-            programs = [compiled.program for compiled in self._compiled.values()]
-        dynamic = sum(p.seconds for p in self._variation.profiles())
-        return profiler.seconds_of(programs) + dynamic + self._stats.python.exclusive
-
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
         """Return the traced and compiled form for these example arguments, to look at."""
         from tracejit.frontend.python import trace
@@ -648,7 +565,7 @@ class Jitted:
         return trace(self, *args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else _Bound(self, instance)
+        return self if instance is None else Bound(self, instance)
 
     def __repr__(self) -> str:
         return f"<jit {self.__name__}: {len(self._compiled)} signatures>"
@@ -680,25 +597,3 @@ def _but_sizes(key: Key) -> Key:
         (part[0], len(part[1])) if isinstance(part, ArrayKey) else part for part in leaves
     )
     return tree, kinds, settings
-
-
-class _Bound:
-    """A jitted method of one instance."""
-
-    __slots__ = ("__func__", "__self__")
-
-    def __init__(self, function: Jitted, instance: Any):
-        self.__func__ = function
-        self.__self__ = instance
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__func__(self.__self__, *args, **kwargs)
-
-    def trace(self, *args: Any, **kwargs: Any) -> Traced:
-        return self.__func__.trace(self.__self__, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__func__, name)
-
-    def __repr__(self) -> str:
-        return f"<bound {self.__func__!r} of {self.__self__!r}>"
