@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 OUTSIDE = "return the tensor and convert it outside"
 # np.zeros and np.array make NumPy's own arrays also inside a traced function.
-_INTO_NUMPY = "keep it a tensor: tj.zeros makes one that takes traced values, tj.stack joins them"
+_INTO_NUMPY = (
+    "keep it a tensor: x.copy() makes a contiguous copy, tj.zeros takes traced values, "
+    "tj.stack joins them"
+)
 _WHERE = "write tj.where(condition, a, b), or return the value and decide outside"
 
 

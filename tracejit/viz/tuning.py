@@ -39,7 +39,9 @@ def shape_of(text: str) -> Shape:
 def dtype_of(text: str) -> str:
     """Read the name of a dtype whose products are cut. Raises ValueArgumentError."""
     if text not in DTYPES:
-        raise ValueArgumentError(f"--dtype {text}", hint=f"one of {', '.join(DTYPES)}")
+        raise ValueArgumentError(
+            f"products of {text} are not tuned", hint=f"one of {', '.join(DTYPES)}"
+        )
     return text
 
 
