@@ -105,11 +105,6 @@ class Reported:
             guard_failures=stats["guard_failures"],
             sizes={axis: sorted(seen) for axis, seen in sizes.items()},
             signatures=signatures,
+            python_calls=self._stats.fallbacks,
+            python_seconds=python.seconds,
         )
-
-    def exclusive_seconds(self) -> float:
-        """Return the time of all calls, without jitted functions that were called inside."""
-        with self._lock:
-            programs = [compiled.program for compiled in self._compiled.values()]
-        dynamic = sum(p.seconds for p in self._variation.profiles())
-        return profiler.seconds_of(programs) + dynamic + self._stats.python.exclusive

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tracejit import config
@@ -63,13 +63,29 @@ class Family:
 
 @dataclass(slots=True)
 class Activity:
-    """What the last look at a program saw: its calls, those of its family beside it, its rate."""
+    """What the last look at a program saw: its calls, those of its family beside it, its rate.
+
+    The rate at the first look is the mean since the program was made.
+    """
 
     calls: int = 0
     others: int = 0
-    at: float = 0.0
-    rate: float = 0.0
+    at: float = field(default_factory=time.monotonic)
+    rate: float | None = None
     observe_at: int = _FIRST_CALLS
+
+    def follow(self, calls: int) -> int:
+        """Take the number of calls so far; return how many are new."""
+        own, now = calls - self.calls, time.monotonic()
+        elapsed, self.calls = now - self.at, calls
+        if elapsed > 0:
+            newest = own / elapsed
+            # A look that comes soon after another says less.
+            weight = 1 - (1 - _NEWEST) ** (elapsed / PAUSE_S)
+            old = newest if self.rate is None else self.rate
+            self.rate = old + weight * (newest - old)
+            self.at = now
+        return own
 
 
 class Watcher(Protocol):
@@ -180,25 +196,19 @@ def wanted() -> bool:
 
 def _look(program: Program) -> int:
     """Bring a program's rate and specialisation and the costs up to date; return new calls."""
-    seen, now = program.activity, time.monotonic()
-    calls, around = program.calls, 0
+    seen, around = program.activity, 0
     if program.family is not None:  # members that die take their calls along
         around = max(seen.others, program.family.others(program))
-    own, others = calls - seen.calls, around - seen.others
-    elapsed = now - seen.at
-    if seen.at and elapsed > 0:
-        # A look that comes soon after another says less.
-        weight = 1 - (1 - _NEWEST) ** (elapsed / PAUSE_S)
-        seen.rate += weight * (own / elapsed - seen.rate)
-    seen.calls, seen.others, seen.at = calls, around, now
+    others, seen.others = around - seen.others, around
+    own = seen.follow(program.calls)
     executable = program.executable
     if executable is None:
         return own
     executable.release()
     if program.specialisation is not None:
         program.specialisation.observe(own, others)
-    if calls >= seen.observe_at:
-        seen.observe_at = 2 * calls
+    if seen.calls >= seen.observe_at:
+        seen.observe_at = 2 * seen.calls
         spent = call_ns(executable)
         if spent:
             model.observe_run(program.graph, spent)
@@ -239,7 +249,7 @@ def worth(program: Program) -> float:
     before, backoff = (0, 1) if special is None else (special.calls_before, special.backoff)
     calls = executable.runs - before
     pays = saving * calls >= backoff * model.special_s(executable.calls)
-    return saving * program.activity.rate if pays else 0.0
+    return saving * (program.activity.rate or 0.0) if pays else 0.0
 
 
 _analyst = Analyst()
@@ -262,10 +272,9 @@ def analyse() -> int:
 
 
 def update(program: Program) -> None:
-    """Count what has come since the last look, where that decides what is reported."""
-    if program.specialisation is not None:
-        with _analyst.lock:
-            _look(program)
+    """Count what has come since the last look, for a report."""
+    with _analyst.lock:
+        _look(program)
 
 
 def _in_child() -> None:

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
 
 from tracejit import config
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
+from tracejit.graph.text import type_text
 from tracejit.ops.table import Array
-from tracejit.runtime import monitor, spans, stance, turns
+from tracejit.runtime import monitor, profiler, spans, stance, turns
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import run_graph
+from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
+from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program
 
 # Structures kept; the one used longest ago goes first.
@@ -30,6 +33,8 @@ COMPILE_NS = 2e6
 # A program, or the nanoseconds spent interpreting so far.
 _programs: OrderedDict[Any, Program | float] = OrderedDict()
 _lock = threading.Lock()
+# What reports and events call it.
+NAME = "tensors on demand"
 
 
 def evaluate(nodes: Sequence[Node]) -> list[Array]:
@@ -37,12 +42,15 @@ def evaluate(nodes: Sequence[Node]) -> list[Array]:
     graph = Graph((), nodes)
     mode = stance.mode_of(None)
     if mode == "never":
-        return _interpret(graph)
+        values, seconds = _interpret(graph)
+        _usage.count(None, seconds)
+        return values
     key, leaves = _structure(graph)
     program = _program(key, graph, leaves, mode)
     if program is None or program.executable is None:
         # The program's graph has inputs in place of data; interpreting this one is the same.
-        values = _interpret(graph)
+        values, seconds = _interpret(graph)
+        _usage.count(program, seconds)
         if program is not None:
             program.request()
             turns.give()
@@ -50,13 +58,73 @@ def evaluate(nodes: Sequence[Node]) -> list[Array]:
     return program.run([_value(leaf) for leaf in leaves])
 
 
-def _interpret(graph: Graph) -> list[Array]:
+def _interpret(graph: Graph) -> tuple[list[Array], float]:
+    """Return the values, and the seconds that they took."""
     started = time.perf_counter()
     values = run_graph(graph, ())
+    seconds = max(0.0, time.perf_counter() - started)
     if monitor.active is not None:
-        monitor.active.interpreted += time.perf_counter() - started
-        spans.add("a graph on demand", "interpret", started, nodes=len(graph.nodes))
-    return values
+        monitor.active.interpreted += seconds
+        spans.add(f"interpret {NAME}", "interpret", started, nodes=len(graph.nodes))
+    return values, seconds
+
+
+class _Usage:
+    """What evaluation on demand has cost, for the profiler's reports."""
+
+    def __init__(self) -> None:
+        self.calls = 0  # of structures that no program was made for
+        self.seconds = 0.0
+        profiler.register(self)
+
+    def count(self, program: Program | None, seconds: float) -> None:
+        """Take one interpreted run; concurrent ones may lose one another."""
+        if program is None:
+            self.calls += 1
+            self.seconds += seconds
+        else:
+            program.interpreted_runs += 1
+            program.interpreted_ns += round(seconds * 1e9)
+
+    def profile(self) -> FunctionProfile:
+        """Return the structures as signatures of one function."""
+        with _lock:
+            programs = [p for p in _programs.values() if isinstance(p, Program)]
+        signatures = [profiler.signature_profile(p, _text(p.graph)) for p in programs]
+        rare = SignatureProfile(
+            "expressions that have cost little",
+            tier=0,
+            state="interpreted",
+            native_calls=0,
+            interpreted_calls=self.calls,
+            seconds=self.seconds,
+            compile_seconds=0.0,
+            interpreted_seconds=self.seconds,
+            reason=str(Reason.NOT_WORTH),
+        )
+        signatures += [rare] if self.calls else []
+        seconds = sum(s.seconds for s in signatures)
+        return FunctionProfile(
+            name=NAME,
+            calls=sum(s.calls for s in signatures),
+            seconds=seconds,
+            exclusive_seconds=seconds,
+            rate=sum(s.rate for s in signatures),
+            compile_seconds=sum(s.compile_seconds for s in signatures),
+            guard_failures={},
+            sizes={},
+            signatures=signatures,
+        )
+
+
+def _text(graph: Graph) -> str:
+    """Return the ops of an expression and the types of its data."""
+    ops = Counter(node.op.name for node in graph.nodes if node.inputs)
+    names = " ".join(f"{op}×{n}" if n > 1 else op for op, n in ops.items())
+    return f"{names}: {', '.join(type_text(n.dtype, n.shape) for n in graph.inputs)}"
+
+
+_usage = _Usage()
 
 
 def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) -> Program | None:
@@ -72,7 +140,8 @@ def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) 
         if spent < COMPILE_NS and not everything:
             _remember(key, spent)
             return None
-    program = Program(_lifted(graph, leaves), [layout_of(_value(n)) for n in leaves], mode)
+    layouts = [layout_of(_value(n)) for n in leaves]
+    program = Program(_lifted(graph, leaves), layouts, mode, name=NAME)
     with _lock:
         _remember(key, program)
     return program
@@ -88,6 +157,7 @@ def clear() -> None:
     """Forget all programs."""
     with _lock:
         _programs.clear()
+        _usage.calls, _usage.seconds = 0, 0.0
 
 
 def _value(leaf: Node) -> Array:

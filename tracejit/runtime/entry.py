@@ -36,7 +36,7 @@ from tracejit.codegen.forms import (
 )
 from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
 from tracejit.ops.table import Array, Shape
-from tracejit.runtime import memory, native, numpy_api, ticks
+from tracejit.runtime import inside, memory, native, numpy_api, ticks
 from tracejit.runtime.loader import LoadedObject
 from tracejit.runtime.once import Once
 from tracejit.runtime.slots import OPENED, Slots
@@ -103,6 +103,7 @@ def _code() -> LoadedObject:
         pool_free=give,
         refuse=refuse,
         gate=gate.address(),
+        watched=inside.address(),
     )
     return native.load(emit_entry(native.driver_text()), (ENTRY,), addresses._asdict())
 

@@ -19,7 +19,7 @@ import numpy as np
 from tracejit.codegen.driver import MOST_CHUNKS, RECORD
 from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
-from tracejit.runtime import entry, memory, monitor, perf, spans
+from tracejit.runtime import entry, inside, memory, monitor, perf, spans
 from tracejit.runtime.code import Code
 from tracejit.runtime.interpreter import evaluate_node, run_graph
 from tracejit.runtime.native import driver
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tracejit.runtime.entry import Counters, NativeForm
 
 UNKNOWN_NS = 10**9
+Run = Callable[[Sequence[Array]], list[Array]]
 
 I64Array = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -180,8 +181,8 @@ class Executable:
         self.forms: list[weakref.ref[NativeForm]] = []
         self._inside: list[None] = []
         self._begun = 0
-        # The time of runs that were part NumPy's and part native.
-        self.stretches_ns = 0
+        # The time of runs that Python drove: those with NumPy steps, and those of no native entry.
+        self.driven_ns = 0
         self._special: tuple[Code, ...] = ()
         self._given_back: list[Code] = []
 
@@ -300,28 +301,30 @@ class Executable:
         return None if fits is None else made.function
 
     def _run_stretches(self, stretches: Stretches, arrays: Sequence[Array]) -> list[Array]:
-        started = time.perf_counter_ns()
-        self._inside.append(None)
         try:
-            results = stretches.run(arrays)
+            return self._driven(stretches.run, arrays)
         except Unfit:
             return self._run(arrays)
-        finally:
-            self._inside.pop()
-        self._begun += 1
-        self.stretches_ns += max(0, time.perf_counter_ns() - started)
-        return results
 
     def _run_all(self, *arrays: Array) -> list[Array]:
         return self._run(arrays)
 
     def _run(self, arrays: Sequence[Array]) -> list[Array]:
-        self._begun += 1
+        return self._driven(self._run_stages, arrays)
+
+    def _driven(self, run: Run, arrays: Sequence[Array]) -> list[Array]:
+        """Return ``run(arrays)``, counted and timed."""
+        before, started = inside.spent(), time.perf_counter_ns()
         self._inside.append(None)
         try:
-            return self._run_stages(arrays)
+            results = run(arrays)
         finally:
             self._inside.pop()
+        elapsed = max(0, time.perf_counter_ns() - started)
+        self._begun += 1
+        self.driven_ns += elapsed
+        inside.took(elapsed * 1e-9, before)
+        return results
 
     def _run_stages(self, arrays: Sequence[Array]) -> list[Array]:
         bases = self._template.copy()

@@ -26,6 +26,7 @@ from tracejit.runtime import (
     cache,
     cpu,
     events,
+    inside,
     monitor,
     service,
     spans,
@@ -187,6 +188,7 @@ class Program:
         elapsed = max(0, time.perf_counter_ns() - started)  # clocks of guests may jump
         self.interpreted_runs += 1
         self.interpreted_ns += elapsed
+        inside.took(elapsed * 1e-9, inside.spent())
         if monitor.active is not None:
             monitor.active.interpreted += elapsed * 1e-9
             spans.add(self.name, "interpret", started * 1e-9, nodes=len(self.graph.nodes))
@@ -266,8 +268,10 @@ class Program:
     @property
     def guard_failures(self) -> int:
         """Calls at other sizes while code with constant ones was there."""
+        if self.specialisation is None:
+            return 0
         analysis.update(self)
-        return 0 if self.specialisation is None else self.specialisation.guard_failures
+        return self.specialisation.guard_failures
 
     @property
     def settled(self) -> bool:

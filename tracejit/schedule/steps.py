@@ -1,4 +1,4 @@
-"""What to call the steps of a schedule and its sizes, in tables, traces and pictures."""
+"""What to call the steps of a schedule, sizes and times, in tables, traces and pictures."""
 
 from __future__ import annotations
 
@@ -49,3 +49,13 @@ def size_text(nbytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def time_text(seconds: float) -> str:
+    """Return a duration for people: 3.2 ms."""
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
+    for limit, scale, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{seconds * scale:.1f} {unit}"
+    return f"{seconds:.2f} s"

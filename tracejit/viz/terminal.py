@@ -21,16 +21,8 @@ from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
 from tracejit.schedule.schedule import KernelStep, OpaqueStep, Step
-from tracejit.schedule.steps import size_text, step_kind, step_name
+from tracejit.schedule.steps import size_text, step_kind, step_name, time_text
 from tracejit.viz.model import Digraph, Figure, values, view
-
-
-def time_text(seconds: float) -> str:
-    """Return a duration for people: 3.2 ms."""
-    for limit, scale, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
-        if seconds < limit:
-            return f"{seconds * scale:.1f} {unit}"
-    return f"{seconds:.2f} s"
 
 
 class _Kernels:
