@@ -14,7 +14,7 @@ from tracejit.graph.node import Node, placeholder
 from tracejit.ops.table import Array
 from tracejit.runtime import engine, service
 from tracejit.runtime.interpreter import run_graph
-from tracejit.schedule.arena import Life, plan
+from tracejit.schedule.arena import Life, Room, lodge, plan
 from tracejit.schedule.kernel import Kernel
 from tracejit.schedule.product import left_access
 from tracejit.schedule.schedule import ContractionStep, KernelStep, OpaqueStep, Schedule
@@ -238,6 +238,58 @@ def test_arena_of_programs_is_within_5_percent_of_the_largest_live_set(depth: in
     assert schedule.arena.largest_live > 0
     assert schedule.arena.nbytes <= 1.05 * schedule.arena.largest_live
     assert schedule.arena.nbytes < schedule.intermediates
+    check_values([x], y)
+
+
+@pytest.mark.parametrize("count", [1, 9, 300])
+def test_values_leave_the_memory_of_a_result_before_it_is_written(count: int) -> None:
+    rng = np.random.default_rng(count)
+    lives = [
+        Life(64 * int(rng.integers(1, 20)), step, step + int(rng.integers(1, 6)))
+        for step in range(count)
+    ]
+    rooms = [Room(640, count // 2), Room(1280, count), Room(32, count)]
+    found = lodge(lives, rooms)
+    assert found or count == 1
+    for number, room in found.items():
+        assert lives[number].last < rooms[room].until
+        assert lives[number].nbytes <= rooms[room].nbytes
+        for other, its in found.items():
+            if other != number and its == room:
+                together = lives[other].first <= lives[number].last
+                assert not (together and lives[number].first <= lives[other].last)
+
+
+def sweeps(u: Node, count: int) -> Node:
+    """Products one after the other: each is read to compute the next."""
+    for step in range(count):
+        u = E.matmul(u, E.add(u, float(step)))
+        u = E.divide(u, E.max(u, axis=(0, 1), keepdims=True))
+    return u
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_a_chain_takes_turns_between_the_arena_and_its_result(count: int) -> None:
+    (x,) = inputs((64, 64))
+    y = sweeps(x, count)
+    schedule = scheduled([x], y)
+    (result,) = [i for i, b in enumerate(schedule.buffers) if b.kind == "output"]
+    temps = [b for b in schedule.buffers if b.kind == "temp" and b.shape == (64, 64)]
+    assert any(b.host == result for b in temps)
+    assert any(b.host is None for b in temps)
+    assert f" in b{result}" in schedule_text(schedule)
+    check_values([x], y)
+
+
+def test_values_that_numpy_reads_stay_out_of_results() -> None:
+    (x,) = inputs((40, 40))
+    y = E.matmul(E.sort(E.matmul(sweeps(x, 2), x), axis=1), x)
+    schedule = scheduled([x], y)
+    opaque = [step for step in schedule.steps if isinstance(step, OpaqueStep)]
+    assert opaque
+    read = {view.buffer for step in opaque for view in step.operands}
+    assert all(schedule.buffers[number].host is None for number in read)
+    assert any(b.host is not None for b in schedule.buffers)
     check_values([x], y)
 
 

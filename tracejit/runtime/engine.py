@@ -166,7 +166,9 @@ def _stages(
         if not stages or isinstance(stages[-1], OpaqueStep):
             stages.append([])
         calls = cast(list[NativeCall], stages[-1])
-        calls += _native_calls(step, schedule, target, obtain)
+        for call in _native_calls(step, schedule, target, obtain):
+            call.pointers = tuple((schedule.memory(b), offset) for b, offset in call.pointers)
+            calls.append(call)
     return stages
 
 

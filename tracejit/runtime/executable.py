@@ -156,7 +156,9 @@ class Executable:
         buffers = schedule.buffers
         self._static = [b.value for b in buffers if b.value is not None]
         self._template: I64Array = np.zeros(len(buffers) + 1, np.int64)
-        self._temps = [(i, b.offset) for i, b in enumerate(buffers) if b.kind == "temp"]
+        self._temps = [
+            (i, b.offset) for i, b in enumerate(buffers) if b.kind == "temp" and b.host is None
+        ]
         self._inputs = [(i, b.number) for i, b in enumerate(buffers) if b.kind == "input"]
         self._made = [
             (i, memory.maker(b.shape, np.dtype(b.dtype.type), b.nbytes))

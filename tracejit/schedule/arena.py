@@ -4,13 +4,18 @@ A buffer is live from the first step that writes it to the last that reads it. B
 largest first, each at the lowest offset that is free during its whole life (greedy by size:
 Pisarchyk & Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"); for schedules
 with very many buffers, in order of time with a free list, which is near-linear.
+
+The memory of a result is free until a step writes to it, and takes in such buffers before that
+(``lodge``). Sweeps over a grid need one more grid beside the result, not two.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect, insort
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from tracejit.sizes import frozen, hint, is_size
 
 ALIGNMENT = 64
 MANY = 512
@@ -24,6 +29,13 @@ class Life(NamedTuple):
     last: int
 
 
+class Room(NamedTuple):
+    """The memory of a result, in bytes, and the first step that writes the result."""
+
+    nbytes: int
+    until: int
+
+
 class Plan(NamedTuple):
     """Offsets by buffer, the arena's size, and the largest sum of sizes live at one step."""
 
@@ -34,6 +46,41 @@ class Plan(NamedTuple):
 
 def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def lodge(lives: Sequence[Life], rooms: Sequence[Room]) -> dict[int, int]:
+    """Return the room of each buffer that finds one, where buffers take turns.
+
+    Of equally large ones the last chooses first. Of a chain, each of whose buffers is read to write
+    the next, that leaves every second one, up to the one that the result is made of.
+    """
+    guests: list[list[tuple[int, int]]] = [[] for _ in rooms]  # when each room is taken
+    found: dict[int, int] = {}
+    for number in sorted(range(len(lives)), key=lambda i: (-hint(lives[i].nbytes), -lives[i].last)):
+        life = lives[number]
+        for room, (nbytes, until) in enumerate(rooms):
+            if life.last >= until or not _fits(life.nbytes, nbytes):
+                continue
+            taken = guests[room]
+            at = bisect(taken, (life.first, life.last))
+            if (at and taken[at - 1][1] >= life.first) or (
+                at < len(taken) and taken[at][0] <= life.last
+            ):
+                continue
+            taken.insert(at, (life.first, life.last))
+            found[number] = room
+            break
+    return found
+
+
+def _fits(nbytes: int, room: int) -> bool:
+    """Whether a buffer is no larger than a room; of symbolic sizes only if they are the same.
+
+    To compare those would leave a guard, and part sizes that could share a plan.
+    """
+    if is_size(nbytes) or is_size(room):
+        return frozen(nbytes) == frozen(room)
+    return nbytes <= room
 
 
 def plan(lives: Sequence[Life]) -> Plan:

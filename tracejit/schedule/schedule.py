@@ -17,7 +17,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Array, Shape
 from tracejit.schedule import native, one_row, split
-from tracejit.schedule.arena import Life, Plan, plan
+from tracejit.schedule.arena import Life, Plan, Room, lodge, plan
 from tracejit.schedule.borders import join_borders
 from tracejit.schedule.build import Place, build
 from tracejit.schedule.cluster import Cluster, Product, Unit
@@ -44,7 +44,8 @@ class Buffer:
 
     ``number`` counts within the kind for inputs; ``offset`` is the place in the arena. The faults
     are one counter, of positions out of range; it only ever rises, so that runs can share it. Of a
-    slab only some rows exist at a time, for each thread its own.
+    slab only some rows exist at a time, for each thread its own. A temp with a ``host`` is not in
+    the arena but in the memory of that output, before the output is written.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Buffer:
     number: int = 0
     offset: int = 0
     value: Array | None = None
+    host: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -112,6 +114,14 @@ class Schedule:
     arena: Plan
     intermediates: int
 
+    def memory(self, buffer: int) -> int:
+        """Return the buffer whose memory ``buffer`` is in: itself, or an output (see ``Buffer``).
+
+        Scratch memory has the number after the last.
+        """
+        host = self.buffers[buffer].host if buffer < len(self.buffers) else None
+        return buffer if host is None else host
+
     @property
     def kernels(self) -> list[Kernel]:
         """The loop kernels, one per step, in order."""
@@ -148,11 +158,7 @@ class _Scheduler:
         steps = self._bordered([self._step(unit) for unit in self.fusion.units])
         steps = self._slabbed(self._streamed(steps))
         outputs = tuple(self._view(node) for node in self.graph.outputs)
-        temporaries = [i for i, b in enumerate(self.buffers) if b.kind == "temp"]
-        lives = self._lives(steps, temporaries)
-        arena = plan(lives)
-        for number, offset in zip(temporaries, arena.offsets, strict=True):
-            self.buffers[number] = replace(self.buffers[number], offset=offset)
+        arena = self._placed(steps)
         everything = sum(
             n.nbytes
             for n in self.graph.nodes
@@ -297,14 +303,40 @@ class _Scheduler:
                 self.buffers[buffer] = replace(self.buffers[buffer], kind="slab")
         return [step for step in result if step is not None]
 
-    def _lives(self, steps: Sequence[Step], temporaries: Sequence[int]) -> list[Life]:
+    def _placed(self, steps: Sequence[Step]) -> Plan:
+        """Give each value between kernels a place: in an output that is not written yet, or in the
+        arena, whose plan is returned.
+
+        What NumPy reads is not put into an output: its result may be a view of that.
+        """
         first: dict[int, int] = {}
         last: dict[int, int] = {}
+        pythons = set[int]()
         for time, step in enumerate(steps):
             for number in touched(step):
                 first.setdefault(number, time)
                 last[number] = time
-        return [Life(self.buffers[n].nbytes, first.get(n, 0), last.get(n, 0)) for n in temporaries]
+            if isinstance(step, OpaqueStep):
+                pythons |= touched(step)
+
+        def life(number: int) -> Life:
+            nbytes = self.buffers[number].nbytes
+            return Life(nbytes, first.get(number, 0), last.get(number, 0))
+
+        buffers = list(enumerate(self.buffers))
+        temporaries = [i for i, b in buffers if b.kind == "temp"]
+        results = [i for i, b in buffers if b.kind == "output"]
+        movable = [i for i in temporaries if i not in pythons]
+        rooms = [Room(life(i).nbytes, life(i).first) for i in results]
+        guests = lodge([life(i) for i in movable], rooms)
+        hosts = {movable[guest]: results[room] for guest, room in guests.items()}
+        others = [i for i in temporaries if i not in hosts]
+        arena = plan([life(i) for i in others])
+        for number, host in hosts.items():
+            self.buffers[number] = replace(self.buffers[number], host=host)
+        for number, offset in zip(others, arena.offsets, strict=True):
+            self.buffers[number] = replace(self.buffers[number], offset=offset)
+        return arena
 
 
 def _joined(product: ContractionStep, reader: KernelStep) -> ContractionStep:

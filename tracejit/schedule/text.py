@@ -222,7 +222,9 @@ def schedule_text(schedule: Schedule) -> str:
     """Return buffers and steps of ``schedule`` as text, kernels as loop nests."""
     lines = ["buffers:"]
     for number, buffer in enumerate(schedule.buffers):
-        place = f" at {buffer.offset}" if buffer.kind == "temp" else ""
+        place = ""
+        if buffer.kind == "temp":
+            place = f" at {buffer.offset}" if buffer.host is None else f" in b{buffer.host}"
         lines.append(f"  b{number}: {buffer.kind} {buffer.dtype}{list(buffer.shape)}{place}")
     lines.append(
         f"arena: {schedule.arena.nbytes} bytes (largest live set {schedule.arena.largest_live})"

@@ -268,7 +268,8 @@ class _Drawing:
                     "shape": list(b.shape),
                     "type": type_label(b.dtype, b.shape),
                     "nbytes": b.nbytes,
-                    "offset": b.offset if b.kind == "temp" else None,
+                    "offset": b.offset if b.kind == "temp" and b.host is None else None,
+                    "host": b.host,
                     "value": f"%{self.names[b.node]}",
                 }
                 for number, b in enumerate(schedule.buffers)

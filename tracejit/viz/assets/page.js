@@ -338,7 +338,7 @@
       const rows = [...new Set([...s.reads, ...s.writes])].sort((a, b) => a - b).map((number) => {
         const b = f.buffers[number];
         const use = [s.reads.includes(number) ? "reads" : "", s.writes.includes(number) ? "writes" : ""].filter(Boolean).join(", ");
-        return `<tr><td>b${number}</td><td>${use}</td><td>${esc(b.kind)}${b.offset === null ? "" : ` at ${b.offset}`}</td>` +
+        return `<tr><td>b${number}</td><td>${use}</td><td>${esc(b.kind)}${b.offset === null ? "" : ` at ${b.offset}`}${b.host === null ? "" : ` in b${b.host}`}</td>` +
           `<td>${esc(b.type)}</td><td class="right">${bytes(b.nbytes)}</td></tr>`;
       });
       return `<table style="margin-top:10px"><thead><tr><th>buffer</th><th>use</th><th>kind</th><th>type</th><th class="right">bytes</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
