@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +88,63 @@ def test_interpreted_runs_are_spans():
     with tj.profile() as found:
         f(X)
     (span,) = [s for s in found.spans if s.category == "interpret"]
-    assert span.name == "program"
-    assert span.seconds > 0
+    assert span.name == "interpret program"
+    ops = [s for s in found.spans if s.category == "numpy"]
+    assert [s.name.split(" at test_trace_file.py:")[0] for s in ops] == [
+        "NumPy matmul", "NumPy tanh", "NumPy sort", "NumPy mean", "NumPy subtract",
+    ]  # fmt: skip
+    assert all(s.details["line"].startswith(__file__) for s in ops)
+    for op in ops:
+        assert span.start <= op.start
+        assert op.start + op.seconds <= span.start + span.seconds
+
+
+def test_spans_of_a_thread_nest(tmp_path: Path):
+    """As viewers want them: in a thread one span holds another whole, or they are apart."""
+    path = tmp_path / "trace.json"
+    with tj.profile(path):
+        for factor in range(3):
+            f = tj.jit(lambda x, n=float(factor): program(x) * (n + 0.25))
+
+            def call(f: Any = f) -> None:
+                for _ in range(3):
+                    f(X)
+
+            threads = [threading.Thread(target=call) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            f.wait()
+            f(X)
+    marks = load(path)
+    lines: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for m in marks:
+        if m["ph"] == "X":
+            lines.setdefault((m["pid"], m["tid"]), []).append(m)
+    assert len(lines) > 9  # those that called, and one that compiled
+    for found in lines.values():
+        open_until: list[float] = []
+        for m in sorted(found, key=lambda m: (m["ts"], -m["dur"])):
+            assert m["ts"] >= 0
+            start, end = m["ts"], m["ts"] + m["dur"]
+            while open_until and open_until[-1] <= start + 1e-3:
+                open_until.pop()
+            assert not open_until or end <= open_until[-1] + 1e-3, m["name"]
+            open_until.append(end)
+    named = {(m["pid"], m["tid"]) for m in marks if m["name"] == "thread_name"}
+    assert {(m["pid"], m["tid"]) for m in marks if m["ph"] in "Xi"} <= named
+    order = {m["pid"]: m["args"]["sort_index"] for m in marks if m["name"] == "process_sort_index"}
+    assert order[os.getpid()] == 0
+    assert sorted(order.values()) == list(range(len(order)))
+
+
+def test_what_began_before_the_block_has_no_negative_time():
+    with tj.profile() as found:
+        spans.add("early", "run", found.started - 1.0)
+    (early,) = [m for m in found.as_dict()["traceEvents"] if m["ph"] == "X"]
+    assert early["ts"] == 0
+    assert early["dur"] >= 1e6
 
 
 def test_threads_have_lines_of_their_own():
@@ -164,11 +218,16 @@ def test_blocks_of_threads_may_end_in_any_order():
 
 
 MAPPED = """
-import os, numpy as np, tracejit as tj
+import gc, os, numpy as np, tracejit as tj
+from tracejit.runtime import code
 f = tj.jit(lambda x: np.sqrt(x) * 3 + x, compile="now")
 x = np.ones(100)
 for _ in range(4):
     f(x)
+for number in range(8):  # code that nobody runs any more keeps its address
+    tj.jit(lambda x: np.tan(x) - number, compile="now")(x)
+    code.cache.clear()
+    gc.collect()
 child = os.fork()
 if not child:
     tj.jit(lambda x: np.exp(x) - x, compile="now")(x)
@@ -200,8 +259,11 @@ def test_the_map_for_perf_names_kernels(tmp_path: Path):
         assert int(address, 16) > 0
         assert int(size, 16) > 0
         assert name.startswith("tracejit ")
-    assert any("sqrt" in line and " at <string>:3" in line for line in parent)
+    assert any("sqrt" in line and " at <string>:4" in line for line in parent)
     assert any("driver" in line for line in parent)
+    pieces = sorted(tuple(int(n, 16) for n in line.split(" ", 2)[:2]) for line in parent)
+    assert all(start + size <= after for (start, size), (after, _) in itertools.pairwise(pieces))
+    assert sum("tan" in line for line in parent) > 1
     # A fork knows what its parent had loaded, and adds its own.
     assert child[: len(parent)] == parent
     assert any("exp" in line for line in child[len(parent) :])
@@ -220,7 +282,7 @@ def test_the_map_follows_no_link(
     monkeypatch.setattr(perf, "_owner", 0)
     monkeypatch.setattr(perf, "_file", None)
     monkeypatch.setattr(perf, "_lines", [])
-    monkeypatch.setattr(perf, "_seen", weakref.WeakSet())
+    monkeypatch.setattr(perf, "_seen", set())
     where = Path(perf.path())
     match kind:
         case "symlink":

@@ -167,7 +167,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         traced=str(traced),
         retraces=dict(jitted.stats()["guard_failures"]),
         seconds=program.seconds + compiled.tracing,
-        kernels=_origins(program),
+        kernels=program.origins(),
         reason=None if program.reason is None or not called else str(program.reason),
         steps=[] if schedule is None else [_step(s, schedule) for s in schedule.steps],
         stored=[] if schedule is None else list(_stored(schedule)),
@@ -221,7 +221,7 @@ def _tier(
 
 
 def _compiled(program: Program) -> str:
-    found = ", ".join(f"{n} {where}" for where, n in _origins(program).items() if n)
+    found = ", ".join(f"{n} {where}" for where, n in program.origins().items() if n)
     took = f"planning and compiling took {program.seconds * 1e3:.1f} ms"
     return f"kernels answer: {found}; {took}{_specialised(program)}"
 
@@ -259,20 +259,6 @@ def _interpreted(program: Program) -> str:
         f"no kernels were asked for yet (mode {mode}): making them is expected to take "
         f"{compiling:.1f} ms, one run in NumPy {interpreting:.3f} ms"
     )
-
-
-def _origins(program: Program) -> dict[str, int]:
-    """Return the number of distinct kernels by where they came from."""
-    if program.executable is None:
-        return {}
-    codes = {id(code): code for code in program.executable.codes}.values()
-    fresh = program.compiled_kernels
-    disk = sum(code.origin == "disk" for code in codes)
-    return {
-        "compiled for it": fresh,
-        "from the cache on disk": disk,
-        "compiled before in this process": max(0, len(codes) - fresh - disk),
-    }
 
 
 # -- what fused ------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Worker:
             self._hurry()
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._work, name="tracejit-compile", daemon=True
+                    target=self._work, name="tracejit-background", daemon=True
                 )
                 self._thread.start()
             # From now on: a thread that has still to begin would wait for the interpreter longest.

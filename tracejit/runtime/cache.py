@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 from tracejit import config
 from tracejit.codegen.target import Target
+from tracejit.schedule.steps import ops_text
 
 FORMAT = 1
 _MAGIC = b"tracejit"
@@ -145,7 +146,7 @@ def label_of(structure: str) -> str:
             first = rest.partition(" ")[0]
         if first.isidentifier() and first not in _NO_OPS:
             ops.append(first)
-    return " ".join(ops)[:200]
+    return ops_text(ops)[:200]
 
 
 # -- entries as bytes ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program
+from tracejit.schedule.steps import ops_text
 
 # Structures kept; the one used longest ago goes first.
 _MAX_PROGRAMS = 256
@@ -119,9 +120,8 @@ class _Usage:
 
 def _text(graph: Graph) -> str:
     """Return the ops of an expression and the types of its data."""
-    ops = Counter(node.op.name for node in graph.nodes if node.inputs)
-    names = " ".join(f"{op}×{n}" if n > 1 else op for op, n in ops.items())
-    return f"{names}: {', '.join(type_text(n.dtype, n.shape) for n in graph.inputs)}"
+    types = ", ".join(type_text(n.dtype, n.shape) for n in graph.inputs)
+    return f"{ops_text(n.op.name for n in graph.nodes if n.inputs)}: {types}"
 
 
 _usage = _Usage()

@@ -369,7 +369,7 @@ class Executable:
         if not result.flags.owndata:  # a view of an operand, which may be returned
             result = result.copy()
         if started:
-            spans.add(f"NumPy {step.node.op.name}", "numpy", started, line=str(step.node.loc))
+            spans.add_op(step.node, started)
         result = result.reshape(step.node.shape)
         held[step.buffer] = result
         bases[step.buffer] = result.ctypes.data

@@ -2,8 +2,8 @@
 
 With ``TRACEJIT_PERF_MAP=1`` each piece of code that is loaded gets a line, ``address size name``,
 so that ``perf report`` shows kernels by name and source line. The folder is everybody's: the file
-is private, and neither a link nor another user's file is written through. Lines stay when code is
-freed: a later line for the same address counts.
+is private, and neither a link nor another user's file is written through. A line says nothing of
+when it was right, so no address may come to hold other code: what has a line is not freed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 import threading
-import weakref
 from typing import IO, TYPE_CHECKING
 
 from tracejit import config
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 # Where perf looks.
 _FOLDER = "/tmp"
 _lock = threading.Lock()
-_seen: weakref.WeakSet[LoadedObject] = weakref.WeakSet()
+_seen: set[LoadedObject] = set()
 _lines: list[str] = []
 _file: IO[str] | None = None
 _owner = 0  # the process that opened it
@@ -40,7 +39,7 @@ def wanted() -> bool:
 
 
 def note(loaded: LoadedObject, name: str) -> None:
-    """Give a loaded object its line, once; does nothing unless the map is asked for."""
+    """Give a loaded object its line, once, and keep it; does nothing unless the map is wanted."""
     if not wanted():
         return
     line = f"{loaded.start:x} {loaded.nbytes:x} {' '.join(name.split())}\n"

@@ -36,6 +36,7 @@ from tracejit.runtime import cache, events, spans, turns, workers
 from tracejit.runtime import code as codes
 from tracejit.runtime.code import Code, Key
 from tracejit.runtime.loader import LoadedObject
+from tracejit.schedule.steps import time_text
 
 MAX_QUEUED = 1024
 # How long a compiler thread, and its worker, live without work.
@@ -270,8 +271,13 @@ class Service:
         code = codes.cache.get(key)
         if code is not None or key in self._jobs:
             return code
-        code = self._load(_Job(key, emit, symbol, self.lock))
-        return None if code is None else codes.cache.put(code)
+        job = _Job(key, emit, symbol, self.lock)
+        started = time.perf_counter()
+        code = self._load(job)
+        if code is None:
+            return None
+        _tell(job, code, None, time.perf_counter() - started)
+        return codes.cache.put(code)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Cancel a ticket; see ``Ticket.cancel``."""
@@ -413,6 +419,7 @@ class Service:
 
     def _run(self, job: _Job, compile_text: Callable[[str, Target, int, int], bytes]) -> None:
         """Load or compile a job that is marked as running, and tell everybody."""
+        started = time.perf_counter()
         try:
             if job.passes is None:
                 code = self._load(job) or self._compile(job, compile_text)
@@ -421,7 +428,7 @@ class Service:
                 with turns.waiting():
                     job.image = compile_text(job.emit(), job.key.target, job.key.level, job.passes)
         except Exception as error:
-            self._finish(job, None, error)
+            self._finish(job, None, error, started)
         except BaseException:  # Ctrl-C in a caller that compiled for others too: they go on
             with self.lock:
                 job.state = _State.QUEUED
@@ -430,7 +437,7 @@ class Service:
                 job.changed.notify_all()
             raise
         else:
-            self._finish(job, code, None)
+            self._finish(job, code, None, started)
 
     def _load(self, job: _Job) -> Code | None:
         """Return the code of a job if it is on disk."""
@@ -469,7 +476,9 @@ class Service:
             job.disk.store(name, entry)
         return Code(loaded.address(job.symbol), key, seconds, "compiled", loaded, job.emit)
 
-    def _finish(self, job: _Job, code: Code | None, error: Exception | None) -> None:
+    def _finish(
+        self, job: _Job, code: Code | None, error: Exception | None, started: float
+    ) -> None:
         if code is not None:
             code = codes.cache.put(code)
         with self.lock:
@@ -479,7 +488,7 @@ class Service:
             callbacks, job.callbacks = job.callbacks, []
             job.changed.notify_all()
         if job.passes is None:
-            _tell(job, code, error)
+            _tell(job, code, error, time.perf_counter() - started)
         for function in callbacks:
             _call(function)
 
@@ -517,16 +526,17 @@ def _most_threads() -> int:
     return max(1, config.compile_workers())
 
 
-def _tell(job: _Job, code: Code | None, error: Exception | None) -> None:
-    """Report where the code of a job came from."""
-    kernel = cache.label_of(job.key.structure)
+def _tell(job: _Job, code: Code | None, error: Exception | None, seconds: float) -> None:
+    """Report where the code of a job came from; ``seconds`` is what that took."""
+    kernel, seconds = cache.label_of(job.key.structure), max(0.0, seconds)
     if code is None:
-        events.emit("cache", f"{kernel}: {error}", kernel=kernel, origin="failed")
-        return
-    where = (
-        "loaded from disk" if code.origin == "disk" else f"compiled in {1e3 * code.seconds:.1f} ms"
-    )
-    events.emit("cache", f"{kernel}: {where}", code.seconds, kernel=kernel, origin=code.origin)
+        message, origin = f"could not be compiled: {error}", "failed"
+    elif code.origin == "disk":
+        before = f"compiling it once took {time_text(code.seconds)}"
+        message, origin = f"loaded from disk in {time_text(seconds)}; {before}", "disk"
+    else:
+        message, origin = f"compiled in {time_text(code.seconds)}", code.origin
+    events.emit("cache", f"{kernel}: {message}", seconds, kernel=kernel, origin=origin)
 
 
 def _call(function: Callable[[], Any]) -> None:

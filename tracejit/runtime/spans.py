@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from tracejit.files import atomic
+from tracejit.graph.node import Node
 from tracejit.runtime import events, monitor
+from tracejit.runtime.interpreter import Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,38 +60,46 @@ class Profile:
 
     def take_event(self, event: events.Event) -> None:
         """Take a decision of the runtime: a mark on the thread that took it."""
-        self.events.append((event, threading.get_native_id()))
+        process, thread = os.getpid(), threading.get_native_id()
+        self.name_thread(process, thread, threading.current_thread().name)
+        self.events.append((event, thread))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the trace: plain values in the Trace Event Format, times in microseconds."""
-        marks: list[dict[str, Any]] = []
-        here = os.getpid()
-        processes = {here: "python"}
-        for (process, thread), name in self.names.items():
-            processes.setdefault(process, "tracejit worker")
-            marks.append(_metadata("thread_name", process, thread, name))
-        marks += [_metadata("process_name", p, 0, name) for p, name in processes.items()]
-        for span in list(self.spans):
+        marks = self._names()
+        spans, seen = list(self.spans), list(self.events)
+        # What began before the block is not cut: viewers want no negative times.
+        first = min((span.start for span in spans), default=self.started)
+        first = min(first, self.started)
+        for span in spans:
             marks.append(
                 {
                     "name": span.name, "cat": span.category, "ph": "X",
-                    "ts": self._micros(span.start), "dur": span.seconds * 1e6,
+                    "ts": (span.start - first) * 1e6, "dur": span.seconds * 1e6,
                     "pid": span.process, "tid": span.thread, "args": span.details,
                 }
             )  # fmt: skip
-        for event, thread in list(self.events):
+        for event, thread in seen:
             marks.append(
                 {
                     "name": event.message, "cat": event.topic, "ph": "i", "s": "t",
-                    "ts": self._micros(event.end), "pid": here, "tid": thread,
+                    "ts": (event.end - first) * 1e6, "pid": os.getpid(), "tid": thread,
                     "args": dict(event.details),
                 }
             )  # fmt: skip
         return {"traceEvents": marks, "displayTimeUnit": "ms"}
 
-    def _micros(self, moment: float) -> float:
-        # What began before the block is cut at no point: its start is negative.
-        return (moment - self.started) * 1e6
+    def _names(self) -> list[dict[str, Any]]:
+        """Return what processes and threads are called; this process stands first."""
+        marks: list[dict[str, Any]] = []
+        processes = {os.getpid(): "python"}
+        for (process, thread), name in list(self.names.items()):
+            processes.setdefault(process, "tracejit worker")
+            marks.append(_metadata("thread_name", process, thread, name=name))
+        for place, (process, name) in enumerate(processes.items()):
+            marks.append(_metadata("process_name", process, 0, name=name))
+            marks.append(_metadata("process_sort_index", process, 0, sort_index=place))
+        return marks
 
     def write(self, path: str | Path) -> Path:
         """Write the trace file, whole or not at all; returns where. Raises OSError."""
@@ -101,8 +111,8 @@ class Profile:
         return where
 
 
-def _metadata(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
-    return {"name": kind, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
+def _metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, Any]:
+    return {"name": kind, "ph": "M", "pid": process, "tid": thread, "args": args}
 
 
 # The newest block that is open, and all of them: those of several threads end in any order.
@@ -116,11 +126,32 @@ def add(name: str, category: str, start: float, *, worker: int = 0, **details: A
     profile = active
     if profile is None:
         return
-    seconds = time.perf_counter() - start
+    seconds = max(0.0, time.perf_counter() - start)
     process = worker or os.getpid()
     thread = worker or threading.get_native_id()
     profile.name_thread(process, thread, "main" if worker else threading.current_thread().name)
     profile.add(Span(name, category, start, seconds, process, thread, details))
+
+
+def add_op(node: Node, start: float) -> None:
+    """Note an op that NumPy has computed, with its source line."""
+    name = f"NumPy {node.op.name}"
+    if node.loc is None:
+        add(name, "numpy", start)
+    else:
+        add(f"{name} at {Path(str(node.loc)).name}", "numpy", start, line=str(node.loc))
+
+
+def observer(then: Observer | None) -> Observer:
+    """Return what notes the ops that NumPy computes, each with its line, and tells ``then``."""
+
+    def observe(node: Node, ns: int) -> None:
+        if node.inputs:
+            add_op(node, time.perf_counter() - ns * 1e-9)
+        if then is not None:
+            then(node, ns)
+
+    return observe
 
 
 @contextmanager

@@ -24,10 +24,11 @@ import numpy as np
 from tracejit.codegen import llvm
 from tracejit.codegen.specialise import specialise, structure
 from tracejit.runtime import code as codes
-from tracejit.runtime import events, service, ticks
+from tracejit.runtime import events, perf, service, ticks
 from tracejit.runtime.code import Code
 from tracejit.runtime.costs import model
 from tracejit.runtime.reasons import Reason
+from tracejit.schedule.steps import kernel_title
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable, NativeCall
@@ -73,7 +74,7 @@ class Specialisation:
     """
 
     def __init__(self, program: Program, executable: Executable, expected: float):
-        self.name = program.name
+        self.function, self.title = program.name, program.title
         self.executable = executable
         self.expected = expected
         self.stage = Stage.GENERIC
@@ -116,6 +117,9 @@ class Specialisation:
         except Exception as error:  # tier 1 goes on, and nobody is disturbed
             self._end(Stage.FAILED, Reason.NOT_SPECIALISED, f"{type(error).__name__}: {error}")
             return
+        if perf.wanted():
+            for call, code in zip(self.executable.calls, self._codes, strict=True):
+                perf.note(code.loaded, f"tracejit {kernel_title(call.kernel)}, constant sizes")
         unique = {id(code): code for code in self._codes}.values()
         self.seconds = sum(code.seconds for code in unique)
         model.observe_special(self.executable.calls, self.seconds)
@@ -138,8 +142,8 @@ class Specialisation:
         self.executable.use(self._codes)
         self.stage, self.reason, self._window = Stage.SPECIALISED, None, (0, 0)
         events.emit(
-            "tiers", f"{self.name} runs specialised: {ratio:.2f} times as fast", self.seconds,
-            function=self.name, tier=2, gain=ratio,
+            "tiers", f"{self.title} runs specialised: {ratio:.2f} times as fast", self.seconds,
+            function=self.function, tier=2, gain=ratio,
         )  # fmt: skip
 
     def abandon(self) -> None:
@@ -178,8 +182,8 @@ class Specialisation:
     def _end(self, stage: Stage, reason: Reason, detail: str) -> None:
         self.stage, self.reason = stage, reason
         events.emit(
-            "tiers", f"{self.name} runs size-generic: {reason} ({detail})",
-            function=self.name, tier=1, reason=str(reason),
+            "tiers", f"{self.title} runs size-generic: {reason} ({detail})",
+            function=self.function, tier=1, reason=str(reason),
         )  # fmt: skip
 
 

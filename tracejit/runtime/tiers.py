@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from tracejit import config
 from tracejit.errors import UserError
 from tracejit.graph.graph import Graph
+from tracejit.graph.text import type_text
 from tracejit.ops.table import Array
 from tracejit.runtime import (
     analysis,
@@ -41,6 +42,7 @@ from tracejit.runtime.reasons import Reason
 from tracejit.runtime.specialise import Specialisation, Stage
 from tracejit.runtime.stance import Mode
 from tracejit.runtime.workers import WorkerCrashed
+from tracejit.schedule.steps import time_text
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable
@@ -119,7 +121,7 @@ class Program:
         layouts: Sequence[Layout],
         mode: Wanted,
         *,
-        name: str = "a graph evaluated on demand",
+        name: str = "a graph",
         fast_math: bool = False,
         level: int | None = None,
     ):
@@ -180,6 +182,8 @@ class Program:
         if interpreter is None:
             interpreter = self._interpreter = Interpreter(self.graph)
         observe = model.observe_op if self.interpreted_runs < OBSERVED_RUNS else None
+        if spans.active is not None:
+            observe = spans.observer(observe)
         started = time.perf_counter_ns()
         with blas.sharing() if self.state is State.WAITING else contextlib.nullcontext():
             results = interpreter.run(arrays, observe, self._superseded)
@@ -191,7 +195,8 @@ class Program:
         inside.took(elapsed * 1e-9, inside.spent())
         if monitor.active is not None:
             monitor.active.interpreted += elapsed * 1e-9
-            spans.add(self.name, "interpret", started * 1e-9, nodes=len(self.graph.nodes))
+            nodes = len(self.graph.nodes)
+            spans.add(f"interpret {self.name}", "interpret", started * 1e-9, nodes=nodes)
         if not self.settled and not stance.interpreting:
             self.request()
             turns.give()
@@ -220,6 +225,24 @@ class Program:
         if left < seconds:
             self.wait(2 * seconds)
         return self.executable is not None
+
+    @property
+    def title(self) -> str:
+        """Its name and the types of its inputs, for people."""
+        return f"{self.name}({', '.join(type_text(n.dtype, n.shape) for n in self.graph.inputs)})"
+
+    def origins(self) -> dict[str, int]:
+        """Return the number of distinct kernels by where they came from."""
+        if self.executable is None:
+            return {}
+        codes = {id(code): code for code in self.executable.codes}.values()
+        fresh = self.compiled_kernels
+        disk = sum(code.origin == "disk" for code in codes)
+        return {
+            "compiled for it": fresh,
+            "from the cache on disk": disk,
+            "compiled before in this process": max(0, len(codes) - fresh - disk),
+        }
 
     @property
     def tier(self) -> int:
@@ -324,12 +347,11 @@ class Program:
             self._tell(seconds)
 
     def _tell(self, seconds: float) -> None:
-        took = f"{seconds * 1e3:.1f} ms"
         if self.failure is not None:
-            message = f"{self.name} stays interpreted: {self.failure}"
+            message = f"{self.title} stays interpreted: {self.failure}"
         elif self.executable is not None:
-            new = f"{self.compiled_kernels} of {self.kernels} kernels compiled"
-            message = f"{self.name} runs compiled: {new}, {took}"
+            kernels = ", ".join(f"{n} {where}" for where, n in self.origins().items() if n)
+            message = f"{self.title} runs compiled after {time_text(seconds)}; kernels: {kernels}"
         else:
             return
         reason = self.reason

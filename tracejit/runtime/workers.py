@@ -280,7 +280,7 @@ class Compiler:
             self._worker = None
             raise
         if spans.active is not None:
-            spans.add("compile", "compile", started, worker=worker.pid, target=target.name)
+            spans.add("LLVM", "compile", started, worker=worker.pid, target=target.name)
         counts["in_workers"] += 1
         if worker.compiled >= RECYCLE:
             self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from tracejit.schedule.kernel import Kernel
@@ -20,8 +21,12 @@ def step_name(step: Step) -> str:
 
 def kernel_name(kernel: Kernel) -> str:
     """Return the ops of a kernel, repeated ones counted."""
-    counted = Counter(kernel.labels)
-    return " ".join(f"{op}×{n}" if n > 1 else op for op, n in counted.items()) or "copy"
+    return ops_text(kernel.labels) or "copy"
+
+
+def ops_text(ops: Iterable[str]) -> str:
+    """Return the names of ops, repeated ones counted."""
+    return " ".join(f"{op}×{n}" if n > 1 else op for op, n in Counter(ops).items())
 
 
 def kernel_title(kernel: Kernel) -> str:
