@@ -76,6 +76,41 @@ def test_every_form_runs_compiled_and_is_measured(form: str, compiler: Any) -> N
     assert set(metrics) == set(metrics.as_dict())
 
 
+@pytest.mark.parametrize("form", ["text", "graph"])
+def test_a_graph_is_compiled_before_its_first_call(form: str, compiler: Any) -> None:
+    x = matrix()
+    jitted = compiler.compile_with_optimizations("softmax", forms()[form])
+    assert (jitted.stats()["compiles"], jitted.stats()["tier"]) == (1, 1)
+    was_jit, result, metrics = compiler.execute_with_monitoring("softmax", x)
+    assert was_jit
+    assert metrics.compiles == 0
+    np.testing.assert_allclose(result, softmax(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_llvms_level_is_the_profiles_to_choose(level: int, compiler: Any) -> None:
+    x = matrix(5, 7)
+    profile = {"arguments": [(x,)], "optimize": level}
+    jitted = compiler.compile_with_optimizations("softmax", SOFTMAX, profile)
+    assert jitted.optimize == level
+    was_jit, result, _ = compiler.execute_with_monitoring("softmax", x)
+    assert was_jit
+    np.testing.assert_allclose(result, softmax(x), rtol=1e-5)
+    with pytest.raises(ValueArgumentError, match="0 to 3"):
+        compiler.compile_with_optimizations("softmax", SOFTMAX, {"optimize": 4})
+
+
+def test_metrics_read_as_a_line(compiler: Any) -> None:
+    x = matrix()
+    compiler.compile_with_optimizations("softmax", forms()["graph"])
+    text = str(compiler.execute_with_monitoring("softmax", x)[2])
+    assert f": tier 1, 1 kernel ({cpu.target().name}); 0 compiled, " in text
+    assert text.endswith("memory between steps 0 B, result 8.4 KiB")
+    with tj.set_stance("never"):
+        text = str(compiler.execute_with_monitoring("softmax", x)[2])
+    assert ": tier 0, NumPy; " in text
+
+
 def test_an_interpreted_call_says_so(compiler: Any) -> None:
     compiler.compile_with_optimizations(function_name="softmax", ir_code=softmax)
     with tj.set_stance("never"):

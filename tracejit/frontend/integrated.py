@@ -25,13 +25,14 @@ from tracejit.errors import ArgumentError, ShapeError
 from tracejit.frontend.jitted import Jitted
 from tracejit.frontend.neuralscript import loads
 from tracejit.frontend.neuralscript.diagnostics import closest
-from tracejit.frontend.python import jit
+from tracejit.frontend.python import jit, spec
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import flatten
 from tracejit.graph.graph import Graph
 from tracejit.graph.text import parse, type_text
 from tracejit.runtime import cpu, memory, service
 from tracejit.runtime.tiers import Program
+from tracejit.schedule.steps import size_text, time_text
 from tracejit.tensor import Tensor, lift, wrap
 from tracejit.tracing import state
 
@@ -45,12 +46,13 @@ class FunctionProfile:
     ``arguments`` are example calls (tuples of arrays): each is a signature to compile at once.
     ``calls`` says how often it is expected to be called; with fewer than ``HOT_CALLS`` it is left
     to the runtime to decide when compiling pays. ``fast_math`` allows rewrites that change
-    rounding.
+    rounding; ``optimize`` is LLVM's level, 0 to 3 (None: what ``TRACEJIT_OPT`` says).
     """
 
     arguments: Sequence[tuple[Any, ...]] = ()
     calls: int | None = None
     fast_math: bool = False
+    optimize: int | None = None
 
 
 HOT_CALLS = 2
@@ -98,6 +100,15 @@ class ExecutionMetrics(Mapping[str, Any]):
         """Return the metrics as a plain dict, for JSON."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        kernels = f"{self.kernels} kernel{'s' * (self.kernels != 1)} ({self.simd_level})"
+        who = f"tier {self.tier}, {kernels if self.tier else 'NumPy'}"
+        return (
+            f"{time_text(self.seconds)}: {who}; {self.compiles} compiled, {self.cache_hits} found "
+            f"in a cache, {time_text(self.compile_seconds)}; memory between steps "
+            f"{size_text(self.arena_bytes)}, result {size_text(self.result_bytes)}"
+        )
+
 
 class IntegratedJITCompiler:
     """Named functions, compiled and monitored. One a process; safe from many threads."""
@@ -119,17 +130,27 @@ class IntegratedJITCompiler:
         ``ir_code``: NeuralScript source that has a function of that name (or has one function
         only), the text of a graph (``docs/ir.md``), a graph, what ``tj.trace`` returned, or a
         Python function. A name that exists is replaced; calls that run go on with the old one.
-        ``profile`` (a ``FunctionProfile`` or a mapping of its fields) says what to compile now.
+        ``profile`` (a ``FunctionProfile`` or a mapping of its fields) says what to compile now; a
+        graph, which has one signature, is compiled now in any case.
 
         Raises ProgramError for a wrong program, ValueArgumentError for a wrong graph text,
         ArgumentError for what is neither, and what tracing the examples raises.
         """
         known = _profile(profile)
-        function = _function(function_name, ir_code)
+        graph = _graph(ir_code)
+        function = (
+            _function(function_name, ir_code) if graph is None else _of_graph(function_name, graph)
+        )
         hot = known.calls is None or known.calls >= HOT_CALLS
-        jitted = jit(function, fast_math=known.fast_math, compile=None if hot else "background")
+        jitted = jit(
+            function,
+            fast_math=known.fast_math,
+            optimize=known.optimize,
+            compile=None if hot else "background",
+        )
         jitted.__name__ = function_name
-        for arguments in known.arguments:
+        own = [] if graph is None else [tuple(spec(n.shape, n.dtype) for n in graph.inputs)]
+        for arguments in [*own, *known.arguments]:
             jitted.compile_for(*arguments)
         with self._lock:
             self._functions[function_name] = jitted
@@ -247,15 +268,22 @@ def _profile(profile: FunctionProfile | Mapping[str, Any] | None) -> FunctionPro
     return FunctionProfile(**profile)
 
 
+def _graph(ir_code: Any) -> Graph | None:
+    """Return the graph that ``ir_code`` is, or is the text of; None for what is none."""
+    if not isinstance(ir_code, str):
+        return ir_code if isinstance(ir_code, Graph) else None
+    lines = (line.strip() for line in ir_code.splitlines())
+    first = next((line for line in lines if line and not line.startswith(("#", "//"))), "")
+    return parse(ir_code) if first.startswith("graph(") else None
+
+
 def _function(name: str, ir_code: Any) -> Callable[..., Any]:
-    """Return the Python function behind any of the forms."""
+    """Return the Python function behind any other form."""
     match ir_code:
         case Traced(function=function) | Jitted(__wrapped__=function):
             return function
-        case Graph():
-            return _of_graph(name, ir_code)
         case str():
-            return _of_text(name, ir_code)
+            return _of_source(name, ir_code)
         case _ if callable(ir_code):
             return ir_code
         case _:
@@ -267,11 +295,8 @@ def _function(name: str, ir_code: Any) -> Callable[..., Any]:
     )
 
 
-def _of_text(name: str, text: str) -> Callable[..., Any]:
-    lines = (line.strip() for line in text.splitlines())
-    first = next((line for line in lines if line and not line.startswith(("#", "//"))), "")
-    if first.startswith("graph("):
-        return _of_graph(name, parse(text))
+def _of_source(name: str, text: str) -> Callable[..., Any]:
+    """Return a function of a NeuralScript program."""
     module = loads(text, f"<{name}>")
     there = dir(module)
     if name not in there and len(there) != 1:
