@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,32 @@ def test_what_the_interpreter_answers_has_a_reason():
     constant = tj.jit(lambda x: x)
     constant(X)
     assert "no computed array" in tj.explain(constant, X).why
+
+
+def test_what_calls_take_is_told_once_it_was_measured():
+    f = tj.jit(lambda x: double(x) - 0.5)
+    with tj.set_stance("never"):
+        for _ in range(3):
+            f(X)
+    f.compile_for(X)
+    assert "a call takes" not in tj.explain(f, X).why
+    for _ in range(9):
+        f(X)
+    assert re.search(
+        r"; a call takes [\d.]+ [mµn]s, NumPy took [\d.]+ [mµn]s", tj.explain(f, X).why
+    )
+
+
+def test_a_reason_comes_with_a_sentence_and_places_are_short():
+    f = tj.jit(lambda x: np.sort(double(x)), compile="now")
+    f(X)
+    f(X.astype(np.float32))
+    found = tj.explain(f, X.astype(np.float32))
+    assert found.traced == "new dtype: an array of another element type"
+    (line,) = [line for line in str(found).splitlines() if " loop: " in line]
+    assert re.search(r", from test_explain\.py:\d+\)$", line)
+    (line,) = [line for line in str(found).splitlines() if "stored: " in line]
+    assert re.search(r" at test_explain\.py:\d+ \(192 B\): NumPy reads it$", line)
 
 
 def test_a_failure_is_quoted(monkeypatch: pytest.MonkeyPatch):
@@ -162,6 +189,10 @@ def test_arguments_that_overlap_go_to_the_python_function():
     found = tj.explain(f, x[:5], x[2:7])
     assert found.tier == 0
     assert "shares another one's memory" in found.why
+    f(x[:5], x[2:7])
+    found = tj.explain(f, x[:5], x[2:7])
+    assert (found.retraces, found.guard_failures) == ({}, {"overlapping arguments": 1})
+    assert "  guards that failed so far: overlapping arguments ×1" in str(found).splitlines()
 
 
 def test_methods_static_floats_specs_and_wrong_uses():

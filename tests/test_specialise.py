@@ -168,7 +168,7 @@ def test_what_is_faster_stays(eager: None, monkeypatch: pytest.MonkeyPatch) -> N
     assert found.details["gain"] == 1.5
     (signature,) = f.profile().signatures
     assert (signature.tier, signature.specialised, signature.gain) == (2, "specialised", 1.5)
-    assert signature.rate > 0
+    assert signature.rate
 
 
 def test_what_is_no_faster_does_not(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +328,35 @@ def test_only_what_enters_short_loops_is_expected_to_gain() -> None:
     assert saving(lambda a: a @ a, np.ones((100, 4, 4))) >= 400  # of some 2000
     (kernel,) = tj.trace(softmax, rows).schedule.kernels
     assert loop_entries(kernel) == 3 * 512
+
+
+def test_what_is_expected_to_gain_most_in_all_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not entry.supported():
+        pytest.skip("calls are timed natively")
+    monkeypatch.setattr(CostModel, "special_s", lambda self, calls: 0.0)
+    rows = np.ones((64, 100), np.float32)
+    programs: list[Program] = []
+    for factor, rate in ((1.5, 100.0), (2.5, 1000.0), (3.5, 10.0)):
+        f = tj.jit(lambda x, n=factor: softmax(x) * n, compile="now")
+        for _ in range(40):
+            f(rows)
+        (compiled,) = f._compiled.values()
+        programs.append(compiled.program)
+        compiled.program.activity.rate = rate
+    executable = programs[0].executable
+    assert executable is not None
+    calls = executable.calls
+    for figure in (100.0, 1e9):  # what the model says without looking at the time of a call
+        monkeypatch.setattr(CostModel, "special_saving_ns", lambda self, c, n=figure: n)
+        saving, spent = analysis.expected_saving(programs[0]) * 1e9, analysis.call_ns(executable)
+        assert saving <= spent
+        assert saving == pytest.approx(figure * spent / (figure + spent)) or not saving
+    assert saving == pytest.approx(spent, rel=0.01)
+    assert sorted(programs, key=analysis.worth) == [programs[2], programs[0], programs[1]]
+    # Compiling it has to pay: it takes about as long as without constant sizes.
+    monkeypatch.undo()
+    model = CostModel()
+    assert model.special_s(calls) == pytest.approx(model.special_ratio * calls[0].code.seconds)
 
 
 def test_a_product_of_two_calls_enters_its_loops_once_and_its_reader_too() -> None:

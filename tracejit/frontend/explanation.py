@@ -6,9 +6,10 @@ the function keeps no trace of having been asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any, cast
 
 from tracejit import config
@@ -18,8 +19,9 @@ from tracejit.frontend.compiled import Compiled
 from tracejit.frontend.jitted import Jitted
 from tracejit.frontend.signature import signature_text
 from tracejit.graph.node import Node
-from tracejit.runtime import cpu, engine, stance, tuning
+from tracejit.runtime import cpu, engine, profiler, stance, tuning
 from tracejit.runtime.costs import model
+from tracejit.runtime.reasons import Reason
 from tracejit.runtime.specialise import Stage
 from tracejit.runtime.tiers import Program, State
 from tracejit.schedule.kernel import SCRATCH, Access, Kernel
@@ -34,7 +36,7 @@ from tracejit.schedule.schedule import (
     reads,
     touched,
 )
-from tracejit.schedule.steps import size_text, step_kind, step_name
+from tracejit.schedule.steps import size_text, step_kind, step_name, time_text
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Explanation:
     ``tier`` is 0 where NumPy answers, 1 where kernels do, 2 where these are specialised on their
     sizes; ``state`` is one of ``State``'s values, or "not called yet". ``reason`` is the entry of
     ``runtime/reasons.py`` for tier 0. ``why`` says why that tier answers, ``traced`` why this
-    signature was traced. ``retraces`` counts the function's signatures by that reason.
+    signature was traced. ``retraces`` counts the function's signatures by that reason,
+    ``guard_failures`` calls that compiled code did not answer, or not as they came, by theirs.
     ``arena_bytes`` is what the values between kernels take, ``unfused_bytes`` what they would, each
     for itself. ``sizes`` says how further sizes of the arguments are answered; ``blocking`` how
     matrix products are cut, where ``tracejit tune`` has found a faster way than the rules.
@@ -94,6 +97,7 @@ class Explanation:
     unfused_bytes: int = 0
     sizes: str = ""
     blocking: str = ""
+    guard_failures: dict[str, int] = field(default_factory=dict[str, int])
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -107,20 +111,21 @@ class Explanation:
         yield f"  tier {self.tier}, {self.state}: {self.why}"
         yield f"  traced: {self.traced}"
         if self.retraces:
-            counts = ", ".join(f"{reason} ×{n}" for reason, n in self.retraces.items())
-            yield f"  traced again so far: {counts}"
+            yield f"  traced again so far: {_counts(self.retraces)}"
+        if self.guard_failures:
+            yield f"  guards that failed so far: {_counts(self.guard_failures)}"
         if self.sizes:
             yield f"  other sizes: {self.sizes}"
         if not self.steps:
             return
         yield "  steps:" if self.tier else "  steps, once compiled:"
         for number, step in enumerate(self.steps):
-            lines = f", from {', '.join(step.lines)}" if step.lines else ""
+            lines = f", from {_places(step.lines)}" if step.lines else ""
             yield f"    {number} {step.kind}: {step.ops} ({size_text(step.bytes)}{lines})"
             if step.reason:
                 yield f"      not in a kernel: {step.reason}"
         for value in self.stored:
-            line = f" at {value.line}" if value.line else ""
+            line = f" at {_places([value.line])}" if value.line else ""
             what = f"{value.op} {value.dtype}{list(value.shape)}{line}"
             yield f"  stored: {what} ({size_text(value.bytes)}): {value.reason}"
         yield (
@@ -129,6 +134,19 @@ class Explanation:
         )
         if self.blocking:
             yield f"  products: cut as `tracejit tune` measured: {self.blocking}"
+
+
+def _counts(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} ×{n}" for reason, n in reasons.items())
+
+
+def _places(lines: Sequence[str]) -> str:
+    """Return source lines for people, those of a file together: ``model.py:3, 4``."""
+    files: dict[str, list[str]] = {}
+    for line in lines:
+        file, _, number = line.rpartition(":")
+        files.setdefault(Path(file).name, []).append(number)
+    return "; ".join(f"{file}:{', '.join(numbers)}" for file, numbers in files.items())
 
 
 def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
@@ -155,7 +173,10 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
             traced = "not yet; it would be the first signature"
     else:
         tier, state, why = _tier(jitted, compiled, args, kwargs)
-        traced = "the function's first signature" if compiled.reason is None else compiled.reason
+        traced = "the function's first signature"
+        if compiled.reason is not None:
+            traced = f"{compiled.reason}: {compiled.reason.sentence}"
+    failures = {Reason(reason): n for reason, n in jitted.stats()["guard_failures"].items()}
     program = compiled.program
     schedule = _schedule(program)
     return Explanation(
@@ -164,8 +185,9 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         tier=tier,
         state=state,
         why=why,
-        traced=str(traced),
-        retraces=dict(jitted.stats()["guard_failures"]),
+        traced=traced,
+        retraces={str(reason): n for reason, n in failures.items() if reason.traces},
+        guard_failures={str(reason): n for reason, n in failures.items() if not reason.traces},
         seconds=program.seconds + compiled.tracing,
         kernels=program.origins(),
         reason=None if program.reason is None or not called else str(program.reason),
@@ -222,8 +244,21 @@ def _tier(
 
 def _compiled(program: Program) -> str:
     found = ", ".join(f"{n} {where}" for where, n in program.origins().items() if n)
-    took = f"planning and compiling took {program.seconds * 1e3:.1f} ms"
-    return f"kernels answer: {found}; {took}{_specialised(program)}"
+    took = f"planning and compiling took {time_text(program.seconds)}"
+    return f"kernels answer: {found}; {took}{_measured(program)}{_specialised(program)}"
+
+
+def _measured(program: Program) -> str:
+    """Return what calls have taken by kernels and by NumPy, as far as they were measured."""
+    found = profiler.signature_profile(program, "")
+    native = found.seconds - found.interpreted_seconds
+    parts = ""
+    if found.native_calls and native:
+        parts = f"; a call takes {time_text(native / found.native_calls)}"
+    if found.interpreted_calls:
+        each = time_text(found.interpreted_seconds / found.interpreted_calls)
+        parts += f"{',' if parts else ';'} NumPy took {each}"
+    return parts
 
 
 def _specialised(program: Program) -> str:

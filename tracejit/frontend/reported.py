@@ -100,7 +100,7 @@ class Reported:
             calls=stats["calls"],
             seconds=compiled_seconds + python.seconds,
             exclusive_seconds=compiled_seconds + python.exclusive,
-            rate=sum(s.rate for s in signatures),
+            rate=sum(s.rate or 0.0 for s in signatures),
             compile_seconds=stats["compile_seconds"],
             guard_failures=stats["guard_failures"],
             sizes={axis: sorted(seen) for axis, seen in sizes.items()},

@@ -172,7 +172,7 @@ class Analyst:
         assert executable is not None
         special = program.specialisation
         if special is None or special.executable is not executable:
-            special = Specialisation(program, executable, model.special_saving_ns(executable.calls))
+            special = Specialisation(program, executable)
         special.start()
         program.specialisation = special
         return special
@@ -228,8 +228,12 @@ def expected_saving(program: Program) -> float:
     executable = program.executable
     if executable is None or not executable.calls:
         return 0.0
-    spent, saving = call_ns(executable), model.special_saving_ns(executable.calls)
-    return saving * 1e-9 if spent and saving >= _LEAST_SHARE * spent else 0.0
+    spent, entering = call_ns(executable), model.special_saving_ns(executable.calls)
+    if not spent:
+        return 0.0
+    # What entering loops takes is part of what was measured, however much the model makes of it.
+    saving = spent * entering / (spent + entering)
+    return saving * 1e-9 if saving >= _LEAST_SHARE * spent else 0.0
 
 
 def worth(program: Program) -> float:

@@ -47,9 +47,10 @@ _SLOW_NS = {
 }
 # Emitting, compiling and loading a kernel: 5 to 20 ms for most loops, 70 to 85 for products.
 _KERNEL_S = {"loop": 0.015, "product": 0.08}
-# Measured: 1 to 9 ns for loops (rows of softmax, stencils, scans), 5 for tiles of products.
+# Measured: 1.5 to 5 ns for loops (rows of softmax, stencils, scans), 1 to 6 for tiles of products.
 _ENTRY_NS = {"loop": 4.0, "product": 4.0}
-_SPECIAL_S = {"loop": 0.03, "product": 0.15}
+# What compiling with constant sizes takes of what it took without: 0.65 to 1.7 (measured).
+_SPECIAL = 1.1
 # One kernel that gains nothing does not speak for all others.
 _LEAST_ENTRY_NS = 1.0
 
@@ -144,10 +145,10 @@ class CostModel:
         # else wants the cores (measured).
         self.start_s = 0.035
         self.kernel_scale = 1.0
-        # What entering an inner loop costs more if its sizes are run-time values, and what
-        # compiling a kernel with constant ones takes, by kind.
+        # What entering an inner loop costs more if its sizes are run-time values, by kind; and how
+        # much longer it takes to compile a kernel with constant ones.
         self.entry_ns = dict(_ENTRY_NS)
-        self.special_kernel_s = dict(_SPECIAL_S)
+        self.special_ratio = _SPECIAL
 
     # -- the interpreter ---------------------------------------------------------------------------
 
@@ -204,18 +205,19 @@ class CostModel:
     # -- specialised kernels -----------------------------------------------------------------------
 
     def special_saving_ns(self, calls: Sequence[NativeCall]) -> float:
-        """Return what constant sizes would save each time these native calls are made."""
+        """Return what constant sizes would save each time these native calls are made, if nothing
+        else took time: a call saves less, the more of it this is (``analysis.expected_saving``)."""
         return sum(self.entry_ns[_kind(k)] * loop_entries(k) for k in _entered(calls))
 
     def special_s(self, calls: Sequence[NativeCall]) -> float:
         """Return what compiling them with constant sizes would take: each by itself, since the
         sizes of a product's call that packs differ from those of the other."""
-        return sum(self.special_kernel_s[_kind(c.kernel)] for c in calls)
+        return self.special_ratio * sum(c.code.seconds for c in calls)
 
     def observe_special(self, calls: Sequence[NativeCall], seconds: float) -> None:
         """Take what compiling these with constant sizes took."""
-        ratio = seconds / max(self.special_s(calls), 1e-9)
-        _scale(self.special_kernel_s, (_kind(c.kernel) for c in calls), ratio)
+        measured = self.special_ratio * seconds / max(self.special_s(calls), 1e-9)
+        self.special_ratio = _towards(self.special_ratio, measured)
 
     def observe_saving(self, calls: Sequence[NativeCall], ns: float) -> None:
         """Take what constant sizes saved; less than nothing where they cost."""

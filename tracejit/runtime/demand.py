@@ -110,7 +110,7 @@ class _Usage:
             calls=sum(s.calls for s in signatures),
             seconds=seconds,
             exclusive_seconds=seconds,
-            rate=sum(s.rate for s in signatures),
+            rate=sum(s.rate or 0.0 for s in signatures),
             compile_seconds=sum(s.compile_seconds for s in signatures),
             guard_failures={},
             sizes={},

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracejit.runtime import analysis, entry, events, inside, ticks
-from tracejit.runtime.analysis import Activity
 from tracejit.runtime.costs import model
 from tracejit.runtime.report import (
     Candidate,
@@ -54,8 +53,6 @@ class Profiled(Protocol):
 
 
 _functions: weakref.WeakSet[Any] = weakref.WeakSet()
-# Of native forms for many sizes, from the first report on that has them.
-_activities: weakref.WeakKeyDictionary[NativeForm, Activity] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -86,7 +83,7 @@ def signature_profile(program: Program, arguments: str) -> SignatureProfile:
         compile_seconds=program.compile_seconds,
         interpreted_seconds=interpreted,
         least_seconds=_least_seconds(counted),
-        rate=program.activity.rate or 0.0,
+        rate=program.activity.rate,
         expected_saving=saving,
         specialised=None if special is None else special.stage.value,
         gain=None if special is None else special.gain,
@@ -98,9 +95,6 @@ def signature_profile(program: Program, arguments: str) -> SignatureProfile:
 def forms_profile(forms: Sequence[NativeForm], arguments: str) -> SignatureProfile:
     """Return what is known of native forms for many sizes, which share kernels of tier 1."""
     counted = entry.total([form.counters() for form in forms])
-    activities = [_activities.setdefault(form, Activity()) for form in forms]
-    for form, activity in zip(forms, activities, strict=True):
-        activity.follow(form.calls)
     return SignatureProfile(
         arguments=arguments,
         tier=1,
@@ -110,7 +104,6 @@ def forms_profile(forms: Sequence[NativeForm], arguments: str) -> SignatureProfi
         seconds=_native_seconds(counted),
         compile_seconds=0.0,
         least_seconds=_least_seconds(counted),
-        rate=sum(activity.rate or 0.0 for activity in activities),
     )
 
 

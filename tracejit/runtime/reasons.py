@@ -84,3 +84,16 @@ class Reason(StrEnum):
     PENDING = "kernels are being made", "they are compiled in the background, or wait for a turn"
     NOT_WORTH = "not worth compiling yet", "making kernels is expected to cost more than it saves"
     NOTHING = "nothing to compute", "the function returns no computed array"
+
+    @property
+    def traces(self) -> bool:
+        """Whether a call with this reason is traced; else it is answered another way."""
+        return self in _TRACED
+
+
+_TRACED = frozenset(
+    (
+        Reason.STRUCTURE, Reason.STATIC, Reason.DTYPE, Reason.RANK, Reason.SHAPE, Reason.GUARD,
+        Reason.LAYOUT, Reason.KIND, Reason.SETTINGS,
+    )
+)  # fmt: skip

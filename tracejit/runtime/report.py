@@ -29,10 +29,11 @@ class SignatureProfile:
 
     ``seconds`` is the time of all these calls, ``interpreted_seconds`` NumPy's part of it,
     ``least_seconds`` the shortest call that kernels answered, where calls are timed natively.
-    ``rate`` is calls a second of late. ``expected_saving`` is what the next tier would save at each
-    call by the cost model: kernels where NumPy answers, constant sizes where kernels do.
-    ``specialised`` says what has become of the latter, ``gain`` the measured ratio of the times.
-    ``reason`` is why NumPy answers, or why kernels are not specialised any more.
+    ``rate`` is calls a second of late, None where nobody follows it. ``expected_saving`` is what
+    the next tier would save at each call by the cost model: kernels where NumPy answers, constant
+    sizes where kernels do. ``specialised`` says what has become of the latter, ``gain`` the
+    measured ratio of the times. ``reason`` is why NumPy answers, or why kernels are not specialised
+    any more.
     """
 
     arguments: str
@@ -44,7 +45,7 @@ class SignatureProfile:
     compile_seconds: float
     interpreted_seconds: float = 0.0
     least_seconds: float | None = None
-    rate: float = 0.0
+    rate: float | None = None
     expected_saving: float = 0.0
     specialised: str | None = None
     gain: float | None = None
@@ -208,7 +209,8 @@ class Report:
                     f"{s.interpreted_calls:,}", *_share(s.seconds, whole),
                     _each(s.seconds - s.interpreted_seconds, s.native_calls),
                     _each(s.interpreted_seconds, s.interpreted_calls),
-                    _each(s.compile_seconds, 1), f"{s.rate:,.0f}", _state(s),
+                    _each(s.compile_seconds, 1), "" if s.rate is None else f"{s.rate:,.0f}",
+                    _state(s),
                 )  # fmt: skip
             if f.python_calls:
                 own = max(f.exclusive_seconds - sum(s.seconds for s in f.signatures), 0.0)

@@ -67,18 +67,15 @@ class Stage(Enum):
 class Specialisation:
     """The specialised code of one program. Driven by ``runtime/analysis.py``, on one thread.
 
-    ``expected`` and ``saved`` are nanoseconds a call, by estimate and by measurement; ``gain`` is
-    the measured ratio of the times. ``guard_failures`` counts calls of the same function, with
-    arrays of the same dtypes and ranks, that had other sizes. ``backoff`` is the factor by which it
-    has to pay.
+    ``gain`` is the measured ratio of the times. ``guard_failures`` counts calls of the same
+    function, with arrays of the same dtypes and ranks, that had other sizes. ``backoff`` is the
+    factor by which it has to pay.
     """
 
-    def __init__(self, program: Program, executable: Executable, expected: float):
+    def __init__(self, program: Program, executable: Executable):
         self.function, self.title = program.name, program.title
         self.executable = executable
-        self.expected = expected
         self.stage = Stage.GENERIC
-        self.saved = 0.0
         self.gain: float | None = None
         self.reason: Reason | None = None
         self.retired = 0
@@ -133,8 +130,9 @@ class Specialisation:
             self._give_back()
             self.stage, self.backoff = Stage.GENERIC, self.backoff * 2
             return
-        self.gain, self.saved = ratio, trial.saved_ns()
-        model.observe_saving(self.executable.calls, self.saved)
+        self.gain = ratio
+        # The model's figure is what ``analysis.expected_saving`` makes this saving of.
+        model.observe_saving(self.executable.calls, trial.saved_ns() * ratio)
         if ratio < GAIN:
             self._give_back()
             self._end(Stage.REJECTED, Reason.NOT_FASTER, f"{ratio:.2f} times as fast")

@@ -62,6 +62,9 @@ def grain(kernel: Kernel) -> int:
 _PRODUCT_TILE = (8, 32)
 _SQUARE = 16
 _STRIP = 64
+# What a product does before its first tile, a strip of rows that is packed and unpacked, and a
+# square that is turned take, in the same measure.
+_PRODUCT, _PACKED, _TURNED = 4, 4, 3
 
 
 def loop_entries(kernel: Kernel) -> int:
@@ -76,16 +79,17 @@ def loop_entries(kernel: Kernel) -> int:
     if kernel.contract is not None:
         rows, columns = extents[kernel.contract.rows], extents[kernel.contract.columns]
         tiles = -(-rows // _PRODUCT_TILE[0]) * -(-columns // _PRODUCT_TILE[1])
-        return prod(extents[a] for a in batch_axes(kernel)) * tiles
+        return prod(extents[a] for a in batch_axes(kernel)) * tiles + _PRODUCT
     trips = prod(extents[a] for a in kernel.parallel if a != kernel.vector_parallel)
     if kernel.vector_parallel is None:
         return _entries(kernel, kernel.block, trips)
     if kernel.tiled:
         outer, inner = (extents[a] for a in kernel.parallel[-2:])
         around = prod(extents[a] for a in kernel.parallel[:-2])
-        return around * -(-outer // _SQUARE) * -(-inner // _SQUARE)
+        return around * -(-outer // _SQUARE) * -(-inner // _SQUARE) * _TURNED
     strips = -(-extents[kernel.vector_parallel] // _STRIP)
-    return trips + _entries(kernel, kernel.block, trips * strips)
+    packed = _PACKED if kernel.packs or kernel.unpacks else 1
+    return trips + packed * _entries(kernel, kernel.block, trips * strips)
 
 
 def _entries(kernel: Kernel, block: Block, trips: int) -> int:
