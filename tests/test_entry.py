@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import tracejit as tj
-from tracejit.codegen.forms import ALL_TIMED
+from tracejit.codegen.forms import ALL_TIMED, Form
 from tracejit.errors import OutOfMemory, ShapeError
+from tracejit.frontend import jitted
+from tracejit.frontend.compiled import Compiled
 from tracejit.runtime import engine, entry, memory, ticks
 from tracejit.runtime.monitor import recording
 
@@ -552,3 +554,46 @@ def test_an_executable_runs_natively_and_dies_with_its_last_reference() -> None:
     gone = weakref.ref(executable)
     del executable, runs
     assert gone() is None
+
+
+# -- what a form runs ------------------------------------------------------------------------------
+
+
+def test_a_form_keeps_what_it_runs_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread clears the function between a call's answer and its entering a form."""
+    function: Any = tj.jit(lambda a, b: a * 2 + b, compile="now", dynamic=False)
+    ready, found = jitted.native_result, list[Any]()
+
+    def cleared(compiled: Compiled, inputs: Any) -> Any:
+        if not found:
+            found.append(weakref.ref(compiled.executable))
+            function.clear()
+        return ready(compiled, inputs)
+
+    monkeypatch.setattr(jitted, "native_result", cleared)
+    a, b = vectors(40)
+    for _ in range(4):
+        np.testing.assert_array_equal(function(a, b), a * 2 + b)
+    executable = found[0]
+    gc.collect()
+    assert sum(c.calls for c in function._entry.counters()) > 0
+    assert executable() is not None
+    function.clear()
+    gc.collect()
+    assert executable() is None
+
+
+def test_a_running_call_keeps_what_it_runs_alive() -> None:
+    function: Any = tj.jit(lambda a, b: a * 2 + b, compile="now", dynamic=False)
+    for _ in range(3):
+        function(*vectors(40))
+    (form,) = function._entry.forms
+    executable = weakref.ref(next(iter(function._compiled.values())).executable)
+    form.words[Form.CALLS] += 1  # as of a call that runs without Python's lock
+    function.clear()
+    gc.collect()
+    assert executable() is not None
+    form.words[Form.ENDED] += 1
+    function.clear()
+    gc.collect()
+    assert executable() is None

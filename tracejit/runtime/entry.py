@@ -191,10 +191,14 @@ class Counters(NamedTuple):
 
 
 class NativeForm:
-    """One accepted signature: its words in memory. An executable that it runs knows it."""
+    """One accepted signature: its words in memory. An executable that it runs knows it.
+
+    The words point into the executable, which therefore lives until ``retire``.
+    """
 
     def __init__(self, executable: Executable | None, words: I64Array):
         self.words = words
+        self._executable = executable
         if executable is not None:
             executable.forms.append(weakref.ref(self))
 
@@ -208,6 +212,11 @@ class NativeForm:
         counted = self.words[Form.CALLS : Form.LAST + 1].tolist()
         calls, ended, timed, taken, least, last = counted
         return Counters(calls, ended, timed, taken, None if least == _NONE else least, last)
+
+    def retire(self) -> None:
+        """Let go of the executable, unless a call is running: no further one will begin."""
+        if self.words[Form.CALLS] == self.words[Form.ENDED]:
+            self._executable = None
 
     def watch_least(self) -> None:
         """Forget the shortest call: the next timed one is."""
@@ -293,8 +302,14 @@ class NativeEntry:
         return diverting
 
     def clear(self) -> None:
-        """Accept nothing any more; memory of old forms stays until the function dies."""
+        """Accept nothing any more; memory of old forms stays until the function dies.
+
+        What they run goes, but for calls that are running without Python's lock: those keep it
+        until this is called again.
+        """
         self._state[State.FORMS] = 0
+        for form in self._forms:
+            form.retire()
 
     def add(
         self,
