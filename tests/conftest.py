@@ -58,3 +58,14 @@ def any_level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Like ``level``, and for wider levels the shape of their code (``avx512-on-avx2``)."""
     with cpu.isa(request.param):
         yield request.param
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the fault that a test provokes in its report, for ``benchmarks.runtime``.
+
+    A test that provokes several says so: ``record_property("faults", number)``.
+    """
+    for item in items:
+        marker = item.get_closest_marker("fault")
+        if marker is not None:
+            item.user_properties.append(("fault", marker.args[0]))

@@ -267,7 +267,10 @@ def corruptions(data: bytes, count: int) -> Iterator[bytes]:
             yield bytes(changed)
 
 
-def test_600_corruptions_give_no_crash_and_no_wrong_result(folder: Path) -> None:
+@pytest.mark.fault("damaged cache entry")
+def test_600_corruptions_give_no_crash_and_no_wrong_result(
+    folder: Path, record_property: Callable[[str, object], None]
+) -> None:
     service = Service()
     assert ask(77, service=service) == 77
     (file,) = files(folder)
@@ -284,10 +287,13 @@ def test_600_corruptions_give_no_crash_and_no_wrong_result(folder: Path) -> None
         file.write_bytes(bad)
         assert ask(77, service=service) == 77
         assert file.read_bytes()[:8] == good[:8]
+        tried += 1
+    record_property("faults", tried)
     assert service.stats()["disk_hits"] == 0
     assert origin(77, service) == "disk"
 
 
+@pytest.mark.fault("damaged cache entry")
 def test_an_entry_under_another_name_is_not_taken(folder: Path) -> None:
     service = Service()
     ask(1)
@@ -299,6 +305,7 @@ def test_an_entry_under_another_name_is_not_taken(folder: Path) -> None:
     assert service.stats()["disk_hits"] == 0
 
 
+@pytest.mark.fault("damaged cache entry")
 @pytest.mark.parametrize(
     "image",
     [b"", b"not an object file", b"\x7fELF" + bytes(300), b"\x7fELF\x02\x01\x01" + b"\xff" * 400],
@@ -310,7 +317,10 @@ def test_a_whole_entry_without_object_code_is_dropped(folder: Path, image: bytes
     assert ask(3) == 3
 
 
-def test_damaged_object_files_do_not_crash_the_linker() -> None:
+@pytest.mark.fault("damaged object file")
+def test_damaged_object_files_do_not_crash_the_linker(
+    record_property: Callable[[str, object], None],
+) -> None:
     from tracejit.errors import InternalError
     from tracejit.runtime import elf
 
@@ -322,16 +332,19 @@ def test_damaged_object_files_do_not_crash_the_linker() -> None:
         TARGET,
         passes=0,
     )
-    parsed = 0
+    tried = parsed = 0
     for bad in corruptions(image, 500):
+        tried += 1
         try:
             elf.parse(bad).link(1 << 32, lambda name: 1)
             parsed += 1
         except (elf.Unlinkable, InternalError):
             pass
+    record_property("faults", tried)
     assert 0 < parsed < 500  # a flipped bit inside an instruction is for the checksum
 
 
+@pytest.mark.fault("damaged cache entry")
 @pytest.mark.filterwarnings("ignore:.*Is a directory:RuntimeWarning")
 def test_strange_files_in_the_folder_are_left_alone(folder: Path, tmp_path: Path) -> None:
     ask(4)
@@ -381,6 +394,7 @@ def test_where_warnings_are_errors_kernels_compile_all_the_same(
     assert "can be written by others" in caplog.text
 
 
+@pytest.mark.fault("cache folder that others can write, or that is not ours")
 @pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
 def test_a_folder_that_others_can_write_is_refused(folder: Path, mode: int, inner: bool) -> None:
@@ -390,6 +404,7 @@ def test_a_folder_that_others_can_write_is_refused(folder: Path, mode: int, inne
     assert not files(folder)
 
 
+@pytest.mark.fault("cache folder that others can write, or that is not ours")
 @pytest.mark.parametrize("inner", [False, True])
 def test_a_folder_that_is_a_link_is_refused(folder: Path, inner: bool, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -401,6 +416,7 @@ def test_a_folder_that_is_a_link_is_refused(folder: Path, inner: bool, tmp_path:
     assert not list(elsewhere.rglob("*"))
 
 
+@pytest.mark.fault("cache folder that others can write, or that is not ours")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
     (folder / "code").mkdir(parents=True)
@@ -408,12 +424,14 @@ def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
     refuses("belongs to another user")
 
 
+@pytest.mark.fault("cache folder that others can write, or that is not ours")
 def test_a_file_in_the_place_of_the_folder_is_refused(folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("")
     refuses("cannot be")
 
 
+@pytest.mark.fault("disk full, read-only or gone")
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_folder_is_read(folder: Path) -> None:
     ask(5)
@@ -426,6 +444,7 @@ def test_a_read_only_folder_is_read(folder: Path) -> None:
         (folder / "code").chmod(0o700)
 
 
+@pytest.mark.fault("disk full, read-only or gone")
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
 def test_a_write_that_fails_leaves_nothing(
     folder: Path, error: int, monkeypatch: pytest.MonkeyPatch
@@ -445,6 +464,7 @@ def test_a_write_that_fails_leaves_nothing(
     assert origin(1, service) == "disk"  # what is there is still read
 
 
+@pytest.mark.fault("disk full, read-only or gone")
 def test_a_full_disk(folder: Path) -> None:
     """The limit on a file's size stands in for a full disk: writes fail in the middle of a file."""
     program = (
@@ -466,6 +486,7 @@ def test_a_full_disk(folder: Path) -> None:
     assert not [f for f in files(folder) if f.name.endswith(".tmp") or f.stat().st_size > 700]
 
 
+@pytest.mark.fault("disk full, read-only or gone")
 def test_a_folder_that_vanishes_is_made_again(folder: Path) -> None:
     service = Service()
     assert ask(1, service=service) == 1
@@ -508,6 +529,7 @@ def test_an_entry_larger_than_the_bound_is_not_written(tmp_path: Path) -> None:
     assert not DiskCache(tmp_path / "c", 500).store(NAME, entry(600))
 
 
+@pytest.mark.fault("clock that goes backwards")
 def test_a_clock_that_goes_backwards_harms_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -550,8 +572,15 @@ while True:
 """
 
 
-def test_processes_killed_while_they_write_leave_whole_entries(tmp_path: Path) -> None:
+KILLED = 6
+
+
+@pytest.mark.fault("process killed while it writes an entry")
+def test_processes_killed_while_they_write_leave_whole_entries(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     folder, choose = tmp_path / "c", random.Random(3)
+    record_property("faults", KILLED)
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -560,7 +589,7 @@ def test_processes_killed_while_they_write_leave_whole_entries(tmp_path: Path) -
 
     survivors = [start(), start()]
     try:
-        for _ in range(6):
+        for _ in range(KILLED):
             victim = start()
             assert victim.stdout is not None
             victim.stdout.readline()

@@ -123,6 +123,7 @@ def crowd(seconds: float, folder: Path, **environment: str) -> None:
     assert reloaded > 0
 
 
+@pytest.mark.fault("16 threads call what is compiled, retired and reloaded")
 def test_sixteen_threads_call_200_functions_that_come_and_go(tmp_path: Path) -> None:
     crowd(3, tmp_path)
 
@@ -168,6 +169,7 @@ assert seen["compiled"] == sum(g.stats()["kernels"] for g in f[::2]), seen
 )
 
 
+@pytest.mark.fault("16 threads call what is compiled, retired and reloaded")
 def test_what_sixteen_threads_ask_for_at_once_is_compiled_once(tmp_path: Path) -> None:
     """64 calls of 4 programs, in two modes: 8 signatures are traced, each kernel compiled once."""
     kernels, traced = run(ONCE, TRACEJIT_CACHE_DIR=str(tmp_path)).split()
@@ -199,6 +201,7 @@ if __name__ == "__main__":
 )
 
 
+@pytest.mark.fault("process ends, forks or is killed beside its worker")
 @pytest.mark.parametrize(
     ("method", "state"),
     [
@@ -252,6 +255,7 @@ assert all(g.stats()["tier"] == 1 for g in f)
 """
 
 
+@pytest.mark.fault("Ctrl-C")
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("then", [GO_ON, "sys.exit(3)"], ids=["goes on", "ends"])
 def test_ctrl_c_while_kernels_are_made(then: str, tmp_path: Path) -> None:
@@ -267,6 +271,7 @@ def test_ctrl_c_while_kernels_are_made(then: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0 if then == GO_ON else 3, "")
 
 
+@pytest.mark.fault("Ctrl-C")
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_that_nobody_catches_ends_the_process(tmp_path: Path) -> None:
     program = INTERRUPT.replace("except KeyboardInterrupt", "except ZeroDivisionError")
@@ -328,6 +333,7 @@ print("right")
 )
 
 
+@pytest.mark.fault("clock that goes backwards")
 @pytest.mark.skipif(not entry.supported(), reason="native calls are counted natively")
 def test_clocks_that_run_backwards_make_no_time_negative(tmp_path: Path) -> None:
     assert run(CLOCKS, TRACEJIT_CACHE_DIR=str(tmp_path)) == "right\n"
@@ -351,6 +357,7 @@ print(service.compiles())
 )
 
 
+@pytest.mark.fault("changed CPU features")
 def test_code_for_other_cpu_features_is_not_taken(tmp_path: Path) -> None:
     def compiles(changed: bool) -> int:
         program = FEATURES.replace("{changed}", str(changed))

@@ -548,7 +548,10 @@ ORDERS = {
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("function", VARYING, ids=lambda f: f.__name__)
 def test_sizes_that_vary_recompile_at_most_once(
-    function: Any, order: str, monkeypatch: pytest.MonkeyPatch
+    function: Any,
+    order: str,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     monkeypatch.setitem(workers.counts, "in_process", 0)
     make, rest = VARYING[function]
@@ -558,6 +561,8 @@ def test_sizes_that_vary_recompile_at_most_once(
         found: Any = jitted(*given, *rest)
         np.testing.assert_allclose(found, function(*given, *rest), rtol=2e-3, atol=2e-3)
     stats = jitted.stats()
+    record_property("sizes", len(ORDERS[order]))
+    record_property("recompiles", stats["recompiles"])
     assert stats["recompiles"] <= 1, stats
     assert stats["retraces"] <= 12, stats
 

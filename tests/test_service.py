@@ -81,6 +81,7 @@ def test_a_ticket_is_a_future(service: Service) -> None:
     assert late.is_set()
 
 
+@pytest.mark.fault("16 threads call what is compiled, retired and reloaded")
 def test_requests_of_16_threads_compile_each_kernel_once(service: Service) -> None:
     numbers, seen = [fresh() for _ in range(8)], list[int]()
     start = threading.Barrier(16)
@@ -174,6 +175,7 @@ def test_the_queue_is_bounded(service: Service, monkeypatch: pytest.MonkeyPatch)
     assert [value(t.result(30)) for t in tickets[:2]] == numbers[:2]
 
 
+@pytest.mark.fault("LLVM crashes or refuses")
 def test_a_failure_reaches_everybody_and_is_not_kept(service: Service) -> None:
     number = fresh()
 
@@ -191,6 +193,7 @@ def test_a_failure_reaches_everybody_and_is_not_kept(service: Service) -> None:
     assert service.stats()["failed"] == 3
 
 
+@pytest.mark.fault("Ctrl-C")
 def test_an_interrupted_caller_leaves_the_job_to_others(service: Service) -> None:
     number, inside, go = fresh(), threading.Event(), threading.Event()
 

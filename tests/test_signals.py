@@ -64,6 +64,7 @@ def interrupted(program: str) -> tuple[str, float, float]:
         child.kill()
 
 
+@pytest.mark.fault("Ctrl-C")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_long_native_call_stops_between_kernels(threads: int) -> None:
     """It returns long before it would have ended, and gives its memory back."""
@@ -73,6 +74,7 @@ def test_a_long_native_call_stops_between_kernels(threads: int) -> None:
     assert took < (whole - 0.2) / 2
 
 
+@pytest.mark.fault("Ctrl-C")
 def test_the_python_path_stops_between_kernels() -> None:
     program = PROGRAM.format(products=50, size=800, threads=1, call="f._call_python(x)")
     line, took, whole = interrupted(program)
@@ -80,6 +82,7 @@ def test_the_python_path_stops_between_kernels() -> None:
     assert took < (whole - 0.2) / 2
 
 
+@pytest.mark.fault("Ctrl-C")
 def test_an_endless_loop_of_calls_stops() -> None:
     program = PROGRAM.format(products=1, size=30, threads=1, call="while True: f(x)")
     word, calls, used = interrupted(program)[0].split()

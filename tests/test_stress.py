@@ -81,15 +81,18 @@ def natives(**switches: str) -> int:
     return int(done.stdout.split()[1])
 
 
+@pytest.mark.fault("dead memory poisoned, calls deoptimised")
 def test_programs_never_read_memory_that_nobody_wrote() -> None:
     natives(TRACEJIT_STRESS_POISON="1")
 
 
+@pytest.mark.fault("dead memory poisoned, calls deoptimised")
 @pytest.mark.parametrize("every", ["1", "2", "5"])
 def test_programs_answer_alike_when_deoptimised(every: str) -> None:
     forced = natives(TRACEJIT_STRESS_DEOPT=every)
     assert (forced == 0) == (every == "1")
 
 
+@pytest.mark.fault("dead memory poisoned, calls deoptimised")
 def test_both_at_once_on_a_small_cache() -> None:
     natives(TRACEJIT_STRESS_POISON="1", TRACEJIT_STRESS_DEOPT="3", TRACEJIT_MEMORY_CACHE="4000000")

@@ -22,6 +22,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.fault("import in a sub-interpreter")
 def test_an_import_in_a_subinterpreter_is_refused() -> None:
     for name in ("_interpreters", "_xxsubinterpreters"):
         try:

@@ -288,6 +288,7 @@ def test_an_unknown_optimisation_level_is_refused() -> None:
 # -- failures --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("LLVM crashes or refuses")
 @pytest.mark.parametrize("mode", ["now", "background"])
 def test_a_compiler_that_fails_leaves_the_interpreter(
     mode: Any, monkeypatch: pytest.MonkeyPatch
@@ -388,6 +389,7 @@ def run_python(
     )
 
 
+@pytest.mark.fault("process ends, forks or is killed beside its worker")
 def test_a_process_may_end_while_kernels_are_made() -> None:
     done = run_python(
         "import numpy as np, tracejit as tj\n"
@@ -398,6 +400,7 @@ def test_a_process_may_end_while_kernels_are_made() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 
+@pytest.mark.fault("process ends, forks or is killed beside its worker")
 def test_a_forked_child_makes_its_own_kernels() -> None:
     done = run_python(
         "import os, numpy as np, tracejit as tj\n"
@@ -415,6 +418,7 @@ def test_a_forked_child_makes_its_own_kernels() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.fault("16 threads call what is compiled, retired and reloaded")
 def test_sixteen_threads_call_while_kernels_are_made() -> None:
     functions = [
         tj.jit(lambda x, k=k: np.sqrt(x * x + k) - 0.21 * k, compile="background")

@@ -129,6 +129,7 @@ def test_threads_compile_side_by_side() -> None:
         assert list(pool.map(lambda n: llvm.compile_object(slow(n), TARGET), range(4))) == expected
 
 
+@pytest.mark.fault("LLVM crashes or refuses")
 def test_invalid_ir_is_an_error_and_the_worker_goes_on(compiler: Compiler) -> None:
     with pytest.raises(InternalError, match="does not verify"):
         compile_there(compiler, "define void @f() { nonsense }")
@@ -167,6 +168,7 @@ def kill_while_compiling(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
     return prepare
 
 
+@pytest.mark.fault("compile worker killed")
 def test_a_killed_worker_is_replaced_and_the_request_repeated(
     compiler: Compiler, kill_while_compiling: Callable[[int], None]
 ) -> None:
@@ -179,6 +181,7 @@ def test_a_killed_worker_is_replaced_and_the_request_repeated(
     assert workers.counts["in_process"] == before["in_process"]
 
 
+@pytest.mark.fault("compile worker killed")
 def test_a_worker_that_dies_as_it_starts_is_replaced(compiler: Compiler) -> None:
     started: list[int] = []
 
@@ -195,18 +198,24 @@ def test_a_worker_that_dies_as_it_starts_is_replaced(compiler: Compiler) -> None
     assert gone(started[0])
 
 
+@pytest.mark.fault("compile worker killed")
 def test_where_two_workers_are_killed_it_is_compiled_here(
-    compiler: Compiler, kill_while_compiling: Callable[[int], None]
+    compiler: Compiler,
+    kill_while_compiling: Callable[[int], None],
+    record_property: Callable[[str, object], None],
 ) -> None:
     before = dict(workers.counts)
     kill_while_compiling(2)
     assert compile_there(compiler, slow(6))
-    assert workers.counts["workers_died"] - before["workers_died"] == 2
+    killed = workers.counts["workers_died"] - before["workers_died"]
+    record_property("faults", killed)
+    assert killed == 2
     assert workers.counts["in_process"] - before["in_process"] == 1
     assert compile_there(compiler, text(6))
     assert workers.counts["in_workers"] - before["in_workers"] == 1
 
 
+@pytest.mark.fault("LLVM crashes or refuses")
 def test_a_crash_of_llvm_is_an_error_and_not_repeated_here() -> None:
     worker = Worker()
     worker.wait_ready()
@@ -250,6 +259,7 @@ def test_who_compiled_much_leaves_the_rest_to_workers(monkeypatch: pytest.Monkey
     assert workers.counts["in_process"] == before["in_process"]
 
 
+@pytest.mark.fault("no worker can be started")
 @pytest.mark.parametrize(
     ("attribute", "setting"),
     [("frozen", True), ("executable", ""), ("executable", "/usr/bin/blender")],
@@ -267,6 +277,7 @@ def test_without_an_interpreter_threads_serve(
     assert workers.counts["workers_started"] == before
 
 
+@pytest.mark.fault("no worker can be started")
 def test_an_executable_that_is_no_interpreter_is_tried_twice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -280,6 +291,7 @@ def test_an_executable_that_is_no_interpreter_is_tried_twice(
     assert "do not start" in workers.status()
 
 
+@pytest.mark.fault("no worker can be started")
 def test_where_processes_are_forbidden_threads_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -326,6 +338,7 @@ def start(program: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.fault("process ends, forks or is killed beside its worker")
 @pytest.mark.parametrize(
     ("ending", "status"),
     [
@@ -349,6 +362,7 @@ def test_no_end_of_the_process_leaves_a_worker(ending: str, status: int) -> None
     assert all(gone(pid) for pid in pids)
 
 
+@pytest.mark.fault("process ends, forks or is killed beside its worker")
 def test_a_forked_child_leaves_its_parents_worker_alone() -> None:
     process = start(
         "child = os.fork()\n"
@@ -367,6 +381,7 @@ def test_a_forked_child_leaves_its_parents_worker_alone() -> None:
     assert all(gone(int(pid)) for pid in out.split())
 
 
+@pytest.mark.fault("process ends, forks or is killed beside its worker")
 def test_a_worker_ends_with_its_parent_though_a_forked_child_lives_on() -> None:
     process = start(
         "child = os.fork()\n"
@@ -388,6 +403,7 @@ def test_a_worker_ends_with_its_parent_though_a_forked_child_lives_on() -> None:
         process.communicate()
 
 
+@pytest.mark.fault("process ends, forks or is killed beside its worker")
 def test_a_daemonic_child_of_multiprocessing_may_have_workers() -> None:
     program = (
         "import multiprocessing as m\n"
@@ -451,6 +467,7 @@ def test_two_thousand_compilations_keep_little_memory() -> None:
     assert grown < 10 << 20
 
 
+@pytest.mark.fault("compile worker killed")
 def test_a_dead_worker_is_told_apart_from_a_refusal() -> None:
     worker = Worker()
     worker.wait_ready()
