@@ -274,6 +274,26 @@ def test_idle_workers_park() -> None:
     assert switches_and_ticks() == (before[0], "S")
 
 
+@needs_two
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks")
+def test_workers_stay_off_the_callers_cpu() -> None:
+    """Where the caller has moved to another CPU, the worker leaves that one."""
+    function, x = compiled("elementwise"), data()
+    function(x)
+    worker = next(t for t in threading.enumerate() if t.name == "tracejit-1").native_id
+    me, allowed = threading.get_native_id(), os.sched_getaffinity(0)
+    assert worker is not None
+    try:
+        for cpu in sorted(allowed)[:2]:
+            os.sched_setaffinity(me, {cpu})
+            until = time.monotonic() + 20
+            while os.sched_getaffinity(worker) != allowed - {cpu} and time.monotonic() < until:
+                function(x)
+            assert os.sched_getaffinity(worker) == allowed - {cpu}
+    finally:
+        os.sched_setaffinity(me, allowed)
+
+
 @pytest.mark.parametrize(
     ("variables", "wanted"),
     [

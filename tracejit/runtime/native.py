@@ -103,7 +103,8 @@ def _known(addresses: Mapping[str, int] | None) -> dict[str, int]:
 
 def driver_text() -> str:
     """Return the driver's IR for this machine."""
-    return emit_driver(x86=platform.machine().lower() in ("x86_64", "amd64"))
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return emit_driver(x86, linux=platform.system() == "Linux")
 
 
 @Once

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tracejit import config
-from tracejit.codegen.driver import Pool
+from tracejit.codegen.driver import CPU_BYTES, Pool
 from tracejit.errors import ValueArgumentError
 from tracejit.runtime.native import runtime_function
 
@@ -38,6 +38,14 @@ def available() -> int:
     """Return how many CPUs this process may use: affinity and cgroup quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(count or 1, _quota()))
+
+
+def _cpu_set() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return the CPUs that this thread may use as the system has them: a bit each."""
+    bits = np.zeros(8 * CPU_BYTES, np.uint8)
+    if hasattr(os, "sched_getaffinity"):
+        bits[[cpu for cpu in os.sched_getaffinity(0) if cpu < len(bits)]] = 1
+    return np.packbits(bits, bitorder="little")
 
 
 @lru_cache(maxsize=1)
@@ -119,10 +127,14 @@ class ThreadPool:
     """The pool's memory and its workers."""
 
     def __init__(self, workers: int):
-        raw = np.zeros(Pool.BYTES + 64, np.uint8)
-        self._memory = raw[-raw.ctypes.data % 64 :][: Pool.BYTES]
+        nbytes = Pool.THREADS + 8 * workers
+        raw = np.zeros(nbytes + 64, np.uint8)
+        self._memory = raw[-raw.ctypes.data % 64 :][:nbytes]
         self.address: int = self._memory.ctypes.data
         self._word(Pool.SPIN, SPIN_TICKS)
+        self._word(Pool.AVOIDED, -1)
+        self._word(Pool.WORKERS, workers)
+        self._memory[Pool.ALLOWED : Pool.ALLOWED + CPU_BYTES] = _cpu_set()
         runtime_function("setup", None, ctypes.c_size_t)(self.address)
         self.workers = workers
         self.limit(workers)
