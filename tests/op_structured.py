@@ -250,7 +250,7 @@ def along_cases(name: str) -> Iterator[Case]:
             yield Case(name, arrays, {"axis": axis})
 
 
-@cases_for("advanced_index", "advanced_update", "advanced_add")
+@cases_for("advanced_index", "advanced_update", "advanced_combine")
 def advanced_cases(name: str) -> Iterator[Case]:
     shape = (4, 5, 6)
     patterns: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = [
@@ -271,8 +271,13 @@ def advanced_cases(name: str) -> Iterator[Case]:
                 key[a] = index
             target = x[tuple(key)].shape
             value = values(dtype, *target, seed=1)
-            yield Case(name, (x, value, *where), {"axes": axes})
-            yield Case(name, (x, values(dtype), *where), {"axes": axes}, note="0-d value")
+            ops: Sequence[dict[str, Any]] = [{}]
+            if name == "advanced_combine":
+                ops = [{"op": op} for op in ("add", "multiply", "maximum", "minimum")]
+            for attrs in ops:
+                attrs = {"axes": axes, **attrs}
+                yield Case(name, (x, value, *where), attrs)
+                yield Case(name, (x, values(dtype), *where), attrs, note="0-d value")
 
 
 @cases_for("bincount")

@@ -35,6 +35,7 @@ from tracejit.functions import (
 from tracejit.functions import fft as transforms
 from tracejit.functions.arguments import as_dtype, fail, is_array, is_sequence, is_tuple
 from tracejit.ops import OPS
+from tracejit.ops.indexing import COMBINES
 from tracejit.tensor import SPECIAL, Tensor, cast, lift, record, store, view, write
 from tracejit.tracing import state
 
@@ -187,25 +188,23 @@ def _outer(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _at(ufunc: np.ufunc, x: Any, key: Any, *values: Any) -> None:
-    """Apply ``ufunc`` in place at indices; ``np.add.at`` adds at repeated ones each time."""
+    """Apply ``ufunc`` in place at indices, at repeated ones each time."""
     if not isinstance(x, Tensor):
         x_array: Any = x
         ufunc.at(x_array, _plain(key), *(_plain(v) for v in values))
         return
-    if ufunc is np.add:
-        parsed = indexing.parse(x, key)
+    parsed = indexing.parse(x, key)
+    if parsed.arrays and values:
+        if ufunc.__name__ not in COMBINES:
+            raise fail(
+                ValueArgumentError,
+                f"np.{ufunc.__name__}.at on a tensor does not take index arrays",
+                f"{', '.join(COMBINES)} do; or compute on x.numpy() outside the traced function",
+            )
         target = indexing.getitem(x, ...) if not parsed.steps else view(x, parsed.steps)
-        if parsed.arrays:
-            added = lift(values[0], x.dtype)
-            result = record("advanced_add", (target, added, *parsed.arrays), axes=parsed.axes)
-            write(target, result.node, result.traced_in)
-            return
-    elif indexing.parse(x, key).arrays and len(values) > 0:
-        raise fail(
-            ValueArgumentError,
-            f"np.{ufunc.__name__}.at on a tensor: only np.add.at takes index arrays",
-            "compute on x.numpy() outside the traced function",
-        )
+        result = gather.combine(target, parsed.arrays, parsed.axes, values[0], ufunc.__name__)
+        write(target, result.node, result.traced_in)
+        return
     x[key] = _call(ufunc, (x[key], *values), {})
 
 

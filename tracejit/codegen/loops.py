@@ -26,6 +26,7 @@ from tracejit.codegen.positions import bound, gather
 from tracejit.codegen.prefetch import Ahead, fetch_rows, row_distances, rows_ahead
 from tracejit.codegen.records import store_records
 from tracejit.codegen.scan import ScanLoop
+from tracejit.codegen.scatter import scatter_values
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.steps import streamed_from, vector_loop
 from tracejit.codegen.strips import copy_apart, pack_strip, strips, unpack_strip
@@ -221,7 +222,8 @@ class KernelEmitter:
 
     def block(self, block: Block, scope: Scope, wanted: Sequence[int]) -> None:
         """Write a block: its nests in order, values as they become computable, its stores."""
-        roots = [self.kernel.stores[s].value for s in self._stores_of(block)] + list(wanted)
+        stores = [self.kernel.stores[s] for s in self._stores_of(block)]
+        roots = [*(p for s in stores for p in s.operands), *wanted]
         roots += [operands(self.exprs[r])[0] for r in self._reduces_of(block)]
         self.prepare(scope, roots)
         ahead = self.plan if block is self.kernel.block else []
@@ -232,7 +234,9 @@ class KernelEmitter:
         together = store_records(self, scope) if block is self.kernel.block else set[int]()
         for number in block.stores:
             store, streamed = self.kernel.stores[number], number in self.kernel.streamed
-            if store.access not in together:
+            if store.places:
+                scatter_values(self, store, scope)
+            elif store.access not in together:
                 place = self.waiting.get(store.access, store.access)
                 store_values(self, place, self.value(scope, store.value), scope, stream=streamed)
 
@@ -326,7 +330,8 @@ class KernelEmitter:
     def _applied_in(self, nest: Nest, scope: Scope) -> list[Apply]:
         """Return the operations that the loops of ``nest`` write for each of their steps."""
         stores = (*(self.kernel.stores[s] for s in nest.stores), *nest.saves)
-        roots = [s.value for s in stores] + [operands(self.exprs[r])[0] for r in nest.reduces]
+        roots = [p for s in stores for p in s.operands]
+        roots += [operands(self.exprs[r])[0] for r in nest.reduces]
         bound = scope.bound
         needed = [self.exprs[p] for p in self._needed(scope, roots) if p not in self.reused]
         return [e for e in needed if isinstance(e, Apply) and not e.axes <= bound]

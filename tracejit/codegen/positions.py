@@ -54,34 +54,41 @@ def bound(emitter: KernelEmitter, expr: Bound, scope: Scope) -> Values:
     return result
 
 
+def beyond(
+    emitter: KernelEmitter, scope: Scope, places: Sequence[int], steps: Sequence[int]
+) -> Values:
+    """Return Σ place·step in elements: vectors side by side, or one number for all lanes."""
+    b = emitter.b
+    found = [emitter.value(scope, p) for p in places]
+    factors = [emitter.value(scope, s)[0] for s in steps]
+    result: Values = []
+    for part in range(max(len(p) for p in found)):
+        mine = [p[part if len(p) > 1 else 0] for p in found]
+        lanes = max(p.type.lanes for p in mine)
+        total = const(0, I64.vector(lanes) if lanes > 1 else I64)
+        for place, step in zip(mine, factors, strict=True):
+            moved = place if step.text == "1" else b.mul(place, splat_to(b, step, place.type.lanes))
+            total = b.add(total, splat_to(b, moved, lanes))
+        result.append(total)
+    return result
+
+
 def gather(emitter: KernelEmitter, expr: Gather, scope: Scope) -> Values:
     """Load at computed positions: along contiguous memory, where lanes share them, else by lane."""
     b, vector = emitter.b, scope.vector
     access = emitter.kernel.accesses[expr.access]
     pointer = scope.pointers[expr.access]
-    places = [emitter.value(scope, p) for p in expr.places]
-    steps = [emitter.value(scope, s)[0] for s in expr.steps]
-
-    def offset(part: int) -> Value:
-        """Return the elements from the pointer on, of one vector or of all lanes."""
-        mine = [p[part if len(p) > 1 else 0] for p in places]
-        lanes = max(p.type.lanes for p in mine)
-        total = const(0, I64.vector(lanes) if lanes > 1 else I64)
-        for place, step in zip(mine, steps, strict=True):
-            moved = place if step.text == "1" else b.mul(place, splat_to(b, step, place.type.lanes))
-            total = b.add(total, splat_to(b, moved, lanes))
-        return total
-
+    offsets = beyond(emitter, scope, expr.places, expr.steps)
     if vector is None or vector.axis not in expr.axes:
-        address = b.element(pointer, offset(0), memory_type(access.dtype))
+        address = b.element(pointer, offsets[0], memory_type(access.dtype))
         return [from_memory(b, b.load(address, memory_type(access.dtype)), access.dtype)]
-    if all(p[0].type.lanes == 1 for p in places):
-        address = b.element(pointer, offset(0), memory_type(access.dtype))
+    if offsets[0].type.lanes == 1:
+        address = b.element(pointer, offsets[0], memory_type(access.dtype))
         return load_from(emitter, address, expr.access, vector)
     type = memory_type(access.dtype, vector.lanes)
     result: Values = []
     for part in range(vector.unroll):
-        index = splat_to(b, offset(part), vector.lanes)
+        index = offsets[part]
         if access.strides[vector.axis]:
             index = b.add(index, lane_offsets(emitter, expr.access, vector, part))
         value = b.gather(pointer, index, type, vector.mask)

@@ -21,7 +21,8 @@ MAX_LANES = 64
 
 def choose_lanes(kernel: Kernel, target: Target) -> int:
     """Return the lanes of all vectors of ``kernel``: a register of its widest values."""
-    positions = position_exprs(kernel)
+    # Positions that are taken lane by lane are data.
+    positions = set[int]() if kernel.lane_by_lane else position_exprs(kernel)
     values = [e for p, e in enumerate(kernel.exprs) if p not in positions]
     bits = [register_type(e.dtype).bits for e in values if not _is_position(e)]
     wide = max((n for n in bits if n > 1), default=8)
@@ -61,6 +62,8 @@ def vectors_of(kernel: Kernel, target: Target, lanes: int) -> tuple[int, bool]:
 
 def vectors_for(kernel: Kernel, target: Target, applied: Sequence[Apply]) -> int:
     """Return the vectors side by side of a loop that computes ``applied`` in each step."""
+    if kernel.lane_by_lane:
+        return 1
     if len(applied) > 16 or is_heavy(applied):
         # One long chain waits for itself; two fit where there are registers for both.
         return 2 if target.registers >= 32 and len(applied) <= LONG_BODY else 1

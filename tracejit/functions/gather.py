@@ -117,7 +117,16 @@ def index_add(x: Any, dim: int, index: Any, source: Any, /) -> Tensor:
     value = lift(x)
     place = one_axis("index_add", dim, value.shape)
     where = checked_index(index, place, value.shape[place])
-    return record("advanced_add", (value, lift(source, value.dtype), where), axes=(place,))
+    return combine(value, (where,), (place,), source, "add")
+
+
+def combine(
+    x: Tensor, arrays: Sequence[Tensor], axes: tuple[int, ...], values: Any, op: str
+) -> Tensor:
+    """Return ``x`` with ``op`` of it and ``values`` where ``arrays`` index ``axes``, in order."""
+    if op == "subtract" and x.dtype.kind == "b":
+        raise fail(DTypeError, "np.subtract.at does not take bools", "use np.logical_xor")
+    return record("advanced_combine", (x, lift(values, x.dtype), *arrays), axes=axes, op=op)
 
 
 def masked_fill(x: Any, mask: Any, value: Any, /) -> Tensor:
@@ -259,7 +268,7 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Tensor:
         return record("bincount", (cast(value, np.int64),), length=length)
     weight = cast(lift(weights), np.float64)
     start = asarray(np.zeros(length))
-    return record("advanced_add", (start, weight, value), axes=(0,))
+    return combine(start, (value,), (0,), weight, "add")
 
 
 def one_hot(x: Any, num_classes: int, /, dtype: Any = None) -> Tensor:

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tracejit.errors import DTypeError, IndexOutOfRange, IndexShapeError, ShapeError
+from tracejit.errors import (
+    DTypeError,
+    IndexOutOfRange,
+    IndexShapeError,
+    ShapeError,
+    ValueArgumentError,
+)
 from tracejit.ops.table import (
     INT64,
     Array,
@@ -183,10 +189,20 @@ def _advanced_update(x: Array, values: Array, *indices: Array, axes: Ints) -> Ar
     return result
 
 
-def _advanced_add(x: Array, values: Array, *indices: Array, axes: Ints) -> Array:
+# NumPy's ufuncs that ``at`` combines with; on bools np.add is "or", and np.subtract is an error.
+COMBINES = ("add", "subtract", "multiply", "maximum", "minimum")
+
+
+def _advanced_combine(x: Array, values: Array, *indices: Array, axes: Ints, op: str) -> Array:
     result = x.copy()
-    np.add.at(result, _key(x.ndim, indices, axes), values)
+    getattr(np, op).at(result, _key(x.ndim, indices, axes), values)
     return result
+
+
+def _combine_shape(x: Aval, values: Aval, *indices: Aval, axes: Ints, op: str) -> Shape:
+    if op not in COMBINES:
+        raise ValueArgumentError(f"advanced_combine: op {op!r}", hint=f"one of {COMBINES}")
+    return _advanced_update_shape(x, values, *indices, axes=axes)
 
 
 row(
@@ -200,9 +216,10 @@ row(
     doc="A copy of x with values (second operand) at the indexed places; the last one stays.",
 )  # fmt: skip
 row(
-    "advanced_add", Family.INDEXING, _ranged("index", _advanced_add), arity=None,
-    types=index_types("index", "value", "value", "index"), shape=_advanced_update_shape,
-    doc="A copy of x with values added at the indexed places, repeated places several times.",
+    "advanced_combine", Family.INDEXING, _ranged("index", _advanced_combine), arity=None,
+    types=index_types("index", "value", "value", "index"), shape=_combine_shape,
+    doc="A copy of x with values added (or another op) at the indexed places, in their order: "
+    "as often as a place is repeated.",
 )  # fmt: skip
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -218,6 +235,13 @@ def _bincount(x: Array, *, length: int) -> Array:
     if x.size and (x.min() < 0 or x.max() >= length):
         raise IndexOutOfRange(f"bincount: values outside 0 … {length - 1}")
     return np.bincount(x, minlength=length).astype(np.int64)
+
+
+def _bincount_rule(emit: Any, x: Any, *, length: int) -> Any:
+    nothing = emit.broadcast_to(emit.constant(0, INT64), shape=(length,))
+    # Values are not positions from the end: a negative one is out of range, too.
+    place = emit.where(emit.less(x, emit.constant(0, INT64)), emit.constant(length, INT64), x)
+    return emit.advanced_combine(nothing, emit.constant(1, INT64), place, axes=(0,), op="add")
 
 
 def _one_hot_shape(x: Aval, *, depth: int) -> Shape:
@@ -236,8 +260,8 @@ def _one_hot(emit: Any, x: Any, *, depth: int) -> Any:
 
 
 row(
-    "bincount", Family.INDEXING, _bincount, arity=1,
-    types=index_types("bincount", "index"), shape=_bincount_shape,
+    "bincount", Family.COMPOSITE, _bincount, arity=1,
+    types=index_types("bincount", "index"), shape=_bincount_shape, decompose=_bincount_rule,
     doc="How often each of 0 … length − 1 occurs.",
 )  # fmt: skip
 row(

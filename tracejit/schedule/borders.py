@@ -68,6 +68,8 @@ def _is_region(kernel: Kernel) -> bool:
     """Whether the kernel stores one value row by row, and reads nothing that it stores."""
     if len(kernel.stores) != 1 or kernel.block.nests or kernel.scans or kernel.tiled:
         return False
+    if kernel.scatter is not None:
+        return False
     if len(kernel.parallel) != 2 or len(kernel.extents) != 2 or kernel.contract or kernel.attend:
         return False
     rows, columns = kernel.parallel

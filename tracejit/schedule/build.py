@@ -14,7 +14,7 @@ from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
 from tracejit.schedule import native
 from tracejit.schedule.cluster import Attention, Cluster, Product, Root, operand_maps
-from tracejit.schedule.gather import Gathered, gathered
+from tracejit.schedule.gather import Gathered, Scatter, gathered
 from tracejit.schedule.index import (
     VIEWS,
     Affine,
@@ -94,7 +94,11 @@ class KernelBuilder:
         self.lines: list[str] = []
 
     def build(self) -> Kernel:
-        stores = [self._store(root) for root in self.cluster.roots]
+        scatter = self.cluster.scatter
+        if scatter is not None:
+            stores = [self._scatter(self.cluster.roots[0], scatter)]
+        else:
+            stores = [self._store(root) for root in self.cluster.roots]
         return Kernel(
             extents=tuple(self.extents),
             accesses=tuple(self.accesses),
@@ -272,11 +276,30 @@ class KernelBuilder:
     def _gather(self, instance: Instance, args: Sequence[int]) -> int:
         node, _ = instance
         found = self._gathered(instance)
-        operand, count = node.inputs[0], len(self.extents)
+        operand = node.inputs[0]
         seen = self._seen(operand, found.holed, found.extents(self.extents))
-        steps = dict(seen.offset.terms)
-        kept = Affine(tuple(t for t in seen.offset.terms if t[0] < count), seen.offset.offset)
+        kept, places, steps = self._beyond(found, seen.offset, args)
         access = self._access(seen.place.buffer, node, kept)
+        axes = self._axes(args) | kept.axes
+        return self._add(Gather(node.dtype, axes, access, places, steps))
+
+    def _scatter(self, root: Root, scatter: Scatter) -> Store:
+        found = scatter.to(root.index, len(self.extents))
+        value = self._value((scatter.values, broadcast(root.index, scatter.values.shape)))
+        args = [self._value((p.node, p.where)) for p in found.positions]
+        offset = flat(found.holed, contiguous_strides(scatter.target.shape))
+        kept, places, steps = self._beyond(found, offset, args)
+        place = cast(Place, self.place(root.node))
+        self._note(root.node)
+        return Store(self._access(place.buffer, root.node, kept), value, places, steps, scatter.op)
+
+    def _beyond(
+        self, found: Gathered, offset: Affine, args: Sequence[int]
+    ) -> tuple[Affine, tuple[int, ...], tuple[int, ...]]:
+        """Split ``offset`` at the holes: where the strides lead, and positions and their steps."""
+        count = len(self.extents)
+        terms = dict(offset.terms)
+        kept = Affine(tuple(t for t in offset.terms if t[0] < count), offset.offset)
         none = Access(self.faults(), INT64, 0, (0,) * count)
         faults = self.accesses.setdefault(none, len(self.accesses))
         places = tuple(
@@ -285,9 +308,8 @@ class KernelBuilder:
             )
             for a, position in zip(args, found.positions, strict=True)
         )
-        strides = tuple(self._const(steps.get(count + i, 0), INT64) for i in range(len(args)))
-        axes = self._axes(args) | kept.axes
-        return self._add(Gather(node.dtype, axes, access, places, strides))
+        steps = tuple(self._const(terms.get(count + i, 0), INT64) for i in range(len(args)))
+        return kept, places, steps
 
     def _product(self, node: Node, index: Map) -> int:
         product = cast(Product, self.cluster.product)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
+from tracejit.schedule.gather import Scatter
 from tracejit.schedule.index import Map, axis_index, broadcast
 
 # Trips of the outer loops that keep the threads busy, and work that is not worth sharing.
@@ -91,6 +92,7 @@ class Cluster:
     scanned: dict[Node, int | None] = field(default_factory=dict[Node, "int | None"])
     product: Product | None = None
     attention: Attention | None = None
+    scatter: Scatter | None = None
     values: int = 0
     recompute: int = 0
 

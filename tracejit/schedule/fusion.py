@@ -12,6 +12,9 @@ stores vary with: they become the outer loops, and everything else runs inside, 
 is how softmax is one kernel: its two reductions vary with the row, so the row is the outer loop.
 The axis of a scan runs inside too.
 
+A scatter is a kernel of its own, after one that stores what it writes to. It computes its values
+and their positions, so that an elementwise op or a gather joins it like any other reader.
+
 A gather joins its readers like an elementwise op: they read its operand, which is stored, at
 positions that their kernel computes.
 
@@ -42,7 +45,7 @@ from tracejit.schedule.cluster import (
     operand_maps,
     whole,
 )
-from tracejit.schedule.gather import gathered
+from tracejit.schedule.gather import Scatter, gathered, scatter_of
 from tracejit.schedule.index import (
     VIEWS,
     Affine,
@@ -204,6 +207,8 @@ class Fuser:
             self._place_scan(node)
         elif native.is_contraction(node):
             self._place_product(node, demand)
+        elif native.is_scatter(node, self.lowers):
+            self._place_scatter(node)
         elif name in native.PIECEWISE and native.has_native_dtypes(node):
             if demand.stored or demand.readers:  # else products read around it
                 self._place_pieces(node)
@@ -370,7 +375,7 @@ class Fuser:
         stored = demand.stored or len(demand.readers) > 1
         if last.number < demand.before or len(maps) != 1 or last.values > MAX_VALUES:
             return None
-        if last.product is not None or last.attention is not None:
+        if last.product is not None or last.attention is not None or last.scatter is not None:
             return None
         if len(last.reduced) >= MAX_REDUCTIONS:
             return None
@@ -542,6 +547,39 @@ class Fuser:
                 cluster = together
                 cluster.roots.append(Root(piece, cluster.roots[0].index, target))
             self._demand(piece).read(cluster, cluster.roots[-1].value_index)
+
+    # -- scatters ------------------------------------------------------------------------------
+
+    def _place_scatter(self, node: Node) -> None:
+        """Store the target as it was, and then the values where they go."""
+        self.stored[node] = node
+        scatter = scatter_of(node)
+        if 0 in node.shape:
+            return
+        if 0 not in scatter.shape:
+            self._scatter_into(node, scatter)
+        target = scatter.target
+        filling = self._cluster_into(
+            target, node.shape, (0,) * len(node.shape), whole(node, node.shape)
+        )
+        self._demand(target).read(filling, filling.roots[0].value_index)
+
+    def _scatter_into(self, node: Node, scatter: Scatter) -> None:
+        """Start the kernel that stores values to computed places of ``node``'s buffer.
+
+        Its outer loops are over what stands before the indexed axes; what is inside one of them
+        may go to the same place again and again, so it keeps its order.
+        """
+        start = (0,) * len(scatter.shape)
+        cluster = self._cluster_into(node, scatter.shape, start, whole(node, scatter.shape))
+        index = cluster.roots[0].index
+        cluster.scatter = scatter
+        cluster.parallel = axes_of(scatter.before(index))
+        cluster.members[node] = [index]
+        cluster.values += 4
+        self._demand(scatter.values).read(cluster, broadcast(index, scatter.values.shape))
+        for position in scatter.to(index, len(cluster.extents)).positions:
+            self._demand(position.node).read(cluster, position.where)
 
 
 def _statistics(graph: Graph) -> set[Node]:

@@ -31,6 +31,8 @@ def estimate_ns(kernel: Kernel) -> int:
         prod(n for n, s in zip(kernel.extents, a.strides, strict=True) if s) * a.dtype.itemsize
         for a in kernel.accesses
     )
+    if kernel.scatter is not None:
+        traffic += prod(kernel.extents) * kernel.accesses[kernel.scatter.access].dtype.itemsize
     flops = 0
     for expr in kernel.exprs:
         if isinstance(expr, Gather):

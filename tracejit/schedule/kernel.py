@@ -7,7 +7,7 @@ Grammar (``docs/ir.md`` has it in full)::
               | Bound expr expr access | Gather access (expr expr)*
               | Apply op expr* | Reduce op expr axes | Scan op expr axis | Contract expr expr axes
               | Attend expr expr axes
-    store   ::= access ← expr
+    store   ::= access (expr expr)* op? ← expr
 
 Expressions are a flat list in dependency order, and refer to each other by position. ``axes`` of
 an expression are the loop axes it varies with. Sizes and strides are run-time arguments: the
@@ -214,8 +214,22 @@ def operands(expr: Expr) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Store:
+    """``access`` ← ``value``; with ``places``, to Σ place·step beyond where the strides lead.
+
+    ``places`` are bounds, ``steps`` constants: both i64. ``op`` combines the value with what is
+    there.
+    """
+
     access: int
     value: int
+    places: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    op: str = ""
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        """The positions of the expressions that the store needs."""
+        return (self.value, *self.places, *self.steps)
 
 
 @dataclass(slots=True)
@@ -327,7 +341,7 @@ class Kernel:
                     parts.append(f"attend {e.dtype.str} {e.scores} {e.values} {axes}")
                 case _:
                     parts.append(repr(e))
-        parts += [f"store {s.access} {s.value}" for s in self.stores]
+        parts += [f"store {s.access} {s.value}{_scattered(s)}" for s in self.stores]
         parts.append(_describe(self.block))
         return "\n".join(parts)
 
@@ -381,12 +395,31 @@ class Kernel:
         """The attention that the kernel computes, if it does."""
         return next((e for e in self.exprs if isinstance(e, Attend)), None)
 
+    @cached_property
+    def scatter(self) -> Store | None:
+        """The store to computed positions, which is then all that the kernel does."""
+        return next((s for s in self.stores if s.places), None)
+
+    @property
+    def ordered(self) -> tuple[int, ...]:
+        """The axes whose iterations run in order: they may scatter to the same place."""
+        if self.scatter is None:
+            return ()
+        strides = self.accesses[self.scatter.access].strides
+        return tuple(a for a, s in enumerate(strides) if s == 0)
+
+    @property
+    def lane_by_lane(self) -> bool:
+        """Whether vectors run along an axis whose lanes may scatter to the same place."""
+        return not self.lane_axes.isdisjoint(self.ordered)
+
     @property
     def loaded(self) -> list[Access]:
-        """The accesses that the kernel loads from."""
+        """The accesses that the kernel loads from, or leaves in part as they were."""
         packed = [self.accesses[source] for source, _ in (*self.packs, *self.copies)]
         loads = [e for e in self.exprs if isinstance(e, Load | Gather)]
-        return packed + [self.accesses[e.access] for e in loads]
+        kept = [self.accesses[s.access] for s in self.stores if s.places]
+        return packed + [self.accesses[e.access] for e in loads] + kept
 
     @property
     def ops(self) -> int:
@@ -416,7 +449,8 @@ def computed_in(kernel: Kernel, nest: Nest) -> set[int]:
     The body of ``nest`` has no nests of its own.
     """
     stack = [operands(kernel.exprs[r])[0] for r in nest.reduces]
-    stack += [s.value for s in (*(kernel.stores[i] for i in nest.stores), *nest.saves)]
+    stores = (*(kernel.stores[i] for i in nest.stores), *nest.saves)
+    stack += [p for s in stores for p in s.operands]
     reused = {s.value for s in nest.reuses}
     found: set[int] = set()
     while stack:
@@ -427,6 +461,10 @@ def computed_in(kernel: Kernel, nest: Nest) -> set[int]:
             found.add(position)
             stack += operands(expr)
     return found
+
+
+def _scattered(store: Store) -> str:
+    return f" {store.places} {store.steps} {store.op}" if store.places else ""
 
 
 def _describe(block: Block) -> str:

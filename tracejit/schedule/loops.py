@@ -38,6 +38,8 @@ from tracejit.sizes import hint
 def arrange(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with merged axes, an order of loops, a vector axis and a loop tree."""
     _check_shadowing(kernel)
+    if kernel.scatter is not None:
+        return _arrange_scatter(kernel)
     kernel = _merge_axes(unroll(_merge_axes(kernel)))
     inner = vector_axis(kernel, range(len(kernel.extents)), range(len(kernel.accesses)))
     around = _axes_around(kernel)
@@ -54,6 +56,13 @@ def arrange(kernel: Kernel) -> Kernel:
     tree = _Tree(kernel).block(frozenset(parallel), range(len(kernel.stores)), ())
     kernel = pack(replace(kernel, block=tree), around, inner if rows is not None else None)
     return find_records(spill(separate(kernel)))
+
+
+def _arrange_scatter(kernel: Kernel) -> Kernel:
+    """Return a scatter with its loops: over what it stores apart, in order, and along slices."""
+    kernel = _merge_axes(kernel)
+    tree = _Tree(kernel).block(frozenset(kernel.parallel), range(len(kernel.stores)), ())
+    return replace(kernel, block=tree)
 
 
 class Shadowed(Exception):
@@ -129,6 +138,8 @@ def check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
         return False
     if not any(a.strides[inner] for a in kernel.accesses):
         return False
+    if not _keeps_order(kernel.ordered, outer, inner):
+        return False
     if any(a.strides[outer] != a.strides[inner] * extent for a in kernel.accesses):
         return False
     for expr in kernel.exprs:
@@ -149,6 +160,13 @@ def check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
     return True
 
 
+def _keeps_order(ordered: tuple[int, ...], outer: int, inner: int) -> bool:
+    """Whether neither axis is ``ordered``, or they follow each other among those."""
+    if outer in ordered and inner in ordered:
+        return ordered.index(inner) == ordered.index(outer) + 1
+    return outer not in ordered and inner not in ordered
+
+
 def merged(kernel: Kernel, outer: int, inner: int) -> Kernel:
     extents = list(kernel.extents)
     extents[inner] *= extents[outer]
@@ -157,7 +175,7 @@ def merged(kernel: Kernel, outer: int, inner: int) -> Kernel:
 
 def _without_idle_axes(kernel: Kernel) -> Kernel:
     """Drop axes that nothing varies with and nothing reduces over."""
-    used: set[int] = set(kernel.parallel)
+    used: set[int] = {*kernel.parallel, *kernel.ordered}
     for access in kernel.accesses:
         used |= {i for i, s in enumerate(access.strides) if s}
     for expr in kernel.exprs:
@@ -247,7 +265,7 @@ class _Tree:
         The axes ``bound`` are fixed by loops around it, the reductions ``done`` are computed.
         """
         stores = tuple(stores)
-        values = [self.kernel.stores[i].value for i in stores]
+        values = [p for i in stores for p in self.kernel.stores[i].operands]
         needed = self._needed([*values, *wanted], done)
         level = self._levels(needed, bound, done)
         pending = [p for p in needed if isinstance(self.exprs[p], Reduce) and p not in done]
@@ -279,6 +297,9 @@ class _Tree:
         that the reduction runs once for each and not once for every element.
         """
         store = self.kernel.stores[number]
+        ordered = tuple(a for a in self.kernel.ordered if a not in bound)
+        if ordered:
+            return ordered
         strides = self.kernel.accesses[store.access].strides
         extra = tuple(a for a, s in enumerate(strides) if s and a not in bound)
         below = set(self._needed([store.value], frozenset()))
@@ -312,10 +333,12 @@ class _Tree:
         body = self.block(bound | set(axes), stores, arguments, done - set(reduces))
         vector = None
         if self.kernel.vector_parallel is None and not body.nests:
-            touched = self._touched([*arguments, *(self.kernel.stores[s].value for s in stores)])
+            values = (p for s in stores for p in self.kernel.stores[s].operands)
+            touched = self._touched([*arguments, *values])
             touched |= {self.kernel.stores[s].access for s in stores}
             vector = vector_axis(self.kernel, axes, touched)
-        if vector is not None and not any(self._is_positional(r) for r in reduces):
+        in_order = any(self._is_positional(r) for r in reduces) or axes[0] in self.kernel.ordered
+        if vector is not None and not in_order:
             axes = (*(a for a in axes if a != vector), vector)
         elif vector is not None and vector != axes[-1]:
             vector = axes[-1]

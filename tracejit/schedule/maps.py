@@ -25,6 +25,8 @@ def full_range(node: Node, index: Map, cluster: Cluster) -> bool:
 
 def covers(node: Node, maps: list[Map], cluster: Cluster) -> bool:
     """Whether ``cluster`` can store ``node`` where it computes it: each element once."""
+    if cluster.scatter is not None:
+        return False
     if len(maps) != 1 or not is_plain(maps[0]) or not full_range(node, maps[0], cluster):
         return False
     return axes_of(maps[0]) >= cluster.parallel

@@ -18,6 +18,7 @@ NATIVE_DTYPES = frozenset(
 NATIVE_REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all", "argmax", "argmin"})
 NATIVE_SCANS = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
 GATHERS = frozenset({"take", "take_along_axis", "advanced_index"})
+SCATTERS = frozenset({"put_along_axis", "advanced_update", "advanced_combine"})
 PIECEWISE = frozenset({"concat", "pad", "update_slice"})
 
 
@@ -72,6 +73,13 @@ def is_gather(node: Node) -> bool:
     return node.op.name in GATHERS and has_native_dtypes(node)
 
 
+def is_scatter(node: Node, lowers: Lowers) -> bool:
+    if node.op.name not in SCATTERS or not has_native_dtypes(node):
+        return False
+    op = node.attrs.get("op")
+    return op is None or lowers(str(op), [node.dtype, node.dtype])
+
+
 def is_contraction(node: Node) -> bool:
     return node.op.name == "matmul" and node.dtype in _GEMM_DTYPES
 
@@ -100,7 +108,7 @@ def how(op: Op, lowers: Lowers) -> str:
         return "leaf"
     if op.decompose is not None:
         return "decomposed"
-    if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE | GATHERS:
+    if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE | GATHERS | SCATTERS:
         return "kernel"
     if op.name == "matmul":
         return "matrix kernel"

@@ -59,7 +59,8 @@ class _Printer:
                 self.uses[below] = self.uses.get(below, 0) + 1
         self.strips = {target: source for source, target in kernel.unpacks}
         for store in kernel.stores:
-            self.uses[store.value] = self.uses.get(store.value, 0) + 1
+            for used in store.operands:
+                self.uses[used] = self.uses.get(used, 0) + 1
 
     def text(self) -> list[str]:
         depth = 0
@@ -90,8 +91,15 @@ class _Printer:
             self._nest(nest, depth)
         for number in block.stores:
             store = self.kernel.stores[number]
-            place = self._place(self.strips.get(store.access, store.access))
-            self._line(depth, f"{place} = {self._value(store.value, depth)}")
+            value = self._value(store.value, depth)
+            beyond = [
+                self._moved(self._value(p, depth), self._value(s, depth))
+                for p, s in zip(store.places, store.steps, strict=True)
+            ]
+            place = self._place(self.strips.get(store.access, store.access), beyond)
+            if store.op:
+                value = self._applied(store.op, (place, value))
+            self._line(depth, f"{place} = {value}")
 
     def _nest(self, nest: Nest, depth: int) -> None:
         before = dict(self.known)
@@ -132,6 +140,14 @@ class _Printer:
         if memory.offset or not parts:
             parts.append(str(memory.offset))
         return f"{name}[{' + '.join(parts)}]"
+
+    def _moved(self, place: str, step: str) -> str:
+        return place if step == "1" else f"{step}*{place}"
+
+    def _applied(self, op: str, arguments: Sequence[str], extra: Sequence[str] = ()) -> str:
+        if op in _INFIX and len(arguments) == 2:
+            return f"({arguments[0]} {_INFIX[op]} {arguments[1]})"
+        return f"{op}({', '.join((*arguments, *extra))})"
 
     def _value(self, wanted: int, depth: int) -> str:
         """Return the text of a value; values used more than once get a line of their own."""
@@ -176,18 +192,14 @@ class _Printer:
             case Bound():
                 return f"bound({self.known[expr.arg]}, {self.known[expr.extent]})"
             case Gather():
-                known = [
-                    (self.known[p], self.known[s])
+                beyond = [
+                    self._moved(self.known[p], self.known[s])
                     for p, s in zip(expr.places, expr.steps, strict=True)
                 ]
-                beyond = [place if step == "1" else f"{step}*{place}" for place, step in known]
                 return self._place(expr.access, beyond)
             case Apply():
-                arguments = [self.known[a] for a in expr.args]
-                if expr.op in _INFIX and len(arguments) == 2:
-                    return f"({arguments[0]} {_INFIX[expr.op]} {arguments[1]})"
                 extra = [str(v) for v in expr.attrs.values()]
-                return f"{expr.op}({', '.join(arguments + extra)})"
+                return self._applied(expr.op, [self.known[a] for a in expr.args], extra)
             case Contract():
                 left, right = self.known[expr.left], self.known[expr.right]
                 if expr.gather is not None:
