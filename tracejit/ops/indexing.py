@@ -162,7 +162,9 @@ def indexed_shape(name: str, x: Shape, indices: list[Shape], axes: Ints) -> Shap
 def _key(rank: int, indices: tuple[Array, ...], axes: Ints) -> tuple[Any, ...]:
     key: list[Any] = [slice(None)] * rank
     for axis, index in zip(axes, indices, strict=True):
-        key[axis] = index
+        # NumPy goes through positions in the order of their memory, which counts where one is
+        # repeated. Here it is that of their indices, whatever the layout.
+        key[axis] = np.ascontiguousarray(index).reshape(index.shape)
     return tuple(key)
 
 
@@ -195,6 +197,10 @@ COMBINES = ("add", "subtract", "multiply", "maximum", "minimum")
 
 def _advanced_combine(x: Array, values: Array, *indices: Array, axes: Ints, op: str) -> Array:
     result = x.copy()
+    shape = indexed_shape("index", x.shape, [i.shape for i in indices], axes)
+    if values.ndim and values.shape != shape:
+        # NumPy 2.4's fast loop for one axis reads beyond values that it should broadcast.
+        values = np.broadcast_to(values, shape)
     getattr(np, op).at(result, _key(x.ndim, indices, axes), values)
     return result
 
