@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -153,19 +155,17 @@ def test_several_index_arrays(any_level: str) -> None:
 
 def test_the_order_is_that_of_the_positions(any_level: str) -> None:
     x, i, v = values((3,)), positions(3, (12, 9)), values((9, 12), seed=4)
-    for function in (added, assigned):
-        for at in (lambda i: i.T, lambda i: i.T[:, ::-1]):
-            for of in (lambda v: v, lambda v: v[0], lambda v: v[:, 3:4]):
-                places = at(i)
-                expected = x
-                for place, value in zip(
-                    places.flat, np.broadcast_to(of(v), places.shape).flat, strict=True
-                ):
-                    expected = function(expected, place, value)
-                program = lambda x, i, v, at=at, of=of: function(x, at(i), of(v))  # noqa: E731
-                for mode in ("never", "now"):
-                    found = tj.jit(program, compile=mode)(x, i, v)
-                    np.testing.assert_array_equal(found, expected)
+    ats: list[Function] = [lambda i: i.T, lambda i: i.T[:, ::-1]]
+    ofs: list[Function] = [lambda v: v, lambda v: v[0], lambda v: v[:, 3:4]]
+    for function, at, of in product((added, assigned), ats, ofs):
+        places, expected = at(i), x
+        taken = np.broadcast_to(of(v), places.shape)
+        for place, value in zip(places.flat, taken.flat, strict=True):
+            expected = function(expected, place, value)
+        program = partial(lambda f, at, of, x, i, v: f(x, at(i), of(v)), function, at, of)
+        for mode in ("never", "now"):
+            found = tj.jit(program, compile=mode)(x, i, v)
+            np.testing.assert_array_equal(found, expected)
     # Positions and values may be the same in some loops, which run all the same.
     wide = lambda x, v: added(x, np.zeros((7, 3, 5), np.int64), v)  # noqa: E731
     check(wide, x, values((7, 1, 5)))
