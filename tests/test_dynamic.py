@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import tracejit as tj
 from tracejit.errors import ValueArgumentError
-from tracejit.frontend.dynamic import HOT_CALLS, HOT_LOOKS
+from tracejit.frontend.ranged import HOT_CALLS, HOT_LOOKS
 from tracejit.runtime import analysis, entry, workers
 from tracejit.sizes import Family, Op, hint, is_size, range_length, slice_indices
 

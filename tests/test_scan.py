@@ -14,7 +14,7 @@ from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.runtime import cpu, demand, engine, threads
-from tracejit.runtime.executable import NativeCall
+from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.interpreter import run_graph
 from tracejit.schedule.kernel import SCAN_BLOCK, Kernel
 from tracejit.schedule.schedule import KernelStep, Schedule

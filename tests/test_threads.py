@@ -20,7 +20,7 @@ import tracejit as tj
 from tracejit.codegen.driver import MOST_CHUNKS, RECORD, WAKE_NS, Field, Pool
 from tracejit.errors import ValueArgumentError
 from tracejit.runtime import threads
-from tracejit.runtime.executable import NativeCall
+from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.native import driver
 from tracejit.schedule.grain import NEVER, grain
 

@@ -101,13 +101,17 @@ class Family:
 
     # -- numbers -----------------------------------------------------------------------------------
 
-    def symbol(self, value: int, typical: int | None = None) -> int:
-        """Return the size of one dimension of an argument: a ``Size``, which is an int to all."""
+    def symbol(self, value: int, typical: int | None = None, low: int | None = 0) -> int:
+        """Return the size of one dimension of an argument: a ``Size``, which is an int to all.
+
+        It is never below ``low``; a stride (None) may be negative.
+        """
         count = sum(n.symbol >= 0 for n in self.numbers)
         index = self._append(Number(None, 0, 0, value, count))
         if typical is not None:
             self.typical[index] = typical
-        self._low[index] = 0
+        if low is not None:
+            self._low[index] = low
         return cast(int, Size(self, index, value))
 
     def constant(self, value: int) -> int:
@@ -232,14 +236,6 @@ class Family:
                     continue
             found.append(guard)
         return found
-
-    def bounds(self) -> dict[int, tuple[int, int | None]]:
-        """Return the least and the largest value (None: any) of each symbol."""
-        return {
-            n.symbol: (self._low.get(i, 0), self._high.get(i))
-            for i, n in enumerate(self.numbers)
-            if n.symbol >= 0
-        }
 
     def __enter__(self) -> Family:
         families.add(self)

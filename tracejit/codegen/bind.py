@@ -48,6 +48,7 @@ body:
   br i1 %special, label %other, label %operands
 other:
   switch i64 %op, label %no [ i64 <SIZE>, label %size
+                              i64 <STRIDE>, label %stride
                               i64 <STORE>, label %store
                               i64 <HERE>, label %here
                               i64 <NOTE>, label %note ]
@@ -57,6 +58,17 @@ size:
   %sizes = call ptr @pointer(ptr %arg, i64 32)
   %extent = call i64 @slot(ptr %sizes, i64 %b.what)
   br label %result
+stride:
+  ; Strides that are no whole number of elements refuse the call.
+  %strided.at = getelementptr ptr, ptr %args, i64 %a.what
+  %strided = load ptr, ptr %strided.at
+  %strides = call ptr @pointer(ptr %strided, i64 40)
+  %step.bytes = call i64 @slot(ptr %strides, i64 %b.what)
+  %element = call i64 @slot(ptr %values, i64 %c.what)
+  %step = sdiv i64 %step.bytes, %element
+  %step.rest = srem i64 %step.bytes, %element
+  %whole = icmp eq i64 %step.rest, 0
+  br i1 %whole, label %result, label %no
 store:
   %stored = call i64 @slot(ptr %values, i64 %a.what)
   call void @put(ptr %copy, i64 %b.what, i64 %stored)
@@ -139,8 +151,8 @@ test:
   %ok = phi i1 [ %le.ok, %le ], [ %eq.ok, %eq ], [ %ne.ok, %ne ]
   br i1 %ok, label %head, label %no
 result:
-  %value = phi i64 [ %extent, %size ], [ %exact, %checked ], [ %divided, %quotient ],
-                   [ %raw, %bits ]
+  %value = phi i64 [ %extent, %size ], [ %step, %stride ], [ %exact, %checked ],
+                   [ %divided, %quotient ], [ %raw, %bits ]
   call void @put(ptr %values, i64 %c.what, i64 %value)
   br label %head
 yes:

@@ -126,9 +126,10 @@ class Bind(IntEnum):
     """
 
     SIZE = 9  # number c is the size of the array in slot a along axis b
-    STORE = 10  # word b of the form is number a
-    HERE = 11  # word b of the form is the address of its word a
-    NOTE = 12  # word b of the form itself, not of the copy, is number a
+    STRIDE = 10  # number c, the bytes of an element, becomes its stride along b, in elements
+    STORE = 11  # word b of the form is number a
+    HERE = 12  # word b of the form is the address of its word a
+    NOTE = 13  # word b of the form itself, not of the copy, is number a
 
 
 INSTRUCTION = 4

@@ -27,7 +27,7 @@ from tracejit.graph.node import Node, data, placeholder
 from tracejit.ops.table import Array, DType
 from tracejit.runtime import spans, stance
 from tracejit.runtime.reasons import Reason
-from tracejit.runtime.tiers import Program, Wanted
+from tracejit.runtime.tiers import Program, Run, Wanted
 from tracejit.tensor import Tensor, value_of, wrap, write
 from tracejit.tracing import Trace, user_location
 
@@ -60,75 +60,31 @@ class Recorded(NamedTuple):
     writes: list[tuple[int, Source]]
 
 
-class Compiled:
-    """One signature: its program, and how arguments and results go in and out of it.
+class Answer:
+    """How arguments go into runs of what was recorded, and how their results come out.
 
-    ``simple`` says that the function returns one fresh array and changes nothing, so that a call
-    is a run of the program. ``tracing`` is what recording it took, in seconds. ``reason`` is why
-    no earlier signature of the function fitted; None for its first. ``guard_failures`` counts
-    calls that its kernels could not answer as they came. ``entered`` is set when calls that are
-    like its first have been given to a native entry, if that can take them.
+    ``keys`` is the leaves' part of the signature. ``guard_failures`` counts calls that kernels
+    could not answer as they came.
     """
 
-    __slots__ = (
-        "entered",
-        "graph",
-        "guard_failures",
-        "keys",
-        "program",
-        "reason",
-        "simple",
-        "sources",
-        "tracing",
-        "tree",
-        "writes",
-    )
+    __slots__ = ("guard_failures", "keys", "sources", "tree", "writes")
 
-    def __init__(
-        self,
-        traced: Recorded,
-        keys: Sequence[Any],
-        tracing: float,
-        mode: Wanted,
-        *,
-        name: str,
-        fast_math: bool,
-        level: int | None,
-    ):
-        self.graph = traced.graph
+    def __init__(self, traced: Recorded, keys: Sequence[Any]):
         self.sources = traced.sources
         self.tree = traced.tree
         self.writes = traced.writes
         self.keys = tuple(keys)
-        self.tracing = tracing
-        self.reason: Reason | None = None
         self.guard_failures: Counter[Reason] = Counter()
-        self.entered = False
-        layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
-        self.program = Program(
-            self.graph, layouts, mode, name=name, fast_math=fast_math, level=level
-        )
-        first = self.sources[0] if self.sources else Source("none")
-        self.simple = (
-            traced.tree == LEAF
-            and not traced.writes
-            and first.kind == "result"
-            and self.graph.outputs[first.index].shape != ()
-        )
 
-    @property
-    def executable(self) -> Executable | None:
-        """The engine's compiled form; None while NumPy interprets the graph."""
-        return self.program.executable
-
-    def call(
+    def answer(
         self,
+        run: Run,
         leaves: Sequence[Any],
         plain: Callable[[Any, Any], Any],
         args: Any,
         kwargs: Any,
     ) -> Any:
-        """Return what the function returns for these argument leaves.
+        """Return what the function returns for these argument leaves, by ``run`` of the arrays.
 
         ``plain(args, kwargs)`` runs the Python function itself, for arguments that overlap what
         it writes.
@@ -140,8 +96,7 @@ class Compiled:
         if self.writes and self._overlap(leaves, arrays):
             self.guard_failures[Reason.ALIASING] += 1
             return plain(args, kwargs)
-        program = self.program
-        results = (program.interpret if stance.interpreting else program.run)(arrays)
+        results = run(arrays)
         # Every value is read before any argument is overwritten: a swap reads both.
         written = [self._value(source, results, arrays) for _, source in self.writes]
         tensors = any(isinstance(leaf, Tensor) for leaf in leaves)
@@ -195,6 +150,63 @@ class Compiled:
                 if np.may_share_memory(arrays[index], array):
                     return True
         return False
+
+
+class Compiled(Answer):
+    """One signature and its program.
+
+    ``simple`` says that the function returns one fresh array and changes nothing, so that a call
+    is a run of the program. ``tracing`` is what recording it took, in seconds. ``reason`` is why
+    no earlier signature of the function fitted; None for its first. ``entered`` is set when calls
+    that are like its first have been given to a native entry, if that can take them.
+    """
+
+    __slots__ = ("entered", "graph", "program", "reason", "simple", "tracing")
+
+    def __init__(
+        self,
+        traced: Recorded,
+        keys: Sequence[Any],
+        tracing: float,
+        mode: Wanted,
+        *,
+        name: str,
+        fast_math: bool,
+        level: int | None,
+    ):
+        super().__init__(traced, keys)
+        self.graph = traced.graph
+        self.tracing = tracing
+        self.reason: Reason | None = None
+        self.entered = False
+        layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
+        self.program = Program(
+            self.graph, layouts, mode, name=name, fast_math=fast_math, level=level
+        )
+        first = self.sources[0] if self.sources else Source("none")
+        self.simple = (
+            traced.tree == LEAF
+            and not traced.writes
+            and first.kind == "result"
+            and self.graph.outputs[first.index].shape != ()
+        )
+
+    @property
+    def executable(self) -> Executable | None:
+        """The engine's compiled form; None while NumPy interprets the graph."""
+        return self.program.executable
+
+    def call(
+        self,
+        leaves: Sequence[Any],
+        plain: Callable[[Any, Any], Any],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """Return what the function returns for these argument leaves; the others as above."""
+        program = self.program
+        run = program.interpret if stance.interpreting else program.run
+        return self.answer(run, leaves, plain, args, kwargs)
 
 
 def as_array(leaf: Any, key: Any) -> Array:

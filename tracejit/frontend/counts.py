@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tracejit.frontend.compiled import Compiled
+from tracejit.frontend.compiled import Answer, Compiled
 from tracejit.runtime import profiler
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program
@@ -55,10 +55,11 @@ class Counts:
         first = 0 if self.evicted else 1
         return self.recompiled + sum(p.compiled_kernels > 0 for p in programs[first:])
 
-    def guard_failures(self, kept: Sequence[Compiled]) -> dict[str, int]:
+    def guard_failures(self, kept: Sequence[Compiled], plans: Sequence[Answer]) -> dict[str, int]:
         """Return the calls that compiled code was not there for as they came, by reason."""
         found = Counter(self.reasons)
+        for answer in (*kept, *plans):
+            found.update(answer.guard_failures)
         for compiled in kept:
-            found.update(compiled.guard_failures)
             found[Reason.SIZES] += compiled.program.guard_failures
         return {str(reason): count for reason, count in found.items() if count}

@@ -1,131 +1,131 @@
 """Signatures whose sizes vary: traced and planned with symbolic sizes, served natively.
 
-``Variation`` notes along which dimensions a function's arguments have had different sizes.
-``generalise`` traces the function once more, with symbols for those, and makes a form of its native
-entry that fits every size under the guards that trace and plan have left (``tracejit/sizes.py``).
-Whatever cannot be done so stays as it is: each size traced for itself.
+``Variation`` notes along which dimensions a function's arguments have had different sizes, and
+strides. ``generalise`` traces the function once more, with symbols for those, and makes a plan that
+fits every size under the guards that trace and plan have left (``tracejit/sizes.py``). Whatever
+cannot be done so stays as it is: each size traced for itself.
 """
 
 from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tracejit.frontend.compiled import Compiled, Recorded, trace_function
+from tracejit.frontend.compiled import Compiled, Recorded, Source, as_array, trace_function
 from tracejit.frontend.native import result_of
+from tracejit.frontend.ranged import Dimension, NativeRun, Ranged
 from tracejit.frontend.signature import ArrayKey, signature_text
 from tracejit.frontend.trees import Tree, statics
-from tracejit.ops.table import Shape
+from tracejit.ops.table import Array, Shape
 from tracejit.runtime import cpu, engine, profiler, service
+from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.dynamic import DynamicForm, dynamic_form
-from tracejit.runtime.entry import I64Array, NativeForm
+from tracejit.runtime.entry import listed
+from tracejit.runtime.numbers import Geometry, Numbers, Values
+from tracejit.runtime.plan import native_plan, pool_cell
 from tracejit.runtime.profiler import SignatureProfile
 from tracejit.runtime.slots import Slots
+from tracejit.runtime.stretches import Stretches, Symbols, enter
+from tracejit.runtime.threads import pool_address
 from tracejit.schedule.schedule import OpaqueStep, Schedule
 from tracejit.sizes import Family
 from tracejit.tracing import user_location
 
-if TYPE_CHECKING:
-    from tracejit.runtime.executable import NativeCall
-
 Key = tuple[Any, ...]
-# Forms for one class of signatures: sizes that fail the guards of one may get another.
-FORMS_PER_CLASS = 12
-# A size is hot that the newest call had at so many looks running (``runtime/analysis.py``), with so
-# many calls between two; so many sizes of a kind get a signature of their own, and with it code for
+Stages = Sequence[Sequence[NativeCall] | OpaqueStep]
+# Plans for one class of signatures: sizes that fail the guards of one may get another.
+PLANS_PER_KIND = 12
+# So many sizes of a kind that are called often get a signature of their own, and with it code for
 # this very size.
-HOT_LOOKS, HOT_CALLS, HOT_SIZES = 4, 64, 3
+HOT_SIZES = 3
+# Traces for one plan: dimensions that turn out to need their very value are plain in the next.
+TRIES = 3
 # Static results that hold no size.
 _PLAIN = (int, bool, str, bytes, float, complex, type(None), type, np.dtype)
+# The parts of an ``ArrayKey``.
+_SHAPE, _LAYOUT = 1, 2
 
 
-class Served:
-    """A dynamic form that an entry has taken, and what the last looks at it have seen.
-
-    ``axes`` are the (leaf, axis) of its symbols, in their order.
-    """
-
-    def __init__(self, form: DynamicForm, native: NativeForm, axes: Sequence[tuple[int, int]]):
-        self.native = native
-        self._sizes: I64Array = form.words[form.noted :]
-        self._axes = axes
-        self._calls = self._judged = 0
-        self._seen: tuple[int, ...] = ()
-        self._looks = 0
-
-    def look(self) -> int:
-        """Return how many calls there were since the last look."""
-        calls, sizes = self.native.calls, tuple(self._sizes.tolist())
-        new, self._calls = calls - self._calls, calls
-        if calls - self._judged >= HOT_CALLS:
-            self._looks = self._looks + 1 if sizes == self._seen else 0
-            self._seen, self._judged = sizes, calls
-        return new
-
-    def hot(self, shapes: tuple[Shape, ...]) -> tuple[Shape, ...] | None:
-        """Return the sizes that nearly all calls have, in place of ``shapes``; None for none."""
-        if self._looks < HOT_LOOKS:
-            return None
-        found = [list(shape) for shape in shapes]
-        for (leaf, axis), size in zip(self._axes, self._seen, strict=True):
-            found[leaf][axis] = size
-        return tuple(map(tuple, found))
+class Sizes(tuple[tuple[Shape, Shape], ...]):
+    """The sizes of a signature's arrays by leaf, and the strides of those not contiguous."""
 
 
 @dataclass
 class Kind:
     """The signatures that differ in sizes only: those seen first, and where others differed.
 
-    ``varied`` holds (leaf, axis), ``typical`` the first size above 1 there: choices that concern
-    speed only are taken for these, so that all plans share their kernels. ``forms`` counts the
-    dynamic forms made, ``served`` has the sizes they were made at, ``native`` those that an entry
-    has taken; ``hot`` are sizes that are called often, with their own signature once there is
-    one; ``awaited`` are kernels in the making, ``recompiles`` says how often some were asked for;
-    ``why_static`` says why no more forms are wanted.
+    ``typical`` holds the first size above 1, or stride, of a dimension: choices that concern
+    speed only are taken for these, so that all plans share their kernels. ``served`` has the sizes
+    that ``plans`` were made at; ``hot`` are sizes that are called often, with their own signature
+    once there is one; ``compiled`` says that one of the signatures runs compiled; ``awaited`` are
+    kernels in the making, ``recompiles`` says how often some were asked for; ``why_static`` says
+    why no more plans are wanted.
     """
 
-    first: tuple[Shape, ...]
-    varied: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
-    typical: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
-    served: set[tuple[Shape, ...]] = field(default_factory=set[tuple[Shape, ...]])
-    native: list[Served] = field(default_factory=list[Served])
-    hot: dict[tuple[Shape, ...], Compiled | None] = field(
-        default_factory=dict[tuple[Shape, ...], "Compiled | None"]
-    )
+    first: Sizes
+    varied: set[Dimension] = field(default_factory=set[Dimension])
+    typical: dict[Dimension, int] = field(default_factory=dict[Dimension, int])
+    served: set[Sizes] = field(default_factory=set[Sizes])
+    plans: list[Ranged] = field(default_factory=list[Ranged])
+    hot: dict[Sizes, Compiled | None] = field(default_factory=dict[Sizes, "Compiled | None"])
     lock: threading.Lock = field(default_factory=threading.Lock)
-    forms: int = 0
+    compiled: bool = False
     why_static: str | None = None
     awaited: list[service.Ticket] = field(default_factory=list[service.Ticket])
     recompiles: int = 0
 
-    def take(self, form: DynamicForm, native: NativeForm) -> None:
-        """Keep an eye on a form that an entry has taken."""
-        self.native.append(Served(form, native, form.axes))
+    def note(self, sizes: Sizes, always: bool) -> None:
+        """Take down where ``sizes`` differ from the first; ``always`` takes all for varied."""
+        for leaf, (old, new) in enumerate(zip(self.first, sizes, strict=True)):
+            for axis, (a, b) in enumerate(zip(old[0], new[0], strict=True)):
+                if a != b or always:
+                    self.varied.add((leaf, _SHAPE, axis))
+                if b > 1:
+                    self.typical.setdefault((leaf, _SHAPE, axis), b)
+            for axis, (a, b) in enumerate(zip(old[1], new[1], strict=True)):
+                if a != b or (always and b not in (0, 1)):
+                    self.varied.add((leaf, _LAYOUT, axis))
+                self.typical.setdefault((leaf, _LAYOUT, axis), b)
+
+    def serving(self, keys: Sequence[Any]) -> tuple[Ranged, Values] | None:
+        """Return a plan for a signature, and the values of its numbers; None where none fits."""
+        for plan in self.plans:
+            values = plan.numbers(keys)
+            if values is not None:
+                return plan, values
+        return None
 
     def look(self) -> tuple[int, bool]:
         """Return the calls since the last look, and whether a hot size has to be set up."""
-        calls = sum(served.look() for served in self.native)
-        for served in self.native:
-            shapes = served.hot(self.first)
-            if shapes is not None and len(self.hot) < HOT_SIZES:
-                self.hot.setdefault(shapes, None)
+        calls = sum(plan.look() for plan in self.plans)
+        for plan in self.plans:
+            if plan.hot is not None and len(self.hot) < HOT_SIZES:
+                self.hot.setdefault(self._with(plan.varied, plan.hot), None)
         waiting = (c is None or (c.program.settled and not c.entered) for c in self.hot.values())
         return calls, any(waiting)
 
-    def calls(self, schedule: Schedule, call: Example) -> Sequence[NativeCall] | None:
-        """Return the native calls of a plan; None where kernels are missing.
+    def _with(self, dimensions: Sequence[Dimension], numbers: Sequence[int]) -> Sizes:
+        """Return the first sizes with ``numbers`` in the place of ``dimensions``."""
+        found = [[list(part) for part in parts] for parts in self.first]
+        for (leaf, part, axis), number in zip(dimensions, numbers, strict=True):
+            found[leaf][part - _SHAPE][axis] = number
+        return Sizes((tuple(shape), tuple(layout)) for shape, layout in found)
+
+    def stages(self, schedule: Schedule, call: Example) -> Stages | None:
+        """Return what a plan runs; None where kernels are missing.
 
         Those are asked for where ``call.missing`` says so.
         """
         target, level = cpu.target(), call.level
-        calls = engine.cached_calls(schedule, target, level=level)
-        if calls is not None or call.missing == "leave":
-            return calls
+        stages = engine.cached_stages(schedule, target, level=level)
+        if stages is not None or call.missing == "leave":
+            return stages
         wait = call.missing == "wait"
         urgency = service.Priority.NOW if wait else service.Priority.SOON
         tickets = engine.request(schedule, target, level=level, priority=urgency).values()
@@ -135,7 +135,7 @@ class Kind:
             return None
         for ticket in self.awaited:
             ticket.result()
-        return engine.cached_calls(schedule, target, level=level)
+        return engine.cached_stages(schedule, target, level=level)
 
 
 class Variation:
@@ -148,14 +148,9 @@ class Variation:
 
     def note(self, key: Key) -> Kind:
         """Take down the sizes of a signature; return its kind."""
-        shapes = sizes_of(key[1])
-        kind = self._kinds.setdefault(_but_sizes(key), Kind(shapes))
-        for leaf, (old, new) in enumerate(zip(kind.first, shapes, strict=True)):
-            for axis, (a, b) in enumerate(zip(old, new, strict=True)):
-                if a != b or self.always:
-                    kind.varied.add((leaf, axis))
-                if b > 1:
-                    kind.typical.setdefault((leaf, axis), b)
+        sizes = sizes_of(key[1])
+        kind = self._kinds.setdefault(_but_sizes(key), Kind(sizes))
+        kind.note(sizes, self.always)
         return kind
 
     @property
@@ -164,40 +159,40 @@ class Variation:
         return sum(kind.recompiles for kind in self._kinds.values())
 
     @property
-    def forms(self) -> int:
-        """How many dynamic forms there are."""
-        return sum(kind.forms for kind in self._kinds.values())
+    def plans(self) -> list[Ranged]:
+        """The plans for ranges of sizes."""
+        return [plan for kind in self._kinds.values() for plan in kind.plans]
 
     def look(self, specialise: bool) -> int:
         """Find sizes that nearly all calls have: their next call shall come to Python."""
-        looks = [kind.look() for kind in list(self._kinds.values()) if kind.native]
+        looks = [kind.look() for kind in list(self._kinds.values()) if kind.plans]
         if specialise and self.divert is not None and any(wanted for _, wanted in looks):
             self.divert()
         return sum(calls for calls, _ in looks)
 
     def profiles(self) -> list[SignatureProfile]:
-        """Return what the calls that dynamic forms have answered cost, by kind."""
+        """Return what the calls that plans for ranges have answered cost, by kind."""
         return [
-            profiler.forms_profile([s.native for s in kind.native], _text(key[1], kind))
+            profiler.ranged_profile(kind.plans, _text(key[1], kind))
             for key, kind in self._kinds.items()
-            if kind.native
+            if kind.plans
         ]
 
     def serves(self, key: Key) -> bool:
-        """Whether there is a plan for ranges of sizes that was made at this signature."""
+        """Whether there is a plan for ranges of sizes that has this signature."""
         kind = self._kinds.get(_but_sizes(key))
-        return kind is not None and sizes_of(key[1]) in kind.served
+        return kind is not None and kind.serving(key[1]) is not None
 
     def served(self) -> list[tuple[Shape, ...]]:
-        """Return the sizes that dynamic forms were made at."""
-        return [shapes for kind in self._kinds.values() for shapes in kind.served]
+        """Return the sizes that plans for ranges were made at."""
+        kinds = self._kinds.values()
+        return [tuple(shape for shape, _ in sizes) for kind in kinds for sizes in kind.served]
 
     def __str__(self) -> str:
         """Say how new sizes are answered."""
         reasons = sorted({k.why_static for k in self._kinds.values() if k.why_static is not None})
-        plans = (
-            f"{self.forms} plans for ranges of sizes" if self.forms else "each traced for itself"
-        )
+        count = len(self.plans)
+        plans = f"{count} plans for ranges of sizes" if count else "each traced for itself"
         return "; ".join([plans, *reasons])
 
     def clear(self) -> None:
@@ -206,10 +201,13 @@ class Variation:
 
 
 def _but_sizes(key: Key) -> Key:
-    """Return a signature without the sizes of contiguous arrays."""
+    """Return a signature without sizes, and without strides other than 0 and 1."""
     tree, leaves, settings = key
     general = tuple(
-        (k[0], len(k[1])) if isinstance(k, ArrayKey) and k.layout is None else k for k in leaves
+        (k[0], len(k[1]), k[2] and tuple(s if s in (0, 1) else None for s in k[2] or ()))
+        if isinstance(k, ArrayKey)
+        else k
+        for k in leaves
     )
     return tree, general, settings
 
@@ -217,54 +215,127 @@ def _but_sizes(key: Key) -> Key:
 def _text(general: Sequence[Any], kind: Kind) -> str:
     """Return a kind as a signature, with ``*`` for a size that varies."""
     parts: list[Any] = []
-    for leaf, (key, first) in enumerate(zip(general, kind.first, strict=True)):
-        shape: Any = tuple("*" if (leaf, a) in kind.varied else n for a, n in enumerate(first))
-        parts.append(ArrayKey((key[0], shape, None)) if shape else key)
+    for leaf, (key, (first, _)) in enumerate(zip(general, kind.first, strict=True)):
+        varied = tuple((leaf, _SHAPE, axis) in kind.varied for axis in range(len(first)))
+        shape: Any = tuple("*" if v else n for v, n in zip(varied, first, strict=True))
+        parts.append(ArrayKey((key[0], shape, key[2])) if shape else key)
     return signature_text(parts)
+
+
+def sizes_of(keys: Sequence[Any]) -> Sizes:
+    """Return the sizes and strides of arrays by leaf; empty ones for other leaves."""
+    return Sizes((k[1], k[2] or ()) if isinstance(k, ArrayKey) else ((), ()) for k in keys)
 
 
 class Example(NamedTuple):
     """A call that stands for others of its kind.
 
     ``leaves`` are the values among the arguments, whose structure is ``tree``, with ``keys`` as
-    their part of the signature; ``slots`` is where a native entry finds them. ``fast_math`` and
-    ``level`` are as ``jit`` has them. ``missing`` says what to do about kernels that are nowhere.
+    their part of the signature; ``slots`` is where a native entry finds them, None where it cannot
+    take them. ``fast_math`` and ``level`` are as ``jit`` has them. ``missing`` says what to do
+    about kernels that are nowhere.
     """
 
     function: Callable[..., Any]
     keys: Sequence[Any]
     tree: Tree
     leaves: Sequence[Any]
-    slots: Slots
+    slots: Slots | None
     fast_math: bool
     level: int
     missing: Literal["leave", "ask", "wait"]
 
 
-def generalise(kind: Kind, call: Example) -> DynamicForm | None:
-    """Return a form for calls like ``call`` of any size along the varied dimensions.
+def generalise(kind: Kind, call: Example) -> Ranged | None:
+    """Return a plan for calls like ``call`` of any size along the varied dimensions.
 
     None where there is none; ``kind.why_static`` says why, if that will not change.
     """
-    varied = {(leaf, axis) for leaf, axis in kind.varied if call.keys[leaf][1][axis] > 1}
+    varied = {d for d in kind.varied if d[1] == _LAYOUT or call.keys[d[0]][d[1]][d[2]] > 1}
     if not varied or kind.why_static is not None or not all(t.done() for t in kind.awaited):
         return None
-    if kind.forms >= FORMS_PER_CLASS:
-        kind.why_static = f"{FORMS_PER_CLASS} plans for ranges of sizes are kept"
+    if len(kind.plans) >= PLANS_PER_KIND:
+        kind.why_static = f"{PLANS_PER_KIND} plans for ranges of sizes are kept"
         return None
-    family = Family(user_location)
-    try:
-        with family:
-            form = _form(family, varied, kind, call)
-    except Exception as error:  # the trace with plain sizes went well, and answers
-        kind.why_static = f"tracing with symbolic sizes raised {type(error).__name__}: {error}"
-        return None
-    if not family.planning and family.plain is not None:
-        kind.why_static = f"a size is used as a plain number at {family.plain}"
-    if form is not None:
-        kind.forms += 1
+    plan = None
+    for _ in range(TRIES):
+        family = Family(user_location)
+        dimensions = sorted(varied)
+        try:
+            with family:
+                plan = _plan(family, dimensions, kind, call)
+        except Exception as error:  # the trace with plain sizes went well, and answers
+            kind.why_static = f"tracing with symbolic sizes raised {type(error).__name__}: {error}"
+            return None
+        if not family.planning and family.plain is not None:
+            kind.why_static = f"a size is used as a plain number at {family.plain}"
+        varied -= {dimensions[symbol] for symbol in family.pinned}
+        if plan is not None or not family.pinned or not varied or kind.why_static is not None:
+            break
+    if plan is not None:
+        kind.plans.append(plan)
         kind.served.add(sizes_of(call.keys))
-    return form
+    return plan
+
+
+def _plan(
+    family: Family, dimensions: Sequence[Dimension], kind: Kind, call: Example
+) -> Ranged | None:
+    keys = [_symbolic(family, leaf, key, dimensions, kind) for leaf, key in enumerate(call.keys)]
+    recorded = trace_function(call.function, call.leaves, keys, call.tree)
+    for value in _static_results(recorded):
+        if type(value) not in _PLAIN:
+            operator.index(value)  # a size, or something that may hold one
+    if family.pinned or any(s.kind == "constant" for s in _sources(recorded)):
+        return None
+    family.planning = True
+    layouts = [key.layout if isinstance(key, ArrayKey) else None for key in keys]
+    schedule = engine.plan_graph(recorded.graph, layouts, fast_math=call.fast_math)
+    stages = kind.stages(schedule, call)
+    if stages is None:
+        return None
+    arrays = {
+        leaf: Geometry(key[1], key[2]) for leaf, key in enumerate(keys) if isinstance(key, ArrayKey)
+    }
+    numbers = Numbers(family, arrays)
+    form = None
+    if any(isinstance(stage, OpaqueStep) for stage in stages):
+        run: NativeRun = Stretches(schedule, stages, Symbols(family, numbers, arrays)).run
+    else:
+        calls = [
+            native for stage in stages if not isinstance(stage, OpaqueStep) for native in stage
+        ]
+        form = _own_form(family, schedule, calls, recorded, arrays, call)
+        flat = _flat_run(family, schedule, calls, arrays, call)
+        if flat is None:
+            return None
+        run = flat
+    numbers.seal()
+    return Ranged(recorded, keys, numbers, dimensions, run, form)
+
+
+def _symbolic(
+    family: Family, leaf: int, key: Any, dimensions: Sequence[Dimension], kind: Kind
+) -> Any:
+    """Return a leaf's part of the signature with symbols in its varied dimensions."""
+    if not isinstance(key, ArrayKey):
+        return key
+
+    def part(number: int, plain: Shape, low: int | None) -> Shape:
+        return tuple(
+            family.symbol(n, kind.typical[leaf, number, axis], low)
+            if (leaf, number, axis) in dimensions
+            else n
+            for axis, n in enumerate(plain)
+        )
+
+    dtype, sizes, strides = key
+    shape = part(_SHAPE, sizes, 0)
+    return ArrayKey((dtype, shape, None if strides is None else part(_LAYOUT, strides, None)))
+
+
+def _sources(recorded: Recorded) -> list[Source]:
+    return [*recorded.sources, *(source for _, source in recorded.writes)]
 
 
 def _static_results(recorded: Recorded) -> list[Any]:
@@ -274,42 +345,49 @@ def _static_results(recorded: Recorded) -> list[Any]:
     ]
 
 
-def sizes_of(keys: Sequence[Any]) -> tuple[Shape, ...]:
-    """Return the shapes of contiguous arrays by leaf; empty ones for other leaves."""
-    return tuple(k[1] if isinstance(k, ArrayKey) and k.layout is None else () for k in keys)
-
-
-def _form(
-    family: Family, varied: set[tuple[int, int]], kind: Kind, call: Example
+def _own_form(
+    family: Family,
+    schedule: Schedule,
+    calls: Sequence[NativeCall],
+    recorded: Recorded,
+    arrays: Mapping[int, Geometry],
+    call: Example,
 ) -> DynamicForm | None:
-    function, _, tree, leaves, slots, *_ = call
-    keys: list[Any] = []
-    shapes: dict[int, Shape] = {}
-    for leaf, key in enumerate(call.keys):
-        if isinstance(key, ArrayKey) and key.layout is None and type(leaves[leaf]) is np.ndarray:
-            shape: Shape = tuple(
-                family.symbol(n, kind.typical[leaf, axis]) if (leaf, axis) in varied else n
-                for axis, n in enumerate(key[1])
-            )
-            shapes[slots.inputs[leaf]] = shape
-            key = ArrayKey((key[0], shape, None))
-        keys.append(key)
-    recorded = trace_function(function, leaves, keys, tree)
-    for value in _static_results(recorded):
-        if type(value) not in _PLAIN:
-            operator.index(value)  # a size, or something that may hold one
-    result = result_of(recorded.tree, recorded.sources, recorded.writes, slots.inputs)
-    if result is None or family.pinned:
+    """Return a form for the function's own native entry; None where that cannot serve it."""
+    if call.slots is None:
         return None
-    family.planning = True
-    layouts = [key.layout if isinstance(key, ArrayKey) else None for key in keys]
-    schedule = engine.plan_graph(recorded.graph, layouts, fast_math=call.fast_math)
-    if any(isinstance(step, OpaqueStep) for step in schedule.steps):
+    inputs = call.slots.inputs
+    result = result_of(recorded.tree, recorded.sources, recorded.writes, inputs)
+    if result is None:
         return None
-    calls = kind.calls(schedule, call)
-    if calls is None:
+    by_slot = {inputs[leaf]: geometry for leaf, geometry in arrays.items()}
+    plan = partial(native_plan, schedule, calls)
+    return dynamic_form(family, calls, plan, call.slots, by_slot, result)
+
+
+def _flat_run(
+    family: Family,
+    schedule: Schedule,
+    calls: Sequence[NativeCall],
+    arrays: Mapping[int, Geometry],
+    call: Example,
+) -> NativeRun | None:
+    """Return how Python runs ``calls`` on the arrays of the leaves; None where it cannot."""
+    given = [as_array(leaf, key) for leaf, key in zip(call.leaves, call.keys, strict=True)]
+    plan = partial(native_plan, schedule, calls)
+    result = listed(len(schedule.outputs))
+    form = dynamic_form(family, calls, plan, Slots.of(given), arrays, result)
+    if form is None:
         return None
-    form = dynamic_form(family, schedule, calls, slots, shapes, result)
-    if form is not None:
-        form.axes = sorted(varied)
-    return form
+    shareable = bool(pool_cell(calls))
+    function: Callable[..., list[Array]] | None = None
+
+    def run(arrays: Sequence[Array], values: Values) -> list[Array]:
+        nonlocal function
+        if function is None:
+            function = enter(form)
+        if shareable:
+            pool_address()  # starts the pool, where that is to be done
+        return function(*arrays)
+
+    return run

@@ -7,6 +7,7 @@ answers meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -24,6 +25,7 @@ from tracejit.frontend.counts import Counts
 from tracejit.frontend.dynamic import Example, Kind, Variation, generalise, sizes_of
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result, slots_of
+from tracejit.frontend.ranged import Ranged
 from tracejit.frontend.reported import Reported
 from tracejit.frontend.signature import (
     NUMPY_SCALARS,
@@ -38,9 +40,10 @@ from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Tree, check_statics, flatten, statics
 from tracejit.runtime import analysis, background, entry, events, profiler, stance
 from tracejit.runtime.analysis import Family
-from tracejit.runtime.dynamic import DynamicForm
+from tracejit.runtime.numbers import Values
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.slots import Slots
+from tracejit.runtime.stretches import Unfit
 from tracejit.runtime.tiers import State, Wanted
 from tracejit.tensor import Tensor
 from tracejit.tracing import state
@@ -203,11 +206,15 @@ class Jitted(Reported):
         except TypeError:
             check_statics(tree, self.__wrapped__)
             raise
+        if compiled is None or not compiled.program.settled:
+            if compiled is None:
+                check_statics(tree, self.__wrapped__)
+            served = self._serving(args, kwargs, leaves, key, tree)
+            if served is not None:
+                plan, values = served
+                with contextlib.suppress(Unfit):
+                    return plan.call(values, key[1], leaves, self.plain, args, kwargs)
         if compiled is None:
-            check_statics(tree, self.__wrapped__)
-            if self._entry is not None and self._serve_size(args, kwargs, leaves, key, tree):
-                self._calls -= 1  # which the entry counts
-                return self._entry.function(*args, **kwargs)
             try:
                 compiled = self._set_up(key, leaves, tree)
             except TraceError:
@@ -258,27 +265,38 @@ class Jitted(Reported):
         key: Key,
     ) -> None:
         """Let the next calls with such arguments run without Python, where that is possible."""
-        if compiled.executable is None or not config.is_default(key[2]):
+        executable = compiled.executable
+        if executable is None or not config.is_default(key[2]):
             return
         slots = self._slots(args, kwargs, leaves, key)
         result = None if slots is None else native_result(compiled, slots.inputs)
-        if slots is None or result is None:
-            return
         kind = self._variation.note(key)
-        form = None
-        if self.dynamic is not False:
-            form = self._generalised(kind, leaves, slots, key, "leave")
+        kind.compiled = True
+        plan = None
+        if self.dynamic is not False and entry.supported():
+            with kind.lock:
+                if kind.serving(key[1]) is None:
+                    plan = self._generalised(kind, leaves, slots, key, "leave")
         with self._lock:
-            if self._entry is None:
-                self._entry = entry.NativeEntry(self.__name__, self._call_python)
-            # The signature's own form is tried first: its code may be specialised.
-            hot = sizes_of(key[1]) in kind.hot
-            added = self._entry.add(compiled.executable, slots, result, first=hot)
-            if form is not None:
-                added = self._add_dynamic(kind, form, key)
-            if added:
-                # The type's slot finds the C function; it is of this function alone.
-                type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
+            if slots is not None and result is not None:
+                # The signature's own form is tried first: its code may be specialised.
+                hot = sizes_of(key[1]) in kind.hot
+                self._accept(lambda e: e.add(executable, slots, result, first=hot))
+            if plan is not None:
+                self._add_plan(plan, key)
+
+    def _accept(
+        self, add: Callable[[entry.NativeEntry], entry.NativeForm | None]
+    ) -> entry.NativeForm | None:
+        """Let the native entry take one more form; without one it is made."""
+        if self._entry is None:
+            self._entry = entry.NativeEntry(self.__name__, self._call_python)
+        added = add(self._entry)
+        if added is not None:
+            # The type's slot finds the C function; it is of this function alone.
+            type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
+            self._variation.divert = self._entry.divert
+        return added
 
     def _slots(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], leaves: Sequence[Any], key: Key
@@ -295,53 +313,69 @@ class Jitted(Reported):
         static = self._static_floats and any(type(value) in _FLOATS for value in slots.values)
         return None if static else slots
 
-    def _serve_size(
+    def _serving(
         self,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         leaves: Sequence[Any],
         key: Key,
         tree: Tree,
-    ) -> bool:
-        """Let the native entry take a call that has new sizes only, by kernels that are there.
+    ) -> tuple[Ranged, Values] | None:
+        """Return the plan for ranges of sizes that has a call's, and the values of its numbers.
 
-        False where it cannot, or has refused a call of these sizes.
+        None where there is none, nor can be one by kernels that are there, or where these sizes
+        are to have a signature of their own.
         """
-        assert self._entry is not None
-        resumed = self._entry.resume()
+        if self._entry is not None:
+            self._entry.resume()
         if self.dynamic is False or not config.is_default(key[2]) or stance.interpreting:
-            return False
-        kind, shapes = self._variation.note(key), sizes_of(key[1])
-        if resumed:
-            if shapes in kind.hot and kind.hot[shapes] is None:
-                kind.hot[shapes] = compiled = self._set_up(key, leaves, tree)
-                if compiled is None or compiled.program.settled:
-                    return False
-                compiled.program.request()
-            return True
-        slots = None if shapes in kind.served else self._slots(args, kwargs, leaves, key)
-        if slots is None:
-            return False
+            return None
+        kind = self._variation.note(key)
+        if not kind.compiled or self._heats(kind, leaves, key, tree):
+            return None
         with kind.lock:
-            if shapes in kind.served:  # by another thread
-                return True
-            reason, started = self._why(key), time.perf_counter()
-            form = self._generalised(kind, leaves, slots, key, self._missing())
-            if form is None:
-                return False
-            with self._lock:
-                self._note_trace(key, reason, max(0.0, time.perf_counter() - started))
-                return self._add_dynamic(kind, form, key) is not None
+            return kind.serving(key[1]) or self._planned(kind, args, kwargs, leaves, key)
 
-    def _add_dynamic(self, kind: Kind, form: DynamicForm, key: Key) -> entry.NativeForm | None:
-        assert self._entry is not None
-        added = self._entry.add_words(None, form.words, form.kept)
-        if added is not None:
-            kind.take(form, added)
-            self._families.setdefault(_but_sizes(key), Family()).forms.append(added)
-            self._variation.divert = self._entry.divert
-            analysis.watch_also(self._variation)
-        return added
+    def _heats(self, kind: Kind, leaves: Sequence[Any], key: Key, tree: Tree) -> bool:
+        """Begin a signature of their own for sizes that are called often.
+
+        True where it is there already.
+        """
+        sizes = sizes_of(key[1])
+        if sizes not in kind.hot or kind.hot[sizes] is not None or not analysis.wanted():
+            return False
+        kind.hot[sizes] = compiled = self._set_up(key, leaves, tree)
+        if compiled is None or compiled.program.settled:
+            return True
+        compiled.program.request()
+        return False
+
+    def _planned(
+        self,
+        kind: Kind,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        leaves: Sequence[Any],
+        key: Key,
+    ) -> tuple[Ranged, Values] | None:
+        """Make a plan for sizes that no other has; None where that cannot be."""
+        reason, started = self._why(key), time.perf_counter()
+        slots = self._slots(args, kwargs, leaves, key)
+        plan = self._generalised(kind, leaves, slots, key, self._missing())
+        if plan is None:
+            return None
+        with self._lock:
+            self._note_trace(key, reason, max(0.0, time.perf_counter() - started))
+            self._add_plan(plan, key)
+        values = plan.numbers(key[1])
+        return None if values is None else (plan, values)
+
+    def _add_plan(self, plan: Ranged, key: Key) -> None:
+        form = plan.form
+        if form is not None:
+            plan.native = self._accept(lambda e: e.add_words(None, form.words, form.kept))
+        self._families.setdefault(_but_sizes(key), Family()).plans.append(plan)
+        analysis.watch_also(self._variation)
 
     def _missing(self) -> Literal["leave", "ask", "wait"]:
         """Return what to do about kernels that are nowhere."""
@@ -354,24 +388,24 @@ class Jitted(Reported):
         self,
         kind: Kind,
         leaves: Sequence[Any],
-        slots: Slots,
+        slots: Slots | None,
         key: Key,
         missing: Literal["leave", "ask", "wait"],
-    ) -> DynamicForm | None:
-        """Return a form for all sizes along dimensions that vary; None where there is none."""
+    ) -> Ranged | None:
+        """Return a plan for all sizes along dimensions that vary; None where there is none."""
         known = kind.why_static
         level = config.optimize() if self.optimize is None else self.optimize
         call = Example(
             self.__wrapped__, key[1], key[0], leaves, slots, self.fast_math, level, missing
         )
-        form = generalise(kind, call)
+        plan = generalise(kind, call)
         name, text = self.__name__, signature_text(key[1])
-        if form is not None:
+        if plan is not None:
             events.emit("tiers", f"{name} takes sizes other than those of {text}", function=name)
         elif kind.why_static != known:
             message = f"{name} is traced for each size: {kind.why_static}"
             events.emit("recompiles", message, function=name, reason=kind.why_static)
-        return form
+        return plan
 
     def _retry_static(self, settings: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call with static floats; keep them static where that is what was missing."""
@@ -425,7 +459,7 @@ class Jitted(Reported):
         if self._last is None:
             return None
         reason = why_new(key, self._last)
-        guarded = reason == Reason.SHAPE and self._variation.note(key).forms
+        guarded = reason == Reason.SHAPE and self._variation.note(key).plans
         return Reason.GUARD if guarded else reason
 
     def _note_trace(self, key: Key, reason: Reason | None, seconds: float) -> None:

@@ -63,8 +63,8 @@ class Reported:
             "interpreted": dict(interpreted),
             "failed": failures,
             "fallbacks": stats.fallbacks + len(failures),
-            "guard_failures": stats.guard_failures(kept),
-            "dynamic": self._variation.forms,
+            "guard_failures": stats.guard_failures(kept, self._variation.plans),
+            "dynamic": len(self._variation.plans),
             "compile_seconds": stats.tracing
             + stats.seconds
             + sum(p.compile_seconds for p in programs),

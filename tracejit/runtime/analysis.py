@@ -23,7 +23,6 @@ from tracejit.runtime.costs import model
 from tracejit.runtime.specialise import Specialisation, Stage
 
 if TYPE_CHECKING:
-    from tracejit.runtime.entry import NativeForm
     from tracejit.runtime.executable import Executable
     from tracejit.runtime.tiers import Program
 
@@ -39,15 +38,24 @@ _LEAST_SHARE = 0.05
 _LEAST_LEVEL = 2
 
 
+class Counted(Protocol):
+    """Something that answers calls."""
+
+    @property
+    def calls(self) -> int:
+        """How many it has answered."""
+        ...
+
+
 class Family:
     """The programs of one function that differ in the sizes and strides of arrays only.
 
-    ``forms`` are native forms that answer many such sizes.
+    ``plans`` answer ranges of such sizes.
     """
 
     def __init__(self) -> None:
         self._programs: list[weakref.ref[Program]] = []
-        self.forms: list[NativeForm] = []
+        self.plans: list[Counted] = []
 
     def add(self, program: Program) -> None:
         """Take one more member."""
@@ -57,8 +65,8 @@ class Family:
     def others(self, program: Program) -> int:
         """Return how often the members that live have been called, without ``program``."""
         members = (reference() for reference in tuple(self._programs))
-        dynamic = sum(form.calls for form in tuple(self.forms))
-        return dynamic + sum(m.calls for m in members if m is not None and m is not program)
+        ranged = sum(plan.calls for plan in tuple(self.plans))
+        return ranged + sum(m.calls for m in members if m is not None and m is not program)
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from tracejit.schedule.kernel import Kernel
 from tracejit.schedule.native import cost as flops
 
 if TYPE_CHECKING:
-    from tracejit.runtime.executable import NativeCall
+    from tracejit.runtime.calls import NativeCall
 
 # Weight of a new measurement.
 _NEWEST = 0.3

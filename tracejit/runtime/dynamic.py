@@ -7,7 +7,7 @@ sizes becomes tests that the call has to pass. A new size then runs without Pyth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,13 @@ from tracejit.codegen.driver import RECORD
 from tracejit.codegen.forms import ANY, Bind, Form
 from tracejit.ops.table import Array, Shape
 from tracejit.runtime.entry import FormBuilder, I64Array, Result
-from tracejit.runtime.plan import NativePlan, native_plan
+from tracejit.runtime.numbers import Geometry, in_order, sources
+from tracejit.runtime.plan import NativePlan
 from tracejit.runtime.slots import Slots
-from tracejit.schedule.schedule import Schedule
-from tracejit.sizes import Family, Number, Op, is_size
+from tracejit.sizes import Family, Guard, Op, is_size
 
 if TYPE_CHECKING:
-    from tracejit.runtime.executable import NativeCall
+    from tracejit.runtime.calls import NativeCall
 
 # A call has both on its stack.
 MAX_WORDS = 1 << 13
@@ -44,28 +44,30 @@ class _Here:
 class DynamicForm:
     """The words of a form with a program, and what they point at.
 
-    From ``noted`` on they have the sizes of the newest call, a word for each symbol; ``axes`` says
-    to its maker what these are.
+    From ``noted`` on they have the sizes of the newest call, a word for each symbol.
     """
 
     def __init__(self, words: I64Array, kept: list[Any], noted: int):
         self.words = words
         self.kept = kept
         self.noted = noted
-        self.axes: list[tuple[int, int]] = []
 
 
 def dynamic_form(
     family: Family,
-    schedule: Schedule,
     calls: Sequence[NativeCall],
+    plan: Callable[[Any], NativePlan | None],
     slots: Slots,
-    shapes: Mapping[int, Shape],
+    arrays: Mapping[int, Geometry],
     result: Result,
+    *,
+    guarded: bool = True,
 ) -> DynamicForm | None:
-    """Return a form for calls like that of ``slots``, whose arrays have the (symbolic) ``shapes``.
+    """Return a form for calls like that of ``slots``, whose arrays have the symbolic ``arrays``.
 
-    ``shapes`` has the contiguous arrays by slot. None where the entry's code cannot serve it.
+    These go by slot. It runs ``calls`` by ``plan``, a function of what stands for the address of
+    their records. The caller has tested the guards where it is not ``guarded``. None where the
+    entry's code cannot serve it.
     """
     tail: list[Any] = []
     records = _Here(0)
@@ -76,24 +78,32 @@ def dynamic_form(
         at += len(call.numbers)
     for call in calls:
         tail += call.numbers
-    plan = native_plan(schedule, calls, records)
-    if plan is None or plan.faults:
+    planned = plan(records)
+    if planned is None:
         return None
-    builder = _Builder(plan, slots, result, shapes, tail)
+    builder = _Builder(planned, slots, result, arrays, tail)
     listed = builder.listed()
     if listed is None:
         return None
     start = len(listed)
     symbols = [i for i, n in enumerate(family.numbers) if n.symbol >= 0]
+    found = sources(family, arrays)
+    symbols = [i for i in symbols if i in found]
     noted = start + len(tail)
     words = [*listed, *tail, *[0] * len(symbols)]
     notes = list(enumerate(symbols, noted))
-    program = _program(family, words, start, shapes, notes)
+    strides = {
+        index: slots.values[source.array].itemsize
+        for index, source in found.items()
+        if source.strided
+    }
+    guards = family.guards() if guarded else []
+    program = _Program(family, guards).words(words, start, arrays, strides, notes)
     if len(words) > MAX_WORDS or program is None:
         return None
     words[Form.PROGRAM] = program.ctypes.data
     words[Form.LENGTH] = len(words)
-    kept = [program, schedule, calls, *builder.kept]
+    kept = [program, calls, *builder.kept]
     return DynamicForm(np.array(words, np.int64), kept, noted)
 
 
@@ -105,122 +115,122 @@ class _Builder(FormBuilder):
         plan: NativePlan,
         slots: Slots,
         result: Result,
-        shapes: Mapping[int, Shape],
+        arrays: Mapping[int, Geometry],
         tail: list[Any],
     ):
         super().__init__(plan, slots, result)
-        self.shapes = shapes
+        self.arrays = arrays
         self.tail = tail
 
     def argument(self, number: int, written: bool) -> list[int] | None:
         spec = super().argument(number, written)
-        shape = self.shapes.get(number)
-        if spec is None or shape is None:
+        geometry = self.arrays.get(number)
+        if spec is None or geometry is None:
             return spec
         kind, dtype, rank, low, flags, *_ = spec
-        axes = [word for n in shape for word in (ANY if is_size(n) else n, ANY)]
-        return [kind, dtype, rank, low, flags | _CONTIGUOUS, *axes]
+        shape, layout = geometry
+        sizes = [ANY if is_size(n) else n for n in shape]
+        if layout is None:
+            flags, strides = flags | _CONTIGUOUS, [ANY] * rank
+        else:
+            itemsize = self.args[number].itemsize
+            strides = [
+                ANY if is_size(s) or (not is_size(n) and n <= 1) else s * itemsize
+                for n, s in zip(shape, layout, strict=True)
+            ]
+        axes = [word for pair in zip(sizes, strides, strict=True) for word in pair]
+        return [kind, dtype, rank, low, flags, *axes]
 
     def place_shape(self, shape: Shape) -> Any:
         self.tail += shape
         return _Here(len(self.tail) - len(shape))
 
     def write(self, output: int, argument: int) -> tuple[int, int, int] | None:
-        shape, buffer = self.shapes.get(argument), self.plan.outputs[output]
-        if shape is None:
+        geometry, buffer = self.arrays.get(argument), self.plan.outputs[output]
+        if geometry is None:
             return super().write(output, argument)
-        fits = shape == buffer.shape and self.args[argument].dtype == buffer.dtype
-        return (output, argument, buffer.nbytes) if fits else None
+        fits = geometry.layout is None and geometry.shape == buffer.shape
+        same = self.args[argument].dtype == buffer.dtype
+        return (output, argument, buffer.nbytes) if fits and same else None
 
     def apart(self, argument: int) -> list[tuple[int, ...]]:
         rows: list[tuple[int, ...]] = []
+        _, written = self._bounds(argument)
         for number, other in enumerate(self.args):
-            if number == argument or type(other) is not np.ndarray:
-                continue
-            array: Array = other
-            if number in self.shapes:
-                low, high = 0, self._nbytes(number)
-            else:
-                start = array.ctypes.data
-                low, high = (bound - start for bound in byte_bounds(array))
-            rows.append((argument, number, low, high, self._nbytes(argument)))
+            if number != argument and type(other) is np.ndarray:
+                rows.append((argument, number, *self._bounds(number), written))
         return rows
 
-    def _nbytes(self, number: int) -> int:
+    def _bounds(self, number: int) -> tuple[int, int]:
+        """Return where an array's memory begins and ends, in bytes from its first element."""
         array: Array = self.args[number]
-        return prod(self.shapes.get(number, array.shape)) * array.itemsize
+        geometry = self.arrays.get(number)
+        if geometry is None:
+            start = array.ctypes.data
+            low, high = byte_bounds(array)
+            return low - start, high - start
+        shape, layout = geometry
+        if layout is None:
+            return 0, prod(shape) * array.itemsize
+        reach = [(n - 1) * s for n, s in zip(shape, layout, strict=True)]
+        low, high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
+        return low * array.itemsize, (high + 1) * array.itemsize
 
 
-def _program(
-    family: Family,
-    words: list[Any],
-    start: int,
-    shapes: Mapping[int, Shape],
-    notes: Sequence[tuple[int, int]],
-) -> I64Array | None:
-    """Return the program that computes the sizes in ``words``, which take their values here.
+class _Program:
+    """Writes the program that computes the sizes in a form's words."""
 
-    ``notes`` are (word, number) of what it notes in the form itself.
-    """
-    places = {
-        n.index: (argument, axis)
-        for argument, shape in shapes.items()
-        for axis, n in enumerate(shape)
-        if is_size(n)
-    }
-    stores: list[tuple[int, int]] = []
-    tail: list[tuple[int, int, int, int]] = []
-    for position, word in enumerate(words):
-        if is_size(word):
-            stores.append((word.index, position))
-            words[position] = word.value
-        elif isinstance(word, _Here):
-            tail.append((Bind.HERE, start + word.place, position, 0))
-            words[position] = 0
-    guards = family.guards()
-    tested = [i for g in guards for i in (g.a, g.b)]
-    needed = _needed(family, [i for i, _ in stores] + tested + [i for _, i in notes])
-    place = {index: number for number, index in enumerate(needed)}
-    code: list[tuple[float, tuple[int, int, int, int]]] = []
-    values = [0] * max(len(needed), _LEAST_NUMBERS)
-    for index in needed:
-        number = family.numbers[index]
-        if number.op is None and number.symbol < 0:
-            values[place[index]] = number.value
-        elif number.op is None:
-            code.append((index, (Bind.SIZE, *places[index], place[index])))
-        else:
-            b = place[number.b] if _reads_two(number) else number.b
-            code.append((index, (number.op, place[number.a], b, place[index])))
-    for guard in guards:  # as soon as what they test is known
-        test = (guard.op, place[guard.a], place[guard.b], 0)
-        code.append((max(guard.a, guard.b) + 0.5, test))
-    code.sort(key=lambda entry: entry[0])
-    tail += [(Bind.STORE, place[index], position, 0) for index, position in stores]
-    tail += [(Bind.NOTE, place[index], position, 0) for position, index in notes]
-    rows = [row for _, row in code] + tail
-    if len(rows) > MAX_INSTRUCTIONS or not all(-(1 << 63) <= v < 1 << 63 for v in values):
-        return None
-    flat = [len(rows), len(values), *values, *(word for row in rows for word in row)]
-    return np.array(flat, np.int64)
+    def __init__(self, family: Family, guards: Sequence[Guard]):
+        self.family = family
+        self.guards = guards
 
+    def words(
+        self,
+        words: list[Any],
+        start: int,
+        arrays: Mapping[int, Geometry],
+        strides: Mapping[int, int],
+        notes: Sequence[tuple[int, int]],
+    ) -> I64Array | None:
+        """Return the program; the sizes in ``words`` take their values here.
 
-def _reads_two(number: Number) -> bool:
-    return number.op is not Op.BITS
-
-
-def _needed(family: Family, wanted: Sequence[int]) -> list[int]:
-    """Return ``wanted`` numbers and those they are computed from, each before its users."""
-    found: set[int] = set()
-    stack = list(wanted)
-    while stack:
-        index = stack.pop()
-        if index in found:
-            continue
-        found.add(index)
-        number = family.numbers[index]
-        if number.op is not None:
-            stack.append(number.a)
-            if _reads_two(number):
-                stack.append(number.b)
-    return sorted(found)
+        ``strides`` has the bytes of an element for each symbol that is a stride; ``notes`` are
+        (word, number) of what is noted in the form itself. None where it is too long.
+        """
+        stores: list[tuple[int, int]] = []
+        tail: list[tuple[int, int, int, int]] = []
+        for position, word in enumerate(words):
+            if is_size(word):
+                stores.append((word.index, position))
+                words[position] = word.value
+            elif isinstance(word, _Here):
+                tail.append((Bind.HERE, start + word.place, position, 0))
+                words[position] = 0
+        steps = in_order(self.family, [i for i, _ in stores] + [i for _, i in notes], self.guards)
+        needed = [step for step in steps if not isinstance(step, Guard)]
+        place = {index: number for number, index in enumerate(needed)}
+        found = sources(self.family, arrays)
+        values = [0] * max(len(needed), _LEAST_NUMBERS)
+        rows: list[tuple[int, int, int, int]] = []
+        for step in steps:
+            if isinstance(step, Guard):
+                rows.append((step.op, place[step.a], place[step.b], 0))
+                continue
+            number, c = self.family.numbers[step], place[step]
+            if number.op is not None:
+                b = number.b if number.op is Op.BITS else place[number.b]
+                rows.append((number.op, place[number.a], b, c))
+            elif number.symbol < 0:
+                values[c] = number.value
+            else:
+                source = found[step]
+                values[c] = strides.get(step, 0)
+                kind = Bind.STRIDE if source.strided else Bind.SIZE
+                rows.append((kind, source.array, source.axis, c))
+        rows += tail
+        rows += [(Bind.STORE, place[index], position, 0) for index, position in stores]
+        rows += [(Bind.NOTE, place[index], position, 0) for position, index in notes]
+        if len(rows) > MAX_INSTRUCTIONS or not all(-(1 << 63) <= v < 1 << 63 for v in values):
+            return None
+        flat = [len(rows), len(values), *values, *(word for row in rows for word in row)]
+        return np.array(flat, np.int64)

@@ -17,8 +17,9 @@ from tracejit.codegen.target import Target
 from tracejit.graph.graph import Graph
 from tracejit.graph.passes import canonicalise
 from tracejit.runtime import cpu, memory, native, service
+from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.code import Code
-from tracejit.runtime.executable import Executable, NativeCall
+from tracejit.runtime.executable import Executable
 from tracejit.runtime.threads import available
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.attention import visible_scores
@@ -111,20 +112,15 @@ def cached_schedule(schedule: Schedule, target: Target, *, level: int = 2) -> Ex
         return None
 
 
-def cached_calls(
+def cached_stages(
     schedule: Schedule, target: Target, *, level: int = 2
-) -> Sequence[NativeCall] | None:
-    """Return the calls of a schedule without opaque steps, if nothing has to be compiled for it.
-
-    Its sizes may be symbolic.
-    """
+) -> list[list[NativeCall] | OpaqueStep] | None:
+    """Return what a schedule runs, if nothing has to be compiled for it; sizes may be symbolic."""
 
     try:
-        stages = _stages(schedule, target, _finder(target, level))
+        return _stages(schedule, target, _finder(target, level))
     except _NotAtHand:
         return None
-    stage = stages[0] if len(stages) == 1 else None
-    return None if stage is None or isinstance(stage, OpaqueStep) else stage
 
 
 class _NotAtHand(Exception):

@@ -1,8 +1,7 @@
 """An executable: a schedule with its machine code, ready to run on arrays.
 
-Everything that does not depend on a call is laid out once: the records for the driver, the sizes,
-and for each pointer its buffer and byte offset. A call then fills in the addresses of inputs,
-outputs and arena, and makes one native call per stretch between opaque steps.
+Everything that does not depend on a call is laid out once. A call runs by stages
+(``runtime/stretches.py``), and from the second on, where all of it is kernels, by a native entry.
 """
 
 from __future__ import annotations
@@ -10,121 +9,27 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracejit.codegen.driver import MOST_CHUNKS, RECORD
 from tracejit.codegen.target import Target
 from tracejit.ops.table import Array
-from tracejit.runtime import entry, inside, memory, monitor, perf, spans
+from tracejit.runtime import entry, inside, monitor, perf, spans
+from tracejit.runtime.calls import NativeCall, Segment
 from tracejit.runtime.code import Code
-from tracejit.runtime.interpreter import evaluate_node, run_graph
-from tracejit.runtime.native import driver
-from tracejit.runtime.plan import NativePlan, native_plan, scratch_bytes
+from tracejit.runtime.interpreter import run_graph
+from tracejit.runtime.plan import NativePlan, native_plan
 from tracejit.runtime.slots import Slots
-from tracejit.runtime.stretches import Stretches, Unfit, strided
-from tracejit.runtime.threads import pool_address
-from tracejit.schedule.arena import aligned
-from tracejit.schedule.kernel import Kernel
-from tracejit.schedule.schedule import OpaqueStep, Schedule, View
+from tracejit.runtime.stretches import OutOfRange, Stretches, Unfit
+from tracejit.schedule.schedule import OpaqueStep, Schedule
 from tracejit.schedule.steps import kernel_title
 
 if TYPE_CHECKING:
     from tracejit.runtime.entry import Counters, NativeForm
 
-UNKNOWN_NS = 10**9
 Run = Callable[[Sequence[Array]], list[Array]]
-
-I64Array = np.ndarray[Any, np.dtype[np.int64]]
-
-
-class NativeCall:
-    """One record: code, pointers as (buffer, byte offset), sizes, trip count and grain.
-
-    With ``workspace`` bytes of private memory for each thread, its address is pointer ``private``;
-    ``shared`` bytes follow them, for all threads.
-    ``ns`` is a rough time of the call on one thread; ``kernel`` is what the code was made from,
-    with ``reader`` where that is a product and a kernel that reads it.
-    """
-
-    def __init__(
-        self,
-        code: Code,
-        pointers: Sequence[tuple[int, int]],
-        sizes: Sequence[int],
-        end: int,
-        grain: int,
-        workspace: int = 0,
-        ns: int = UNKNOWN_NS,
-        private: int = -1,
-        *,
-        shared: int = 0,
-        kernel: Kernel,
-        reader: Kernel | None = None,
-    ):
-        self.code = code
-        self.kernel = kernel
-        self.reader = reader
-        self.pointers = tuple(pointers)
-        self.numbers = tuple(sizes)
-        self.end = end
-        self.grain = max(grain, -(-end // MOST_CHUNKS))
-        self.workspace = aligned(workspace)
-        self.ns = ns
-        self.private = private if workspace else -1
-        self.shared = shared
-
-    @cached_property
-    def sizes(self) -> I64Array:
-        """The sizes as the driver wants them."""
-        return np.array(self.numbers, np.int64)
-
-    def record(self, first: int, sizes: Any) -> list[Any]:
-        """Return the driver's record; the pointers start at ``first``, ``sizes`` is an address."""
-        return [
-            self.code.address, first, sizes, 0, self.end, self.grain, self.private, self.workspace,
-            len(self.pointers), self.ns,
-        ]  # fmt: skip
-
-
-class _Segment:
-    """Native calls between two opaque steps, laid out for the driver."""
-
-    def __init__(self, calls: Sequence[NativeCall]):
-        self.calls = tuple(calls)
-        self.buffers: I64Array = np.array([p[0] for c in calls for p in c.pointers], np.int64)
-        self.offsets: I64Array = np.array([p[1] for c in calls for p in c.pointers], np.int64)
-        self.records: I64Array = np.zeros((len(calls), RECORD), np.int64)
-        first = 0
-        for row, call in zip(self.records, calls, strict=True):
-            row[:] = call.record(first, call.sizes.ctypes.data)
-            first += len(call.pointers)
-        self.address = self.records.ctypes.data
-        # The first word of each record.
-        self.code: I64Array = self.records[:, 0]
-        self.shareable = any(c.end > c.grain for c in calls)
-
-    def run(self, run: Callable[..., int], bases: I64Array) -> None:
-        pointers = bases[self.buffers]
-        pointers += self.offsets
-        pool = pool_address() if self.shareable else 0
-        if spans.active is not None:
-            self._run_timed(run, pointers, pool)
-            return
-        first, count = 0, len(self.calls)
-        while first < count:  # the interpreter looks for signals here
-            first = run(self.address, first, count, pointers.ctypes.data, pool, 1)
-
-    def _run_timed(self, run: Callable[..., int], pointers: I64Array, pool: int) -> None:
-        """Run one native call at a time, and note what each takes."""
-        for number, call in enumerate(self.calls):
-            started = time.perf_counter()
-            run(self.address, number, number + 1, pointers.ctypes.data, pool, 0)
-            kernel = call.kernel
-            spans.add(kernel_title(kernel), "kernel", started, lines=list(kernel.lines))
 
 
 class Executable:
@@ -148,33 +53,11 @@ class Executable:
         self.target = target
         self.fresh = fresh
         self.fresh_seconds = fresh_seconds
-        self._driver = driver()
-        self._stages = [s if isinstance(s, OpaqueStep) else _Segment(s) for s in stages]
+        self._stages = [s if isinstance(s, OpaqueStep) else Segment(s) for s in stages]
         if perf.wanted():
             for call in (c for s in stages if not isinstance(s, OpaqueStep) for c in s):
                 perf.note(call.code.loaded, f"tracejit {kernel_title(call.kernel)}")
-        buffers = schedule.buffers
-        self._static = [b.value for b in buffers if b.value is not None]
-        self._template: I64Array = np.zeros(len(buffers) + 1, np.int64)
-        self._temps = [
-            (i, b.offset) for i, b in enumerate(buffers) if b.kind == "temp" and b.host is None
-        ]
-        self._inputs = [(i, b.number) for i, b in enumerate(buffers) if b.kind == "input"]
-        self._made = [
-            (i, memory.maker(b.shape, np.dtype(b.dtype.type), b.nbytes))
-            for i, b in enumerate(buffers)
-            if b.kind == "output"
-        ]
-        for i, buffer in enumerate(buffers):
-            if buffer.value is not None:
-                self._template[i] = buffer.value.ctypes.data
-        counters = [b.value for b in buffers if b.kind == "faults"]
-        # Counts positions that were out of range; kernels go on with position 0.
-        self._faults = counters[0] if counters else None
-        calls = [c for s in stages if not isinstance(s, OpaqueStep) for c in s]
-        self._arena = aligned(schedule.arena.nbytes)
-        self._scratch = scratch_bytes(schedule, calls)
-        self._block = memory.block_maker(self._scratch) if self._scratch else None
+        self._stretches = Stretches(schedule, self._stages)
         self._native: Callable[..., list[Array]] | None = None
         self._runs = 0
         self._entered = False
@@ -191,12 +74,12 @@ class Executable:
     @property
     def codes(self) -> list[Code]:
         """The machine code of each native call, in order."""
-        return [c.code for s in self._stages if isinstance(s, _Segment) for c in s.calls]
+        return [c.code for s in self._stages if isinstance(s, Segment) for c in s.calls]
 
     @property
     def step_codes(self) -> list[Code]:
         """The machine code of each step that is not opaque, in order; it may be called twice."""
-        calls = (c for s in self._stages if isinstance(s, _Segment) for c in s.calls)
+        calls = (c for s in self._stages if isinstance(s, Segment) for c in s.calls)
         return [next(group).code for _, group in groupby(calls, key=lambda c: id(c.kernel))]
 
     @property
@@ -213,7 +96,7 @@ class Executable:
     def calls(self) -> Sequence[NativeCall]:
         """The native calls, where one stretch of them is all there is to run; else none."""
         segment = self._stages[0] if len(self._stages) == 1 else None
-        return segment.calls if isinstance(segment, _Segment) else ()
+        return segment.calls if isinstance(segment, Segment) else ()
 
     # -- specialised code --------------------------------------------------------------------------
 
@@ -224,7 +107,7 @@ class Executable:
         with what they have begun: it is kept until they have ended.
         """
         segment = self._stages[0]
-        assert isinstance(segment, _Segment)
+        assert isinstance(segment, Segment)
         for place, code in enumerate(codes or self.codes):
             segment.code[place] = code.address
         before, self._special = self._special, tuple(codes)
@@ -263,7 +146,7 @@ class Executable:
     def native_plan(self) -> NativePlan | None:
         """Return how to run natively; None where that takes Python."""
         segment = self._stages[0] if len(self._stages) == 1 else None
-        if not isinstance(segment, _Segment):
+        if not isinstance(segment, Segment):
             return None
         return native_plan(self.schedule, segment.calls, segment.address)
 
@@ -296,15 +179,14 @@ class Executable:
         # Weakly, so that code is freed with its executable and not by a search for cycles.
         this = weakref.proxy(self)
         if any(isinstance(stage, OpaqueStep) for stage in self._stages):
-            stretches = Stretches(self.schedule, self._stages, self._block, this)
-            return lambda *arrays: this._run_stretches(stretches, arrays)
+            return lambda *arrays: this._run_stretches(arrays)
         made = entry.NativeEntry("run", lambda *arrays: this._run(arrays))
         fits = made.add(this, Slots.of(arrays), entry.listed(len(self.schedule.outputs)))
         return None if fits is None else made.function
 
-    def _run_stretches(self, stretches: Stretches, arrays: Sequence[Array]) -> list[Array]:
+    def _run_stretches(self, arrays: Sequence[Array]) -> list[Array]:
         try:
-            return self._driven(stretches.run, arrays)
+            return self._driven(self._stretches.run, arrays)
         except Unfit:
             return self._run(arrays)
 
@@ -312,7 +194,7 @@ class Executable:
         return self._run(arrays)
 
     def _run(self, arrays: Sequence[Array]) -> list[Array]:
-        return self._driven(self._run_stages, arrays)
+        return self._driven(self._by_driver, arrays)
 
     def _driven(self, run: Run, arrays: Sequence[Array]) -> list[Array]:
         """Return ``run(arrays)``, counted and timed."""
@@ -328,30 +210,11 @@ class Executable:
         inside.took(elapsed * 1e-9, before)
         return results
 
-    def _run_stages(self, arrays: Sequence[Array]) -> list[Array]:
-        bases = self._template.copy()
-        held: dict[int, Array] = {}
-        for i, number in self._inputs:
-            array = held[i] = arrays[number]
-            bases[i] = array.ctypes.data
-        for i, make in self._made:
-            array = held[i] = make()
-            bases[i] = array.ctypes.data
-        block = self._block() if self._block is not None else None
-        if block is not None:
-            start = block.ctypes.data
-            bases[-1] = start + self._arena
-            for i, offset in self._temps:
-                bases[i] = start + offset
-        faults = 0 if self._faults is None else int(self._faults)
-        for stage in self._stages:
-            if not isinstance(stage, _Segment):
-                self._run_opaque(stage, bases, held, block)
-                continue
-            stage.run(self._driver, bases)
-            if self._faults is not None and int(self._faults) != faults:
-                return self._interpret(arrays)
-        return self._collect(held, block)
+    def _by_driver(self, arrays: Sequence[Array]) -> list[Array]:
+        try:
+            return self._stretches.drive(arrays)
+        except OutOfRange:
+            return self._interpret(arrays)
 
     def _interpret(self, arrays: Sequence[Array]) -> list[Array]:
         """Run again by NumPy, which raises the error of a position out of range.
@@ -359,49 +222,3 @@ class Executable:
         It does not where the position was another call's, which ran at the same time.
         """
         return [np.array(result) for result in run_graph(self.schedule.graph, arrays)]
-
-    def _run_opaque(
-        self, step: OpaqueStep, bases: I64Array, held: dict[int, Array], block: Array | None
-    ) -> None:
-        started = time.perf_counter() if spans.active is not None else 0.0
-        operands = [self._array(view, held, block) for view in step.operands]
-        result = np.ascontiguousarray(evaluate_node(step.node, operands))
-        if not result.flags.owndata:  # a view of an operand, which may be returned
-            result = result.copy()
-        if started:
-            spans.add_op(step.node, started)
-        result = result.reshape(step.node.shape)
-        held[step.buffer] = result
-        bases[step.buffer] = result.ctypes.data
-
-    def _array(self, view: View, held: dict[int, Array], block: Array | None) -> Array:
-        """Return a NumPy view of a stored value."""
-        if 0 in view.shape:
-            return np.empty(view.shape, view.dtype)
-        buffer = self.schedule.buffers[view.buffer]
-        if buffer.value is not None:
-            base = buffer.value
-        elif view.buffer in held:
-            base = held[view.buffer]
-        else:
-            raw = cast(Array, block)[buffer.offset : buffer.offset + buffer.nbytes]
-            base = raw.view(buffer.dtype).reshape(buffer.shape)
-        return strided(base, view)
-
-    def _collect(self, held: dict[int, Array], block: Array | None) -> list[Array]:
-        """Return the outputs as arrays of their own."""
-        results: list[Array] = []
-        taken: set[int] = set()
-        for view in self.schedule.outputs:
-            kind = self.schedule.buffers[view.buffer].kind
-            array = self._array(view, held, block)
-            fresh = kind in ("output", "opaque") and view.buffer not in taken
-            if fresh:
-                base = held[view.buffer]
-                whole = array.flags.c_contiguous and array.size == base.size
-                array = base.reshape(view.shape) if whole else array.copy()
-            else:
-                array = array.copy()
-            taken.add(view.buffer)
-            results.append(array)
-        return results

@@ -6,7 +6,7 @@ Runs a graph op by op through the table's references and drops each value after 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from tracejit.errors import InternalError, UserError
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
-from tracejit.ops.table import Array
+from tracejit.ops.table import Array, Shape
 
 # Takes the nanoseconds that each op took, in the order of the graph.
 Observer = Callable[[Node, int], None]
@@ -26,16 +26,26 @@ def evaluate_node(node: Node, operands: Sequence[Array]) -> Array:
         return apply(node, node.op.reference, operands)
 
 
-def apply(node: Node, reference: Callable[..., Any], operands: Sequence[Array]) -> Array:
-    """Return the value of one node, as ``evaluate_node``, under the caller's ``np.errstate``."""
+def apply(
+    node: Node,
+    reference: Callable[..., Any],
+    operands: Sequence[Array],
+    attrs: Mapping[str, Any] | None = None,
+    shape: Shape | None = None,
+) -> Array:
+    """Return the value of one node, as ``evaluate_node``, under the caller's ``np.errstate``.
+
+    ``attrs`` and ``shape`` stand for those of the node where they vary with sizes.
+    """
+    wanted = node.shape if shape is None else shape
     try:
-        result = np.asarray(reference(*operands, **node.attrs))
+        result = np.asarray(reference(*operands, **(node.attrs if attrs is None else attrs)))
     except UserError as error:
         error.loc = error.loc or node.loc
         raise
-    if result.dtype != node.dtype or result.shape != node.shape:
+    if result.dtype != node.dtype or result.shape != wanted:
         raise InternalError(
-            f"{node.op.name}: inferred {node.dtype}{list(node.shape)}, "
+            f"{node.op.name}: inferred {node.dtype}{list(wanted)}, "
             f"the reference gave {result.dtype}{list(result.shape)}",
             loc=node.loc,
         )

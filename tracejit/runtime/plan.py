@@ -14,7 +14,7 @@ from tracejit.schedule.index import contiguous_strides
 from tracejit.schedule.schedule import Buffer, Schedule, View
 
 if TYPE_CHECKING:
-    from tracejit.runtime.executable import NativeCall
+    from tracejit.runtime.calls import NativeCall
 
 # From this estimate on a run lets other Python threads work, and looks for signals.
 LONG_NS = 100_000

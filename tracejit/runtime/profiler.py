@@ -52,6 +52,16 @@ class Profiled(Protocol):
     def profile(self) -> FunctionProfile: ...
 
 
+class Ranges(Protocol):
+    """A plan for ranges of sizes: the native form of its function's entry, and what Python drove."""
+
+    native: NativeForm | None
+    driven_ns: int
+
+    @property
+    def calls(self) -> int: ...
+
+
 _functions: weakref.WeakSet[Any] = weakref.WeakSet()
 _lock = threading.Lock()
 
@@ -92,16 +102,16 @@ def signature_profile(program: Program, arguments: str) -> SignatureProfile:
     )
 
 
-def forms_profile(forms: Sequence[NativeForm], arguments: str) -> SignatureProfile:
-    """Return what is known of native forms for many sizes, which share kernels of tier 1."""
-    counted = entry.total([form.counters() for form in forms])
+def ranged_profile(plans: Sequence[Ranges], arguments: str) -> SignatureProfile:
+    """Return what is known of plans for ranges of sizes, which share kernels of tier 1."""
+    counted = entry.total([plan.native.counters() for plan in plans if plan.native is not None])
     return SignatureProfile(
         arguments=arguments,
         tier=1,
         state="compiled for many sizes",
-        native_calls=counted.calls,
+        native_calls=sum(plan.calls for plan in plans),
         interpreted_calls=0,
-        seconds=_native_seconds(counted),
+        seconds=_native_seconds(counted) + sum(plan.driven_ns for plan in plans) * 1e-9,
         compile_seconds=0.0,
         least_seconds=_least_seconds(counted),
     )

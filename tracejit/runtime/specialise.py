@@ -31,7 +31,8 @@ from tracejit.runtime.reasons import Reason
 from tracejit.schedule.steps import kernel_title
 
 if TYPE_CHECKING:
-    from tracejit.runtime.executable import Executable, NativeCall
+    from tracejit.runtime.calls import NativeCall
+    from tracejit.runtime.executable import Executable
     from tracejit.runtime.tiers import Program
 
 # The function's name in a kernel's module.

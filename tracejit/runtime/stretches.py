@@ -1,149 +1,214 @@
-"""Schedules with NumPy steps, run in stretches.
+"""Schedules run in stages: NumPy steps, and the *stretches* of kernels between them.
 
-The kernels between two NumPy steps are a *stretch*. Each has a native entry of its own, which takes
-the arrays that are there so far, and the scratch memory, and returns the outputs that are new. What
-does not depend on a call is laid out once, so that a NumPy step costs little more than NumPy does.
+A stretch runs by the driver, its pointers filled in by Python: the first time, where a profile
+times each kernel, and where native entries do not serve. After that it has a native entry of its
+own, which takes the arrays that are there so far, and the scratch memory, and returns the outputs
+that are new. What does not depend on a call is laid out once, so that a NumPy step costs little
+more than NumPy does.
+
+A schedule with symbolic sizes runs the same way: what varies of its shapes, places and attributes
+is a formula of the numbers of a call, and its stretches have forms with a program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 
 from tracejit.codegen.forms import Base
 from tracejit.ops.table import Array
-from tracejit.runtime import entry, memory
+from tracejit.runtime import entry, memory, spans
+from tracejit.runtime.calls import NativeCall, Segment
+from tracejit.runtime.dynamic import DynamicForm, dynamic_form
 from tracejit.runtime.interpreter import apply
-from tracejit.runtime.plan import NativePlan, pool_cell, runs_long
+from tracejit.runtime.native import driver
+from tracejit.runtime.numbers import Formula, Geometry, Numbers, Values
+from tracejit.runtime.plan import NativePlan, pool_cell, runs_long, scratch_bytes
 from tracejit.runtime.slots import Slots
+from tracejit.runtime.threads import pool_address
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.index import contiguous_strides
-from tracejit.schedule.schedule import OpaqueStep, Schedule, View
+from tracejit.schedule.schedule import Buffer, OpaqueStep, Schedule, View
+from tracejit.sizes import Family
 
-if TYPE_CHECKING:
-    from tracejit.runtime.executable import NativeCall
-
-# What a call has, by buffer; the scratch memory comes last.
+# What a call has, by buffer; then the scratch memory, and the numbers of symbolic sizes.
 Held = list[Any]
 Read = Callable[[Held], Array]
+Make = Callable[[Held], Array]
+Run = Callable[[Held], None]
 
 
 class Unfit(Exception):
     """A stretch cannot run natively; the call runs again in another way."""
 
 
-class Segment(Protocol):
-    """Native calls in a row, and the address of their records."""
+class OutOfRange(Exception):
+    """A position was out of range: what has been computed is of no use."""
 
-    calls: tuple[NativeCall, ...]
-    address: int
+
+class Symbols(NamedTuple):
+    """What is symbolic of a schedule: the sizes of its inputs, by number, and what follows."""
+
+    family: Family
+    numbers: Numbers
+    arrays: Mapping[int, Geometry]
 
 
 class Stretches:
-    """A schedule ready to run on arrays of one signature; safe from many threads."""
+    """A schedule ready to run on arrays of one signature; safe from many threads.
+
+    With ``symbols`` for a range of sizes, and natively only; it has to be made while their family
+    is open.
+    """
 
     def __init__(
         self,
         schedule: Schedule,
-        stages: Sequence[OpaqueStep | Segment],
-        make_block: Callable[[], Array] | None,
-        owner: Any,
+        stages: Sequence[OpaqueStep | Segment] | Sequence[OpaqueStep | Sequence[NativeCall]],
+        symbols: Symbols | None = None,
     ):
-        buffers = schedule.buffers
-        self._template: Held = [buffer.value for buffer in buffers] + [None]
+        buffers, layout = schedule.buffers, _Layout(schedule, symbols)
+        self._template: Held = [buffer.value for buffer in buffers] + [None, ()]
         self._inputs = [(i, b.number) for i, b in enumerate(buffers) if b.kind == "input"]
-        self._make_block = make_block
-        self._stages: list[Callable[[Held], None]] = []
+        self._stages: list[tuple[Run, Run]] = []  # natively, and by the driver
         returned = {view.buffer for view in schedule.outputs}
         made: set[int] = set()
+        calls: list[NativeCall] = []
         for stage in stages:
             if isinstance(stage, OpaqueStep):
-                self._stages.append(_numpy_stage(schedule, stage, stage.buffer in returned))
+                step = _numpy_stage(layout, stage, stage.buffer in returned)
+                self._stages.append((step, step))
+                continue
+            if isinstance(stage, Segment):
+                kernels: _Kernels = _Fixed(layout, stage, made)
             else:
-                kernels = _Kernels(schedule, stage, made, owner)
-                made.update(kernels.makes)
-                self._stages.append(kernels)
+                kernels = _Varying(layout, stage, made)
+            calls += kernels.calls
+            made.update(kernels.makes)
+            self._stages.append((kernels, kernels.drive))
+        nbytes = scratch_bytes(schedule, calls)
+        self._block = None if type(nbytes) is int and not nbytes else layout.block(nbytes)
         outputs = [i for i, b in enumerate(buffers) if b.kind == "output" and i not in made]
-        self._made = [  # by no kernel: they are empty
-            (i, memory.maker(b.shape, b.dtype, b.nbytes)) for i in outputs for b in [buffers[i]]
-        ]
+        self._made = [(i, layout.maker(buffers[i])) for i in outputs]  # by no kernel: empty
         taken: set[int] = set()
-        self._collect = [_collector(schedule, view, taken) for view in schedule.outputs]
+        self._collect = [_collector(layout, view, taken) for view in schedule.outputs]
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Return the outputs. Raises Unfit where that takes another way."""
+    def run(self, arrays: Sequence[Array], values: Values = ()) -> list[Array]:
+        """Return the outputs; ``values`` are those of the numbers. Raises Unfit, see there."""
+        return self._run(arrays, values, 0)
+
+    def drive(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return the outputs, without native entries. Raises OutOfRange."""
+        return self._run(arrays, (), 1)
+
+    def _run(self, arrays: Sequence[Array], values: Values, way: int) -> list[Array]:
         held = self._template.copy()
+        held[-1] = values
         for i, number in self._inputs:
             held[i] = arrays[number]
         for i, make in self._made:
-            held[i] = make()
-        if self._make_block is not None:
-            held[-1] = self._make_block()
+            held[i] = make(held)
+        if self._block is not None:
+            held[-2] = self._block(held)
         with np.errstate(all="ignore"):
             for stage in self._stages:
-                stage(held)
+                stage[way](held)
         return [collect(held) for collect in self._collect]
+
+
+class _Layout:
+    """Where the values of a schedule are, for any call: plain numbers, or formulas of symbols."""
+
+    def __init__(self, schedule: Schedule, symbols: Symbols | None):
+        self.schedule = schedule
+        self.buffers = schedule.buffers
+        self.symbols = symbols
+        self.scratch = len(schedule.buffers)
+        self.arena = aligned(schedule.arena.nbytes)
+
+    def formula(self, value: Any) -> Formula | None:
+        """Return how ``value`` follows from the numbers of a call; None where nothing varies."""
+        return None if self.symbols is None else self.symbols.numbers.formula(value)
+
+    def maker(self, buffer: Buffer) -> Make:
+        """Return a function that makes an output."""
+        dtype = np.dtype(buffer.dtype.type)
+        varying = self.formula((buffer.shape, buffer.nbytes))
+        if varying is None:
+            make = memory.maker(buffer.shape, dtype, buffer.nbytes)
+            return lambda held: make()
+
+        def made(held: Held) -> Array:
+            shape, nbytes = varying(held[-1])
+            return memory.empty(shape, dtype, nbytes)
+
+        return made
+
+    def block(self, nbytes: int) -> Make:
+        """Return a function that makes scratch memory."""
+        varying = self.formula(nbytes)
+        if varying is None:
+            make = memory.block_maker(nbytes)
+            return lambda held: make()
+        return lambda held: memory.block_maker(varying(held[-1]))()
 
 
 class _Kernels:
     """A stretch of kernels: what it reads, and which outputs it is the first to touch."""
 
-    def __init__(self, schedule: Schedule, segment: Segment, made: set[int], owner: Any):
-        buffers, scratch = schedule.buffers, len(schedule.buffers)
-        touched = sorted({number for call in segment.calls for number, _ in call.pointers})
-        kinds = {n: buffers[n].kind if n < scratch else "temp" for n in touched}
-        self.makes = [n for n in touched if kinds[n] == "output" and n not in made]
-        there = [n for n in touched if kinds[n] in ("input", "opaque", "output")]
+    def __init__(self, layout: _Layout, calls: Sequence[NativeCall], made: set[int]):
+        self.calls = calls
+        self._layout = layout
+        buffers, scratch = layout.buffers, layout.scratch
+        self._touched = sorted({number for call in calls for number, _ in call.pointers})
+        kinds = {n: buffers[n].kind if n < scratch else "temp" for n in self._touched}
+        self.makes = [n for n in self._touched if kinds[n] == "output" and n not in made]
+        there = [n for n in self._touched if kinds[n] in ("input", "opaque", "output")]
         self._reads = [n for n in there if n not in self.makes]
         if "temp" in kinds.values():
             self._reads.append(scratch)
-        self._owner = owner
-        self._schedule = schedule
-        self._segment = segment
         self._function: Callable[..., list[Array]] | None = None
 
     def __call__(self, held: Held) -> None:
+        """Run natively. Raises Unfit."""
         given = [held[i] for i in self._reads]
         function = self._function or self._enter(given)
         for i, array in zip(self.makes, function(*given), strict=True):
             held[i] = array
 
-    def _enter(self, given: Sequence[Array]) -> Callable[..., list[Array]]:
-        builder = entry.FormBuilder(self._plan(), Slots.of(given), entry.listed(len(self.makes)))
-        words = builder.words()
-        if words is None:
-            raise Unfit
-        native = entry.NativeEntry("stretch", _refuse)
-        native.add_words(None, words, builder.kept)
-        self._function = native.function
-        return native.function
+    def drive(self, held: Held) -> None:
+        """Run by the driver. Raises OutOfRange."""
+        raise Unfit
 
-    def _plan(self) -> NativePlan:
-        schedule, calls = self._schedule, self._segment.calls
-        faults = next((b.value for b in schedule.buffers if b.kind == "faults"), None)
+    def _enter(self, given: Sequence[Array]) -> Callable[..., list[Array]]:
+        raise NotImplementedError
+
+    def _plan(self, records: Any) -> NativePlan:
+        buffers, calls = self._layout.buffers, self.calls
+        faults = next((b.value for b in buffers if b.kind == "faults"), None)
         return NativePlan(
-            records=self._segment.address,
+            records=records,
             calls=len(calls),
             pointers=[self._pointer(*pointer) for call in calls for pointer in call.pointers],
             pool_cell=pool_cell(calls),
             scratch=0,
             long=runs_long(calls),
             faults=0 if faults is None else faults.ctypes.data,
-            outputs=[schedule.buffers[i] for i in self.makes],
+            outputs=[buffers[i] for i in self.makes],
             kept=[],
         )
 
     def _pointer(self, number: int, offset: int) -> tuple[int, int, int]:
-        buffers = self._schedule.buffers
-        if number == len(buffers):
-            arena = aligned(self._schedule.arena.nbytes)
-            return Base.ARGUMENT_0, self._reads.index(number), arena + offset
-        buffer = buffers[number]
+        scratch = self._layout.scratch
+        if number == scratch:
+            return Base.ARGUMENT_0, self._reads.index(scratch), self._layout.arena + offset
+        buffer = self._layout.buffers[number]
         if buffer.kind == "temp":
-            return Base.ARGUMENT_0, self._reads.index(len(buffers)), buffer.offset + offset
+            return Base.ARGUMENT_0, self._reads.index(scratch), buffer.offset + offset
         if number in self.makes:
             return Base.OUTPUT_0, self.makes.index(number), offset
         if number in self._reads:
@@ -151,80 +216,171 @@ class _Kernels:
         return Base.FIXED, 0, cast(Array, buffer.value).ctypes.data + offset
 
 
-def _refuse(*_: Any) -> NoReturn:
+class _Fixed(_Kernels):
+    """A stretch of plain sizes."""
+
+    def __init__(self, layout: _Layout, segment: Segment, made: set[int]):
+        super().__init__(layout, segment.calls, made)
+        self._segment = segment
+        self._run = driver()
+        self._make = [(i, layout.maker(layout.buffers[i])) for i in self.makes]
+        counters = [b.value for b in layout.buffers if b.kind == "faults"]
+        # Counts positions that were out of range; kernels go on with position 0.
+        self._faults = counters[0] if counters else None
+
+    def drive(self, held: Held) -> None:
+        for i, make in self._make:
+            held[i] = make(held)
+        buffers, scratch = self._layout.buffers, self._layout.scratch
+        bases = np.zeros(scratch + 1, np.int64)
+        start = 0 if held[scratch] is None else held[scratch].ctypes.data
+        for i in self._touched:
+            if i == scratch:
+                bases[i] = start + self._layout.arena
+            elif buffers[i].kind == "temp":
+                bases[i] = start + buffers[i].offset
+            else:
+                bases[i] = held[i].ctypes.data
+        before = 0 if self._faults is None else int(self._faults)
+        self._segment.run(self._run, bases)
+        if self._faults is not None and int(self._faults) != before:
+            raise OutOfRange
+
+    def _enter(self, given: Sequence[Array]) -> Callable[..., list[Array]]:
+        plan, result = self._plan(self._segment.address), entry.listed(len(self.makes))
+        builder = entry.FormBuilder(plan, Slots.of(given), result)
+        words = builder.words()
+        if words is None:
+            raise Unfit
+        native = entry.NativeEntry("stretch", refuse)
+        native.add_words(None, words, builder.kept)
+        self._function = native.function
+        return native.function
+
+
+class _Varying(_Kernels):
+    """A stretch of symbolic sizes, which its entry reads off the inputs of the schedule."""
+
+    def __init__(self, layout: _Layout, calls: Sequence[NativeCall], made: set[int]):
+        super().__init__(layout, calls, made)
+        symbols = layout.symbols
+        assert symbols is not None
+        inputs = {b.number: i for i, b in enumerate(layout.buffers) if b.kind == "input"}
+        carry = [inputs[n] for n in symbols.arrays if n in inputs]
+        self._reads += [i for i in carry if i not in self._reads]
+        arrays = {slot: self._geometry(number) for slot, number in enumerate(self._reads)}
+        examples = [self._example(number) for number in self._reads]
+        self._shareable = bool(pool_cell(calls))
+        self._form = dynamic_form(
+            symbols.family, calls, self._plan, Slots.of(examples), arrays,
+            entry.listed(len(self.makes)), guarded=False,
+        )  # fmt: skip
+
+    def _geometry(self, number: int) -> Geometry:
+        if number == self._layout.scratch:
+            return Geometry((scratch_bytes(self._layout.schedule, self.calls),), None)
+        buffer = self._layout.buffers[number]
+        given = cast(Symbols, self._layout.symbols).arrays
+        if buffer.kind == "input" and buffer.number in given:
+            return given[buffer.number]
+        return Geometry(buffer.shape, None)
+
+    def _example(self, number: int) -> Array:
+        """Return an array of the dtype and rank of one that the stretch reads."""
+        if number == self._layout.scratch:
+            return np.empty(1, np.uint8)
+        buffer = self._layout.buffers[number]
+        return np.empty((1,) * len(buffer.shape), buffer.dtype)
+
+    def __call__(self, held: Held) -> None:
+        if self._shareable:
+            pool_address()  # starts the pool, where that is to be done
+        super().__call__(held)
+
+    def _enter(self, given: Sequence[Array]) -> Callable[..., list[Array]]:
+        self._function = enter(self._form)
+        return self._function
+
+
+def enter(form: DynamicForm | None) -> Callable[..., list[Array]]:
+    """Return the native function of one form. It raises Unfit, as this does where there is none."""
+    if form is None:
+        raise Unfit
+    native = entry.NativeEntry("stretch", refuse)
+    native.add_words(None, form.words, form.kept)
+    return native.function
+
+
+def refuse(*_: Any) -> NoReturn:
+    """Stand in for the Python path of a function that has none."""
     raise Unfit
 
 
-def _numpy_stage(schedule: Schedule, step: OpaqueStep, returned: bool) -> Callable[[Held], None]:
+def _numpy_stage(layout: _Layout, step: OpaqueStep, returned: bool) -> Run:
     """Return a function that computes the step; a result that is returned is nobody else's."""
     node, buffer = step.node, step.buffer
-    readers = [reader(schedule, view) for view in step.operands]
+    readers = [reader(layout, view) for view in step.operands]
     reference = node.op.reference
+    varying = layout.formula((dict(node.attrs), node.shape))
 
     def run(held: Held) -> None:
-        result = apply(node, reference, [read(held) for read in readers])
+        started = time.perf_counter() if spans.active is not None else 0.0
+        attrs, shape = (node.attrs, node.shape) if varying is None else varying(held[-1])
+        result = apply(node, reference, [read(held) for read in readers], attrs, shape)
         if not result.flags.c_contiguous or (returned and not result.flags.owndata):
             result = result.copy()
         held[buffer] = result
+        if started:
+            spans.add_op(node, started)
 
     return run
 
 
-def reader(schedule: Schedule, view: View) -> Read:
+def reader(layout: _Layout, view: View) -> Read:
     """Return a function that makes a NumPy array of a stored value."""
     number, (shape, dtype) = view.buffer, (view.shape, view.dtype)
-    buffer = schedule.buffers[number]
+    buffer = layout.buffers[number]
+    strides = tuple(s * dtype.itemsize for s in view.strides)
+    offset = view.offset * dtype.itemsize
+    if buffer.kind == "temp":
+        number, offset = layout.scratch, offset + buffer.offset
+    varying = layout.formula((shape, strides, offset))
+    if varying is not None:
+        return lambda held: _placed(held[number], dtype, *varying(held[-1]))
     if 0 in shape:
         return lambda held: np.empty(shape, dtype)
     if buffer.value is not None:
-        array = strided(buffer.value, view)
+        array = _placed(buffer.value, dtype, shape, strides, offset)
         return lambda held: array
-    strides = tuple(s * dtype.itemsize for s in view.strides)
     if buffer.kind == "input":
-        if view.offset:
-            return lambda held: strided(held[number], view)
-
-        def read(held: Held) -> Array:
-            base: Array = held[number]
-            whole = base.strides == strides and base.shape == shape
-            return base if whole else strided(base, view)
-
-        return read
-    offset = view.offset * dtype.itemsize
-    if buffer.kind == "temp":
-        number, offset = len(schedule.buffers), offset + buffer.offset
-    elif offset == 0 and shape == buffer.shape and view.strides == contiguous_strides(shape):
+        return lambda held: _placed(held[number], dtype, shape, strides, offset)
+    whole = offset == 0 and shape == buffer.shape and view.strides == contiguous_strides(shape)
+    if whole and buffer.kind != "temp":
         return lambda held: held[number]
-    return lambda held: np.ndarray(shape, dtype, held[number], offset, strides)
+    return lambda held: _at(held[number], dtype, shape, strides, offset)
 
 
-def _collector(schedule: Schedule, view: View, taken: set[int]) -> Read:
-    """Return a function that makes an output of its own of ``view``; buffers serve once."""
-    buffer, read = schedule.buffers[view.buffer], reader(schedule, view)
-    whole = view.offset == 0 and view.strides == contiguous_strides(view.shape)
-    if (
-        not whole
-        or prod(view.shape) != prod(buffer.shape)
-        or buffer.kind not in ("output", "opaque")
-        or view.buffer in taken
-    ):
-        return lambda held: read(held).copy()
-    taken.add(view.buffer)
-    number, shape = view.buffer, view.shape
-    if shape == buffer.shape:
-        return lambda held: held[number]
-    return lambda held: held[number].reshape(shape)
+def _placed(
+    base: Array, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
+) -> Array:
+    """Return the array of ``shape`` that starts ``offset`` bytes into ``base``."""
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    if base.strides == strides and base.shape == shape and base.dtype == dtype:
+        return base
+    return _at(base, dtype, shape, strides, offset)
 
 
-def strided(base: Array, view: View) -> Array:
-    """Return ``base``'s memory from element ``view.offset`` on, under the view's strides."""
-    itemsize = view.dtype.itemsize
-    strides = tuple(s * itemsize for s in view.strides)
+def _at(
+    base: Array, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
+) -> Array:
+    if base.dtype == np.uint8:
+        return np.ndarray(shape, dtype, base, offset, strides)
     interface = {
-        "shape": view.shape,
+        "shape": shape,
         "strides": strides,
         "typestr": base.dtype.str,
-        "data": (base.ctypes.data + view.offset * itemsize, True),
+        "data": (base.ctypes.data + offset, True),
         "version": 3,
     }
     # The interface has no name for bfloat16.
@@ -237,3 +393,24 @@ class _Holder:
     def __init__(self, interface: dict[str, Any], owner: Array):
         self.__array_interface__ = interface
         self.owner = owner
+
+
+def _collector(layout: _Layout, view: View, taken: set[int]) -> Read:
+    """Return a function that makes an output of its own of ``view``; buffers serve once."""
+    buffer, read = layout.buffers[view.buffer], reader(layout, view)
+    whole = view.offset == 0 and view.strides == contiguous_strides(view.shape)
+    if (
+        not whole
+        or prod(view.shape) != prod(buffer.shape)
+        or buffer.kind not in ("output", "opaque")
+        or view.buffer in taken
+    ):
+        return lambda held: read(held).copy()
+    taken.add(view.buffer)
+    number, shape = view.buffer, view.shape
+    if shape == buffer.shape:
+        return lambda held: held[number]
+    varying = layout.formula(shape)
+    if varying is not None:
+        return lambda held: held[number].reshape(varying(held[-1]))
+    return lambda held: held[number].reshape(shape)
