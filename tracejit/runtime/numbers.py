@@ -42,6 +42,7 @@ class Numbers:
 
     def __init__(self, family: Family, arrays: Mapping[int, Geometry]):
         self._family = family
+        self._arrays = arrays
         self._sources = sources(family, arrays)
         self._places: dict[int, int] = {}
         self._compute: Callable[[Sequence[Any]], tuple[int, ...] | None] | None = None
@@ -66,6 +67,12 @@ class Numbers:
     def seal(self) -> None:
         """Take no more questions: the family's guards are complete."""
         lines = ["def compute(keys):"]
+        for array, geometry in self._arrays.items():
+            for part, numbers in enumerate(geometry, 1):
+                for axis, number in enumerate(numbers or ()):
+                    if not is_size(number):
+                        test = f"keys[{array}][{part}][{axis}] == {number}"
+                        lines.append(f"    if not {test}: return None")
         for step in in_order(self._family, list(self._places), self._family.guards()):
             lines += self._lines(step)
         values = "".join(f"v{index}, " for index in self._places)
@@ -91,7 +98,7 @@ class Numbers:
         return [f"    if v{number.b} < 1: return None", text] if checked else [text]
 
     def __call__(self, keys: Sequence[Any]) -> tuple[int, ...] | None:
-        """Return the values for a call; None where a guard does not hold.
+        """Return the values for a call; None where a plain number differs, or a guard fails.
 
         ``keys`` has (dtype, sizes, strides) of its arrays, by leaf.
         """

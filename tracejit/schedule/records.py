@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from tracejit.schedule.kernel import NO_FIELD, Kernel, Load, Record
 from tracejit.schedule.unroll import TINY
+from tracejit.sizes import hint
 
 
 def find_records(kernel: Kernel) -> Kernel:
@@ -38,7 +39,9 @@ def _records(kernel: Kernel, numbers: Iterable[int]) -> Iterable[Record]:
         groups.setdefault((access.buffer, access.dtype, access.strides), []).append(number)
     for members in groups.values():
         strides = kernel.accesses[members[0]].strides
-        steps = [(strides[a], a) for a in kernel.lane_axes if 2 <= strides[a] <= TINY]
+        # A size that is only now and then that small runs the kernels of the usual ones.
+        few = [a for a in kernel.lane_axes if 2 <= hint(strides[a]) <= TINY]
+        steps = [(strides[a], a) for a in few if 2 <= strides[a] <= TINY]
         if not steps:
             continue
         step, axis = min(steps)

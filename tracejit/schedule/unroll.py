@@ -47,8 +47,9 @@ def unroll(kernel: Kernel) -> Kernel:
         kernel.extents[a] for e in kernel.exprs if isinstance(e, Reduce) for a in e.over
     }  # the coordinates are what something is summed over; four rows are just four rows
     for axis in reversed(range(len(kernel.extents))):
-        wanted = kernel.extents[axis] in sizes or check_fields(kernel, axis)
-        if wanted and check_unroll(kernel, axis):
+        if not check_unroll(kernel, axis):
+            continue
+        if kernel.extents[axis] in sizes or check_fields(kernel, axis):
             kernel = _Unroller(kernel, axis).run()
     return kernel
 
@@ -67,17 +68,16 @@ def check_unroll(kernel: Kernel, axis: int) -> bool:
 
 
 def check_fields(kernel: Kernel, axis: int) -> bool:
-    """Whether ``axis`` runs over the fields of records, and every access has them in reach.
+    """Whether ``axis``, which is tiny, runs over fields of records that every access has in reach.
 
     The others have a plane for each field, contiguous along another axis, or one value.
     """
     extent = kernel.extents[axis]
-    if not 2 <= extent <= TINY:
-        return False
     records: list[Access] = []
     others: list[list[int]] = []
     for access in kernel.accesses:
-        if abs(access.strides[axis]) == 1 and any(extent <= s <= TINY for s in access.strides):
+        few = [s for s in access.strides if extent <= hint(s) <= TINY]
+        if abs(access.strides[axis]) == 1 and any(extent <= s <= TINY for s in few):
             records.append(access)
         elif access.strides[axis]:
             others.append([s for a, s in enumerate(access.strides) if a != axis])
