@@ -34,8 +34,8 @@ class Ranged(Answer):
 
     ``form`` is for the function's own native entry, None where that cannot serve the plan. From
     its word ``noted`` on it has the newest call's numbers of the dimensions ``varied``, which are
-    symbols here. ``run`` is the Python path's, ``driven_ns`` the time of its calls; ``native`` is the
-    form once the entry has taken it.
+    symbols here. ``native`` is the form once the entry has taken it. ``run`` is the Python path's,
+    ``driven_ns`` the time of its calls.
     """
 
     __slots__ = (

@@ -53,7 +53,7 @@ class Profiled(Protocol):
 
 
 class Ranges(Protocol):
-    """A plan for ranges of sizes: the native form of its function's entry, and what Python drove."""
+    """A plan for ranges of sizes: the form of its function's entry, and what Python drove."""
 
     native: NativeForm | None
     driven_ns: int
