@@ -76,6 +76,7 @@ class Explanation:
     ``runtime/reasons.py`` for tier 0. ``why`` says why that tier answers, ``traced`` why this
     signature was traced. ``retraces`` counts the function's signatures by that reason,
     ``guard_failures`` calls that compiled code did not answer, or not as they came, by theirs.
+    ``measured`` says what calls of this signature have taken.
     ``arena_bytes`` is what the values between kernels take, ``unfused_bytes`` what they would, each
     for itself. ``sizes`` says how further sizes of the arguments are answered; ``blocking`` how
     matrix products are cut, where ``tracejit tune`` has found a faster way than the rules.
@@ -98,6 +99,7 @@ class Explanation:
     sizes: str = ""
     blocking: str = ""
     guard_failures: dict[str, int] = field(default_factory=dict[str, int])
+    measured: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -109,6 +111,8 @@ class Explanation:
     def _lines(self) -> Iterator[str]:
         yield f"{self.function}({self.arguments})"
         yield f"  tier {self.tier}, {self.state}: {self.why}"
+        if self.measured:
+            yield f"  measured: {self.measured}"
         yield f"  traced: {self.traced}"
         if self.retraces:
             yield f"  traced again so far: {_counts(self.retraces)}"
@@ -197,6 +201,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         unfused_bytes=0 if schedule is None else schedule.intermediates,
         sizes=jitted.sizes(),
         blocking="" if schedule is None else _blocking(program, schedule),
+        measured=_measured(program),
     )
 
 
@@ -245,20 +250,20 @@ def _tier(
 def _compiled(program: Program) -> str:
     found = ", ".join(f"{n} {where}" for where, n in program.origins().items() if n)
     took = f"planning and compiling took {time_text(program.seconds)}"
-    return f"kernels answer: {found}; {took}{_measured(program)}{_specialised(program)}"
+    return f"kernels answer: {found}; {took}{_specialised(program)}"
 
 
 def _measured(program: Program) -> str:
     """Return what calls have taken by kernels and by NumPy, as far as they were measured."""
     found = profiler.signature_profile(program, "")
     native = found.seconds - found.interpreted_seconds
-    parts = ""
+    parts: list[str] = []
     if found.native_calls and native:
-        parts = f"; a call takes {time_text(native / found.native_calls)}"
+        parts.append(f"a call takes {time_text(native / found.native_calls)} by kernels")
     if found.interpreted_calls:
-        each = time_text(found.interpreted_seconds / found.interpreted_calls)
-        parts += f"{',' if parts else ';'} NumPy took {each}"
-    return parts
+        each = found.interpreted_seconds / found.interpreted_calls
+        parts.append(f"a call takes {time_text(each)} by NumPy")
+    return ", ".join(parts)
 
 
 def _specialised(program: Program) -> str:

@@ -133,7 +133,7 @@ class Report:
             Candidate(f.name, s, s.expected_saving * s.calls)
             for f in self.functions
             for s in f.signatures
-            if s.expected_saving > 0
+            if s.expected_saving > 0 and s.calls
         ]
         return sorted(found, key=lambda candidate: -candidate.saved)
 
@@ -203,7 +203,7 @@ class Report:
         """Yield the cells of the table: a line a signature, one for runs of the Python function."""
         whole = self.seconds
         for f in self.functions:
-            for s in sorted(f.signatures, key=lambda s: -s.seconds):
+            for s in sorted((s for s in f.signatures if s.calls), key=lambda s: -s.seconds):
                 yield (
                     f"{f.name}({s.arguments})", str(s.tier), f"{s.calls:,}",
                     f"{s.interpreted_calls:,}", *_share(s.seconds, whole),
