@@ -12,11 +12,11 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help venv demo test test-all test-stress fuzz bench lint format wheel clean
+.PHONY: help venv demo test test-all test-stress fuzz bench bench-runtime lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is to make
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 venv: $(READY) $(TEST) $(LINT) ## Set up .venv for development: the package (editable), all tools
 
@@ -59,6 +59,9 @@ fuzz: $(TEST) ## Run the random programs of the tests for longer
 
 bench: $(READY) ## Run the microbenchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-runtime: $(TEST) ## Measure start-up, memory, profiler, tiers, and count faults
+	$(BIN)/python -m benchmarks.runtime $(ARGS)
 
 lint: $(TEST) $(LINT) ## Check style, format and types
 	$(BIN)/ruff check .

@@ -16,8 +16,9 @@ import ctypes
 import gc
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -90,26 +91,52 @@ def measured(row: type[Row], library: str) -> int | None:
     return int(done.stdout) if done.returncode == 0 and done.stdout.strip() else None
 
 
+class Footprint(NamedTuple):
+    """A row's values between its arguments and results, and the rise of each library in bytes."""
+
+    name: str
+    between: int
+    risen: dict[str, int | None]
+
+    @property
+    def saved(self) -> float | None:
+        """The part of NumPy's rise that tracejit does without."""
+        ours, numpys = self.risen["tracejit"], self.risen["numpy"]
+        return None if not ours or not numpys else 1 - ours / numpys
+
+    @property
+    def kept(self) -> bool:
+        """Whether a program with intermediates saves enough."""
+        return self.between < FEW or self.saved is None or self.saved >= GOAL
+
+    def cells(self) -> list[str]:
+        """Return the row of a table."""
+        return [
+            self.name,
+            str(self.between),
+            *("·" if r is None else f"{r / 2**20:.1f}" for r in self.risen.values()),
+            "·" if self.saved is None else f"{self.saved:.0%}",
+        ]
+
+
+def header(libraries: Sequence[str]) -> list[str]:
+    return ["row", "values between", *(f"{x}, MiB" for x in libraries), "less than NumPy"]
+
+
+def footprint(name: str, libraries: Sequence[str] = LIBRARIES) -> Footprint:
+    row = ROWS[name]
+    risen = {library: measured(row, library) for library in libraries}
+    return Footprint(name, intermediates(row), risen)
+
+
 def report(names: list[str]) -> bool:
     """Print the table; return whether every program with intermediates saves enough."""
-    table = Table("row", "values between", *(f"{x}, MiB" for x in LIBRARIES), "less than NumPy")
-    kept = True
-    for name in names:
-        row = ROWS[name]
-        count = intermediates(row)
-        risen = [measured(row, library) for library in LIBRARIES]
-        ours, numpys = risen[0], risen[1]
-        saved = None if not ours or not numpys else 1 - ours / numpys
-        if count >= FEW and saved is not None:
-            kept &= saved >= GOAL
-        table.add_row(
-            name,
-            str(count),
-            *("·" if r is None else f"{r / 2**20:.1f}" for r in risen),
-            "·" if saved is None else f"{saved:.0%}",
-        )
+    table = Table(*header(LIBRARIES))
+    found = [footprint(name) for name in names]
+    for one in found:
+        table.add_row(*one.cells())
     Console(width=100).print(table)
-    return kept
+    return all(one.kept for one in found)
 
 
 def main() -> None:
