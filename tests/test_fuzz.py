@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_samples import mismatch
 
+from tracejit import Tensor, asarray, jit
 from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
@@ -22,6 +23,8 @@ from tracejit.graph.verify import verify
 from tracejit.ops.table import Array
 from tracejit.runtime import cpu, engine, specialise
 from tracejit.runtime.interpreter import run_graph
+from tracejit.tensor import wrap
+from tracejit.tracing import state
 
 EMIT = Emit()
 SIZES = (0, 1, 2, 3, 5, 8, 9, 16, 17, 33)
@@ -353,12 +356,17 @@ shapes = st.lists(st.sampled_from(SIZES), min_size=0, max_size=3).map(tuple)
 def build(shape: tuple[int, ...], program: Sequence[Sequence[int]], dtype: str) -> Graph:
     """Return the graph of a program over two inputs of ``shape`` and its first axis's shape."""
     inputs = [placeholder(0, dtype, shape), placeholder(1, dtype, shape[-1:])]
+    return Graph(inputs, results(inputs, program))
+
+
+def results(inputs: Sequence[Node], program: Sequence[Sequence[int]]) -> list[Node]:
+    """Return some of the values of a program."""
     values = list(inputs)
     for rule, *numbers in program:
         value = RULES[rule % len(RULES)](values, numbers)
         if value.size <= 20_000 and len(value.shape) <= 5:
             values.append(value)
-    return Graph(inputs, [values[-1], values[-len(values) // 3], values[len(values) // 2]])
+    return [values[-1], values[-len(values) // 3], values[len(values) // 2]]
 
 
 def arrays(graph: Graph, seed: int) -> list[Array]:
@@ -424,3 +432,47 @@ def test_a_program_whose_reductions_share_an_axis_compiles() -> None:
     executable = engine.compile_graph(graph, [None] * len(inputs))
     for got, want in zip(executable.run(inputs), run_graph(graph, inputs), strict=True):
         close(got, want)
+
+
+# A shape whose first axis has these sizes in turn, as an array and as views of larger ones.
+TURNS = (6, 9, 2, 17, 1, 0, 33, 12, 5, 21)
+LAYOUTS: tuple[Callable[[Array], Array], ...] = (
+    lambda x: x,
+    lambda x: np.repeat(x, 2, axis=0)[::2],
+    lambda x: np.repeat(x, 2, axis=0)[::-2],
+    lambda x: np.asfortranarray(x),
+    lambda x: np.pad(x, [(0, len(x)) if a == x.ndim - 1 else (0, 0) for a in range(x.ndim)])[
+        ..., : x.shape[-1]
+    ],
+)
+
+
+@given(
+    rest=st.lists(st.sampled_from((1, 2, 3, 8, 17)), max_size=2).map(tuple),
+    program=programs,
+    layout=st.sampled_from(LAYOUTS),
+    tensors=st.booleans(),
+)
+@settings(max_examples=max(30, PROGRAMS // 5))
+def test_random_programs_at_sizes_that_vary(
+    rest: tuple[int, ...],
+    program: list[tuple[int, ...]],
+    layout: Callable[[Array], Array],
+    tensors: bool,
+) -> None:
+    """Whatever plans for ranges of sizes there are, the answer is the interpreter's."""
+
+    def function(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        trace = state.trace
+        assert trace is not None
+        return tuple(wrap(node, trace) for node in results([x.node, y.node], program))
+
+    jitted = jit(function, compile="now")
+    for seed, n in enumerate(TURNS):
+        graph = build((n, *rest), program, "float32")
+        given = arrays(graph, seed)
+        want = run_graph(graph, given)
+        given[0] = layout(given[0])
+        found = jitted(*map(asarray, given)) if tensors else jitted(*given)
+        for got, expected in zip(found, want, strict=True):
+            close(np.asarray(got), expected)
