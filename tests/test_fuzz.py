@@ -7,6 +7,7 @@ shrink it. `make fuzz` runs many more programs than the tests do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 import pytest
@@ -238,7 +239,7 @@ def _gather(values: list[Node], n: Sequence[int]) -> Node:
 
 def _resized(x: Node, shape: tuple[int, ...]) -> Node:
     """Return the elements of ``x`` in another shape, with zeros or without the last ones."""
-    size = int(np.prod(shape, dtype=int))
+    size = prod(shape)
     flat = EMIT.reshape(x, shape=(x.size,))
     if size > x.size:
         flat = EMIT.pad(flat, EMIT.constant(0.0, x.dtype), low=(0,), high=(size - x.size,))
@@ -439,7 +440,7 @@ TURNS = (6, 9, 2, 17, 1, 0, 33, 12, 5, 21)
 LAYOUTS: tuple[Callable[[Array], Array], ...] = (
     lambda x: x,
     lambda x: np.repeat(x, 2, axis=0)[::2],
-    lambda x: np.repeat(x, 2, axis=0)[::-2],
+    lambda x: np.repeat(x[::-1], 2, axis=0)[::-2],
     lambda x: np.asfortranarray(x),
     lambda x: np.pad(x, [(0, len(x)) if a == x.ndim - 1 else (0, 0) for a in range(x.ndim)])[
         ..., : x.shape[-1]

@@ -17,22 +17,20 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tracejit.frontend.compiled import Compiled, Recorded, Source, as_array, trace_function
+from tracejit.frontend.compiled import Compiled, Recorded, Source, trace_function
 from tracejit.frontend.native import result_of
-from tracejit.frontend.ranged import Dimension, NativeRun, Ranged
+from tracejit.frontend.ranged import Dimension, Ranged
 from tracejit.frontend.signature import ArrayKey, signature_text
 from tracejit.frontend.trees import Tree, statics
-from tracejit.ops.table import Array, Shape
+from tracejit.ops.table import Shape
 from tracejit.runtime import cpu, engine, profiler, service
 from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.dynamic import DynamicForm, dynamic_form
-from tracejit.runtime.entry import listed
 from tracejit.runtime.numbers import Geometry, Numbers, Values
-from tracejit.runtime.plan import native_plan, pool_cell
+from tracejit.runtime.plan import native_plan
 from tracejit.runtime.profiler import SignatureProfile
 from tracejit.runtime.slots import Slots
-from tracejit.runtime.stretches import Stretches, Symbols, enter
-from tracejit.runtime.threads import pool_address
+from tracejit.runtime.stretches import Stretches, Symbols, Unfit
 from tracejit.schedule.schedule import OpaqueStep, Schedule
 from tracejit.sizes import Family
 from tracejit.tracing import user_location
@@ -264,6 +262,9 @@ def generalise(kind: Kind, call: Example) -> Ranged | None:
         try:
             with family:
                 plan = _plan(family, dimensions, kind, call)
+        except Unfit:
+            kind.why_static = "native calls cannot hold a plan for ranges of its sizes"
+            return None
         except Exception as error:  # the trace with plain sizes went well, and answers
             kind.why_static = f"tracing with symbolic sizes raised {type(error).__name__}: {error}"
             return None
@@ -299,17 +300,9 @@ def _plan(
     }
     numbers = Numbers(family, arrays)
     form = None
-    if any(isinstance(stage, OpaqueStep) for stage in stages):
-        run: NativeRun = Stretches(schedule, stages, Symbols(family, numbers, arrays)).run
-    else:
-        calls = [
-            native for stage in stages if not isinstance(stage, OpaqueStep) for native in stage
-        ]
-        form = _own_form(family, schedule, calls, recorded, arrays, call)
-        flat = _flat_run(family, schedule, calls, arrays, call)
-        if flat is None:
-            return None
-        run = flat
+    if not any(isinstance(stage, OpaqueStep) for stage in stages):
+        form = _own_form(family, schedule, stages, recorded, arrays, call)
+    run = Stretches(schedule, stages, Symbols(family, numbers, arrays)).run
     numbers.seal()
     return Ranged(recorded, keys, numbers, dimensions, run, form)
 
@@ -348,7 +341,7 @@ def _static_results(recorded: Recorded) -> list[Any]:
 def _own_form(
     family: Family,
     schedule: Schedule,
-    calls: Sequence[NativeCall],
+    stages: Stages,
     recorded: Recorded,
     arrays: Mapping[int, Geometry],
     call: Example,
@@ -361,33 +354,6 @@ def _own_form(
     if result is None:
         return None
     by_slot = {inputs[leaf]: geometry for leaf, geometry in arrays.items()}
+    calls = [native for stage in stages if not isinstance(stage, OpaqueStep) for native in stage]
     plan = partial(native_plan, schedule, calls)
     return dynamic_form(family, calls, plan, call.slots, by_slot, result)
-
-
-def _flat_run(
-    family: Family,
-    schedule: Schedule,
-    calls: Sequence[NativeCall],
-    arrays: Mapping[int, Geometry],
-    call: Example,
-) -> NativeRun | None:
-    """Return how Python runs ``calls`` on the arrays of the leaves; None where it cannot."""
-    given = [as_array(leaf, key) for leaf, key in zip(call.leaves, call.keys, strict=True)]
-    plan = partial(native_plan, schedule, calls)
-    result = listed(len(schedule.outputs))
-    form = dynamic_form(family, calls, plan, Slots.of(given), arrays, result)
-    if form is None:
-        return None
-    shareable = bool(pool_cell(calls))
-    function: Callable[..., list[Array]] | None = None
-
-    def run(arrays: Sequence[Array], values: Values) -> list[Array]:
-        nonlocal function
-        if function is None:
-            function = enter(form)
-        if shareable:
-            pool_address()  # starts the pool, where that is to be done
-        return function(*arrays)
-
-    return run

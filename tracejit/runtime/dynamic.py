@@ -195,7 +195,8 @@ class _Program:
         """Return the program; the sizes in ``words`` take their values here.
 
         ``strides`` has the bytes of an element for each symbol that is a stride; ``notes`` are
-        (word, number) of what is noted in the form itself. None where it is too long.
+        (word, number) of what is noted in the form itself. None where it is too long, or where a
+        size is not to be found in ``arrays``.
         """
         stores: list[tuple[int, int]] = []
         tail: list[tuple[int, int, int, int]] = []
@@ -222,6 +223,8 @@ class _Program:
                 rows.append((number.op, place[number.a], b, c))
             elif number.symbol < 0:
                 values[c] = number.value
+            elif step not in found:  # the size of an argument that nothing else is read of
+                return None
             else:
                 source = found[step]
                 values[c] = strides.get(step, 0)

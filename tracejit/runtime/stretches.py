@@ -22,8 +22,8 @@ import numpy as np
 from tracejit.codegen.forms import Base
 from tracejit.ops.table import Array
 from tracejit.runtime import entry, memory, spans
-from tracejit.runtime.calls import NativeCall, Segment
-from tracejit.runtime.dynamic import DynamicForm, dynamic_form
+from tracejit.runtime.calls import I64Array, NativeCall, Segment
+from tracejit.runtime.dynamic import dynamic_form
 from tracejit.runtime.interpreter import apply
 from tracejit.runtime.native import driver
 from tracejit.runtime.numbers import Formula, Geometry, Numbers, Values
@@ -252,10 +252,8 @@ class _Fixed(_Kernels):
         words = builder.words()
         if words is None:
             raise Unfit
-        native = entry.NativeEntry("stretch", refuse)
-        native.add_words(None, words, builder.kept)
-        self._function = native.function
-        return native.function
+        self._function = _entered(words, builder.kept)
+        return self._function
 
 
 class _Varying(_Kernels):
@@ -271,10 +269,13 @@ class _Varying(_Kernels):
         arrays = {slot: self._geometry(number) for slot, number in enumerate(self._reads)}
         examples = [self._example(number) for number in self._reads]
         self._shareable = bool(pool_cell(calls))
-        self._form = dynamic_form(
+        form = dynamic_form(
             symbols.family, calls, self._plan, Slots.of(examples), arrays,
             entry.listed(len(self.makes)), guarded=False,
         )  # fmt: skip
+        if form is None:
+            raise Unfit
+        self._form = form
 
     def _geometry(self, number: int) -> Geometry:
         if number == self._layout.scratch:
@@ -298,21 +299,22 @@ class _Varying(_Kernels):
         super().__call__(held)
 
     def _enter(self, given: Sequence[Array]) -> Callable[..., list[Array]]:
-        self._function = enter(self._form)
+        self._function = _entered(self._form.words, self._form.kept, stressed=False)
         return self._function
 
 
-def enter(form: DynamicForm | None) -> Callable[..., list[Array]]:
-    """Return the native function of one form. It raises Unfit, as this does where there is none."""
-    if form is None:
-        raise Unfit
-    native = entry.NativeEntry("stretch", refuse)
-    native.add_words(None, form.words, form.kept)
+def _entered(
+    words: I64Array, kept: Sequence[Any], *, stressed: bool = True
+) -> Callable[..., list[Array]]:
+    """Return the native function of one form, which raises Unfit where that does not fit."""
+    native = entry.NativeEntry("stretch", _refuse)
+    if not stressed:  # a symbolic stretch has no other way to run
+        native.deoptimise_every(0)
+    native.add_words(None, words, kept)
     return native.function
 
 
-def refuse(*_: Any) -> NoReturn:
-    """Stand in for the Python path of a function that has none."""
+def _refuse(*_: Any) -> NoReturn:
     raise Unfit
 
 
