@@ -10,6 +10,9 @@ products:
 A tile of B is a piece of the panel that all microkernels read: depth by depth, in rows of 32
 elements. Panels of A are made of tiles, whose rows are contiguous (``evaluate``).
 
+Of float32s that are split there are three tiles in place of one, and six products
+(``split``).
+
 Blocks are computed whole. Where they reach beyond C they go through the tile in the workspace.
 """
 
@@ -22,6 +25,7 @@ from tracejit.codegen.contraction.frame import ZERO
 from tracejit.codegen.contraction.microkernel import PARAMETERS, MicroCall
 from tracejit.codegen.contraction.panels import Block, Variant, micro_name
 from tracejit.codegen.contraction.prologue import KernelPrologue
+from tracejit.codegen.contraction.split import PRODUCTS, Ranges, some_below
 
 # Bytes of a row of a tile, and of a row of elements of a panel of B.
 _ROW = 64
@@ -31,11 +35,49 @@ _A, _B = 4, 6
 
 
 def emit_tile_kernel(
-    module: Module, name: str, prologue: KernelPrologue, rows: int, vectors: int
+    module: Module, name: str, exact: str, prologue: KernelPrologue, rows: int, vectors: int
 ) -> None:
-    """Define ``void name(MicroCall…)`` for ``rows`` (16 or 32) × ``vectors`` · 16 elements."""
+    """Define ``void name(MicroCall…)`` for ``rows`` (16 or 32) × ``vectors`` · 16 elements.
+
+    ``exact`` is the function for split numbers that tiles do not take (``split.emit_exact``).
+    """
     b = module.define(name, VOID, PARAMETERS, linkage="internal", attributes="nounwind noinline")
     call = MicroCall(*b.parameters)
+    if prologue.dot == "split":
+        _ranged(b, call, exact, prologue, rows, vectors)
+    else:
+        _tile_loop(b, call, prologue, rows, vectors)
+    b.ret()
+
+
+def _ranged(
+    b: Builder, call: MicroCall, exact: str, prologue: KernelPrologue, rows: int, vectors: int
+) -> None:
+    """Write the block of split numbers: as tiles compute it unless it is beyond their range. They
+    are never asked to add to C (``Tiles._whole``)."""
+    ranges = Ranges.of(b, call.a, call.b, call.depth)
+
+    def tiles() -> list[Value]:
+        _tile_loop(b, call, prologue, rows, vectors)
+        return b.if_(
+            ranges.underflows,
+            lambda: [some_below(b, call.c, call.c_row, rows, vectors, ranges.result)],
+            lambda: [const(False, I1)],
+        )
+
+    def one_by_one() -> list[Value]:
+        counts = (const(rows, I64), const(vectors, I64))
+        arguments = (call.a, call.b, call.c, call.c_row, *counts, call.depth)
+        b.effect(f"call void @{exact}({', '.join(f'{a.type} {a.text}' for a in arguments)})")
+        return []
+
+    b.if_(b.if_(ranges.overflows, lambda: [const(True, I1)], tiles)[0], one_by_one)
+
+
+def _tile_loop(
+    b: Builder, call: MicroCall, prologue: KernelPrologue, rows: int, vectors: int
+) -> None:
+    """Write the set-up of the sums, the loop over the depth, and the stores."""
     blocks = [(r, v) for r in range(rows // TILE) for v in range(vectors)]
     c_row = b.mul(call.c_row, const(4, I64))
 
@@ -54,29 +96,41 @@ def emit_tile_kernel(
         return []
 
     b.if_(call.accumulate, add, clear)
-    multiply = _instruction(prologue)
 
     def step(_: Value, carried: list[Value]) -> list[Value]:
         a, column = carried
-        for r in range(rows // TILE):
-            _tile(b, "tileloadd64", _A + r, b.offset(a, const(TILE * _ROW * r, I64)), _bytes(_ROW))
-            for v in range(vectors):
-                if r == 0:
-                    at = b.offset(column, const(_ROW * v, I64))
-                    _tile(b, "tileloadd64", _B + v, at, _bytes(_B_ROW))
-                _tile(b, multiply, 2 * r + v, _A + r, _B + v)
-        further = b.offset(a, const(TILES.rows * _ROW, I64))
-        return [further, b.offset(column, const(TILE * _B_ROW, I64))]
+        _step(b, prologue, a, column, rows, vectors)
+        depth = TILE * prologue.pieces
+        further = b.offset(a, const(depth * 4 * TILES.rows, I64))
+        return [further, b.offset(column, const(depth * _B_ROW, I64))]
 
-    b.loop(ZERO, call.depth, TILE, [call.a, call.b], step)
+    b.loop(ZERO, call.depth, TILE * prologue.pieces, [call.a, call.b], step)
     for r, v in blocks:
         _tile(b, "tilestored64", 2 * r + v, place(r, v), c_row)
-    b.ret()
+
+
+def _step(
+    b: Builder, prologue: KernelPrologue, a: Value, column: Value, rows: int, vectors: int
+) -> None:
+    """Write the products of a tile's depth; loads come just before what needs them first."""
+    multiply = _instruction(prologue)
+    held: tuple[int | None, int | None] = (None, None)
+    for i, j in PRODUCTS if prologue.pieces > 1 else [(0, 0)]:
+        for r in range(rows // TILE):
+            if i != held[0]:
+                at = b.offset(a, const(_ROW * (TILES.rows * i + TILE * r), I64))
+                _tile(b, "tileloadd64", _A + r, at, _bytes(_ROW))
+            for v in range(vectors):
+                if r == 0 and j != held[1]:
+                    at = b.offset(column, const(_B_ROW * TILE * j + _ROW * v, I64))
+                    _tile(b, "tileloadd64", _B + v, at, _bytes(_B_ROW))
+                _tile(b, multiply, 2 * r + v, _A + r, _B + v)
+        held = (i, j)
 
 
 def _instruction(prologue: KernelPrologue) -> str:
     """Return the product of A's with B's bytes, each signed or unsigned, or of bfloat16s."""
-    if prologue.dot == "pairs":
+    if prologue.dot in ("pairs", "split"):
         return "tdpbf16ps"
     signs = ("s" if is_signed(prologue, side) else "u" for side in (prologue.a, prologue.b))
     return f"tdpb{''.join(signs)}d"

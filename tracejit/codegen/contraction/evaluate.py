@@ -4,13 +4,13 @@ Panels are those of ``pack.py``, each with the values of a kernel's expression, 
 loop kernels writes. Where memory is contiguous across a panel the values go straight to it;
 otherwise they are computed along the depth, row by row beside the panel, and transposed into it.
 
-An element may hold several narrow integers that follow in the depth (``Dot``); beyond the depth
-they are zero.
+An element may hold several narrow numbers that follow in the depth (``Dot``); beyond the depth
+they are zero. Of a float32 that is split (``split``) there are three such elements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
@@ -19,6 +19,13 @@ from tracejit.codegen.contraction.dot import multiply_add
 from tracejit.codegen.contraction.pack import emit_pack, transpose
 from tracejit.codegen.contraction.prologue import Dot, KernelPrologue
 from tracejit.codegen.contraction.spec import GemmSpec, Layout
+from tracejit.codegen.contraction.split import (
+    close_range,
+    extend_range,
+    joined_across,
+    joined_along,
+    open_range,
+)
 from tracejit.codegen.contraction.tile import enter_batch
 from tracejit.codegen.elementwise import splat_to
 from tracejit.codegen.loops import KernelEmitter
@@ -97,6 +104,8 @@ class _Evaluator:
         self.type = spec.type
         self.width = unit.rows if operand.side == "a" else unit.columns
         self.along = operand.layout == "depth"
+        self.split = prologue.dot == "split"
+        self.pieces = prologue.pieces
         self.tiled = operand.tiled
         self.group = prologue.group
         self.dot: Dot = prologue.dot
@@ -113,11 +122,13 @@ class _Evaluator:
         self.scope = enter_batch(self.emitter, prologue.batch, batch)
         self.emitter.prepare(self.scope, [operand.position])
         # The depths of the block, and how many elements hold depths only.
-        self.start = b.mul(k, const(self.group, I64))
+        pieces = const(self.pieces, I64)
+        self.elements = b.div(self.depth, pieces, signed=False) if self.split else self.depth
+        first = b.div(k, pieces, signed=False) if self.split else k
+        self.start = b.mul(first, const(self.group, I64))
         left = b.sub(self.emitter.extents[prologue.depth], self.start)
-        self.count = b.intrinsic("smin", I64, left, b.mul(self.depth, const(self.group, I64)))
-        # A panel of B with a correction is one row deeper.
-        self.panel_depth = b.add(self.depth, ONE) if self.corrected else self.depth
+        self.count = b.intrinsic("smin", I64, left, b.mul(self.elements, const(self.group, I64)))
+        self.panel_depth = b.add(self.depth, const(spec.last_rows(operand.side), I64))
 
     def _lanes_along(self) -> int:
         """Return how many values of the widest type in between fill a register."""
@@ -127,6 +138,8 @@ class _Evaluator:
 
     def emit(self) -> None:
         b = self.b
+        if self.split:
+            b.loop(ZERO, self.extent, self.width, [], lambda p, _: self._each_range(open_range, p))
         if self.along:
             panel = self._panel_of_tiles if self.tiled else self._turned_panel
             b.loop(ZERO, self.extent, self.width, [], panel)
@@ -136,12 +149,30 @@ class _Evaluator:
             b.loop(ZERO, self.extent, self.strip, [], self._strip)
         if self.corrected:
             b.loop(ZERO, self.extent, self.width, [], self._correction)
+        if self.split:
+            b.loop(ZERO, self.extent, self.width, [], lambda p, _: self._each_range(close_range, p))
 
     def _panel(self, place: Value) -> Value:
         """Return the panel that starts with row (or column) ``place`` of the block."""
-        if self.tiled and not self.along:
-            return self.stage
         return self.b.element(self.target, self.b.mul(place, self.panel_depth), self.type)
+
+    def _last_row(self, place: Value) -> Value:
+        """Return the row behind the panel of ``place``."""
+        end = self.b.mul(self.depth, const(self.width, I64))
+        return self.b.element(self._panel(place), end, self.type)
+
+    def _each_range(self, do: Callable[[Builder, Value], None], place: Value) -> list[Value]:
+        do(self.b, self._last_row(place))
+        return []
+
+    def _place(self, depth: Value) -> Value:
+        """Return where in a panel the first element of (grouped) ``depth`` is: pieces of split
+        numbers follow each other by tiles."""
+        if not self.split:
+            return depth
+        b = self.b
+        whole = b.and_(depth, const(-TILE, I64))
+        return b.add(depth, b.mul(whole, const(self.pieces - 1, I64)))
 
     # -- contiguous across the panels ----------------------------------------------------------
 
@@ -164,7 +195,7 @@ class _Evaluator:
             return []
 
         b.loop(ZERO, whole, 1, [], full)
-        b.loop(whole, self.depth, 1, [], rest)
+        b.loop(whole, self.elements, 1, [], rest)
         return []
 
     def _depth(self, depth: Value, part: int) -> Value:
@@ -181,7 +212,7 @@ class _Evaluator:
         """Compute a vector of a depth that may lie beyond the last one."""
         b = self.b
         inside = b.compare("lt", self._depth(depth, part), self.count)
-        zero = const(0, self.part.vector(self.lanes))
+        zero = const(0, (self.type if self.split else self.part).vector(self.lanes))
         (value,) = b.if_(inside, lambda: [self._value(self._row(depth, part), v)], lambda: [zero])
         return value
 
@@ -194,7 +225,8 @@ class _Evaluator:
 
         def panel(place: Value, _: list[Value]) -> list[Value]:
             left = b.sub(stop, place)
-            row = b.element(self._panel(place), b.mul(depth, const(self.width, I64)), self.type)
+            panel = self.stage if self.tiled else self._panel(place)
+            row = b.element(panel, b.mul(self._place(depth), const(self.width, I64)), self.type)
 
             def vectors(known: int | None) -> list[Value]:
                 for v in range(0, self.width, self.lanes):
@@ -206,7 +238,11 @@ class _Evaluator:
                         mask = b.compare("lt", lane, here)
                     column = b.add(b.add(self.first, place), const(v, I64))
                     made = parts((v, column, Vector(axis, self.lanes, 1, mask)))
-                    b.store(self._joined(made), b.element(row, const(v, I64), self.type))
+                    if self.split:
+                        self._take_range(place, made, mask)
+                    for i, element in enumerate(self._joined(made)):
+                        at = const(i * TILE * self.width + v, I64)
+                        b.store(element, b.element(row, at, self.type))
                 return []
 
             whole = b.compare("ge", left, const(self.width, I64))
@@ -214,6 +250,11 @@ class _Evaluator:
             return []
 
         b.loop(start, stop, self.width, [], panel)
+
+    def _take_range(self, place: Value, values: Sequence[Value], mask: Value | None) -> None:
+        zero = const(0.0, self.type.vector(self.lanes))
+        inside = [v if mask is None else self.b.select(mask, v, zero) for v in values]
+        extend_range(self.b, self._last_row(place), inside)
 
     def _value(self, row: Scope, v: tuple[int, Value, Vector]) -> Value:
         _, column, vector = v
@@ -224,23 +265,26 @@ class _Evaluator:
         b, position = self.b, self.operand.position
         self.emitter.prepare(scope, [position])
         value = splat_to(b, self.emitter.value(scope, position)[0], self.lanes)
-        if self.dot != "none":
+        if self.dot != "none" and not self.split:
             value = b.convert(value, self.part.vector(self.lanes), signed=is_signed(self.dtype))
         if self.biased:
             value = b.xor(value, const(-128, value.type))
         return value
 
-    def _joined(self, parts: list[Value]) -> Value:
-        """Join the narrow numbers of an element, the first in its low bits."""
+    def _joined(self, parts: list[Value]) -> list[Value]:
+        """Join the narrow numbers of an element, the first in its low bits: one element, or one
+        for each piece of split numbers."""
         b = self.b
+        if self.split:
+            return joined_across(b, *parts)
         if len(parts) == 1:
-            return parts[0]
+            return parts
         whole = const(0, Type(f"i{self.type.bits}", self.lanes))
         for i, part in enumerate(parts):
             wide = b.convert(part, whole.type, signed=False)
             wide = b.shl(wide, const(i * self.part.bits, whole.type)) if i else wide
             whole = b.or_(whole, wide) if i else wide
-        return whole
+        return [whole]
 
     # -- contiguous along the depth ------------------------------------------------------------
 
@@ -253,7 +297,10 @@ class _Evaluator:
             index = b.add(self.first, b.add(place, i))
             scope = self.emitter.enter(self.scope, {self.operand.across: index}, None)
             self.emitter.prepare(scope, [self.operand.position])
-            self._line(scope, address(i))
+            if self.split:
+                self._split_line(scope, place, address(i))
+            else:
+                self._line(scope, address(i))
             return []
 
         b.loop(ZERO, used, 1, [], row)
@@ -265,7 +312,8 @@ class _Evaluator:
 
         def address(i: Value) -> Address:
             row = b.element(self.stage, b.mul(i, self.depth), self.type)
-            return lambda at: b.element(row, at, self.part)
+            unit = self.type if self.split else self.part
+            return lambda at: b.element(row, at, unit)
 
         used = self._lines(place, address)
         call = ", ".join(
@@ -304,6 +352,38 @@ class _Evaluator:
             end = b.mul(self.depth, const(self.group, I64))
             b.loop(self.count, end, 1, [], clear)
 
+    def _split_line(self, row: Scope, place: Value, address: Address) -> None:
+        """Compute one row along the depth, two vectors at a time: a row of a tile for each piece."""
+        b, axis = self.b, self.operand.prologue.depth
+        depths = TILE * self.group
+        whole = b.and_(self.count, const(-depths, I64))
+
+        def vectors(at: Value, masked: bool) -> None:
+            zero, made = const(0.0, self.type.vector(self.lanes)), list[Value]()
+            for first in range(0, depths, self.lanes):
+                here, mask = b.add(at, const(first, I64)), None
+                if masked:
+                    lane = b.lane_index(I64.vector(self.lanes))
+                    mask = b.compare("lt", lane, b.splat(b.sub(self.count, here), self.lanes))
+                along = Vector(axis, self.lanes, 1, mask)
+                value = self._in(self.emitter.enter(row, {axis: b.add(self.start, here)}, along))
+                made.append(value if mask is None else b.select(mask, value, zero))
+            extend_range(b, self._last_row(place), made)
+            start = self._place(b.lshr(at, const(1, I64)))
+            for i, element in enumerate(joined_along(b, *made)):
+                b.store(element, address(b.add(start, const(i * TILE, I64))))
+
+        def full(at: Value, _: list[Value]) -> list[Value]:
+            vectors(at, False)
+            return []
+
+        def rest(at: Value, _: list[Value]) -> list[Value]:
+            vectors(at, True)
+            return []
+
+        b.loop(ZERO, whole, depths, [], full)
+        b.loop(whole, b.mul(self.elements, const(self.group, I64)), depths, [], rest)
+
     # -- tiles ---------------------------------------------------------------------------------
 
     def _panel_of_tiles(self, place: Value, _: list[Value]) -> list[Value]:
@@ -314,6 +394,8 @@ class _Evaluator:
 
         def address(i: Value) -> Address:
             row = b.element(panel, b.mul(i, const(TILE, I64)), self.type)
+            if self.split:  # every sixteenth depth
+                return lambda at: b.element(row, b.mul(at, const(self.width, I64)), self.type)
 
             def at(depth: Value) -> Value:
                 within = b.and_(depth, const(parts - 1, I64))
@@ -329,7 +411,7 @@ class _Evaluator:
         """Compute one panel depth by depth beside its place, and transpose it into its tiles."""
         b = self.b
         self._strip(place, [])
-        panel = b.element(self.target, b.mul(place, self.panel_depth), self.type)
+        panel = self._panel(place)
         vector = self.type.vector(TILE)
 
         def tiles(depth: Value, _: list[Value]) -> list[Value]:

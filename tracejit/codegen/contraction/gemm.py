@@ -23,6 +23,7 @@ from tracejit.codegen.contraction.mirror import emit_mirror
 from tracejit.codegen.contraction.pack import emit_pack
 from tracejit.codegen.contraction.panels import Panels, has_full, micro_name
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
+from tracejit.codegen.contraction.split import emit_exact
 from tracejit.codegen.contraction.windows import emit_pack_windows
 
 
@@ -64,7 +65,7 @@ def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: Register
         for vectors in offered_vectors(unit, rows):
             if spec.tiled and spec.prologue is not None:
                 micro = micro_name(name, rows, vectors)
-                emit_tile_kernel(module, micro, spec.prologue, rows, vectors)
+                emit_tile_kernel(module, micro, f"{name}.exact", spec.prologue, rows, vectors)
                 continue
             own = shape._replace(rows=rows, vectors=vectors)
             emit_microkernel(module, micro_name(name, rows, vectors), own)
@@ -77,6 +78,8 @@ def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: Register
 
 
 def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) -> None:
+    if spec.prologue is not None and spec.prologue.dot == "split":
+        emit_exact(module, f"{name}.exact")
     _emit_microkernels(module, name, spec, unit)
     emit_finish(module, f"{name}.finish", spec)
     if spec.symmetric:

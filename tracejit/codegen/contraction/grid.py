@@ -71,8 +71,9 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         return Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
     if spec.ahead:
         # Sums wait in memory half as often (measured: 2 to 5 % from 768 on).
-        depth = cache.k // 2 if spec.tiled else target.blocking.depth * cache.k
-        block_k = balanced(k, depth, unit.lanes)
+        depth = spec.pieces * cache.k // 2 if spec.tiled else target.blocking.depth * cache.k
+        step = max(unit.lanes, spec.depth_unit)
+        block_k = balanced(k, max(step, round_down(depth, step)), step)
         tile_m, tile_n = _ahead(target, spec, p, block_k)
     else:
         block_k = balanced(k, cache.k, unit.lanes)
@@ -237,9 +238,10 @@ def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int
     # Packing may write up to a vector beyond a panel.
     slack = 64 // size
     if spec.ahead:
-        return (grid.work_a + round_up(grid.tile_m, unit.rows) * grid.block_k + slack) * size
+        depth = grid.block_k + spec.last_rows("a")
+        return (grid.work_a + round_up(grid.tile_m, unit.rows) * depth + slack) * size
     width = round_up(grid.tile_n, unit.columns) if spec.pack_b else unit.columns
-    depth = grid.block_k + spec.corrected
+    depth = grid.block_k + spec.last_rows("b")
     return (grid.work_b + width * depth + slack) * size
 
 

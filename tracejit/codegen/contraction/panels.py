@@ -209,9 +209,10 @@ class Panels(Frame):
         sizes = b.element(self.sizes, const(epilogue_slot(self.spec), I64), I64)
         self.call(pack, target, stage, first, extent, k, depth, batch, ptrs, sizes)
 
-    def panel_depth(self, depth: Value) -> Value:
-        """Return how many rows a packed panel of B has, ``depth`` deep."""
-        return self.b.add(depth, ONE) if self.spec.corrected else depth
+    def panel_depth(self, depth: Value, side: Literal["a", "b"] = "b") -> Value:
+        """Return how many rows a packed panel of B (or A) has, ``depth`` deep."""
+        more = self.spec.last_rows(side)
+        return self.b.add(depth, const(more, I64)) if more else depth
 
     def block(self, block: Block) -> None:
         """Go through the column panels, as wide as the microkernel; the last may be narrower."""
@@ -263,7 +264,8 @@ class Panels(Frame):
             rows = self._panel_rows(b.sub(stop, i))
             if self.spec.pack_a:
                 within = b.rem(i, const(self.unit.rows, I64), signed=False)
-                place = b.add(b.mul(b.sub(i, within), block.depth), within)
+                deep = self.panel_depth(block.depth, "a")
+                place = b.add(b.mul(b.sub(i, within), deep), within)
             else:
                 place = b.mul(i, block.a_row)
             a = b.element(block.a, place, self.type)

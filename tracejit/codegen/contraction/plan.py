@@ -86,7 +86,7 @@ def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid,
     p, _ = canonical(problem, fold=spec.folds)
     grid, width = grid_of(spec, target, p), spec.unit(target).columns
     line = 64 // (spec.type.bits // 8)
-    block = round_up(round_up(p.n, width) * (grid.block_k + spec.corrected), line)
+    block = round_up(round_up(p.n, width) * (grid.block_k + spec.last_rows("b")), line)
     strip = _STRIP * width
     return grid, prod(p.batch), _Packed(block, strip, max(1, -(-p.n // strip)))
 

@@ -14,18 +14,23 @@ import numpy as np
 
 from tracejit.codegen.contraction.blocking import TILE, round_up
 from tracejit.codegen.target import Target
+from tracejit.codegen.types import register_type
 from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType
 from tracejit.schedule.kernel import Apply, Contract, Kernel
-from tracejit.schedule.product import batch_axes, is_computed
+from tracejit.schedule.product import batch_axes, is_computed, reached
+from tracejit.sizes import hint
 
 if TYPE_CHECKING:
     from tracejit.codegen.contraction.spec import GemmProblem
 
 # What an element of a panel holds: one number, or narrow ones that follow in the depth.
-# "tiles" are bytes too, for tile registers, and "pairs" are bfloat16s for them.
-Dot = Literal["none", "words", "bytes", "tiles", "pairs"]
-GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4, "tiles": 4, "pairs": 2}
+# "tiles" are bytes too, for tile registers, and "pairs" are bfloat16s for them; "split" are pairs
+# of float32s, in three such elements.
+Dot = Literal["none", "words", "bytes", "tiles", "pairs", "split"]
+GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4, "tiles": 4, "pairs": 2, "split": 2}
+# Parts that a split number has.
+PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,12 @@ class KernelPrologue:
     @property
     def tiled(self) -> bool:
         """Whether tile registers multiply the operands; the depth then counts whole tiles."""
-        return self.dot in ("tiles", "pairs")
+        return self.dot in ("tiles", "pairs", "split")
+
+    @property
+    def pieces(self) -> int:
+        """How many elements of a panel hold the same depths."""
+        return PARTS if self.dot == "split" else 1
 
     @property
     def biased(self) -> bool:
@@ -72,7 +82,7 @@ class KernelPrologue:
     def grouped(self, problem: GemmProblem) -> GemmProblem:
         """Return ``problem`` with its depth counted in elements of panels."""
         depth = -(-problem.k // self.group)
-        return replace(problem, k=round_up(depth, TILE) if self.tiled else depth)
+        return replace(problem, k=round_up(depth, TILE) * self.pieces if self.tiled else depth)
 
 
 def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPrologue | None:
@@ -82,9 +92,10 @@ def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPro
     """
     contract = cast(Contract, kernel.contract)
     operands = [contract.left, contract.right]
-    if not any(is_computed(kernel, p) for p in operands):
-        return None
     rows, columns = contract.rows, contract.columns
+    splits = _splits(kernel, target)
+    if not splits and not any(is_computed(kernel, p) for p in operands):
+        return None
     if swapped:
         operands.reverse()
         rows, columns = columns, rows
@@ -94,7 +105,9 @@ def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPro
     if a is not None and b is not None:
         extents = [kernel.extents[axis] for axis in (rows, columns, contract.over)]
         dot = _dot(kernel, (a, b), target, extents)
-    if dot == "none":
+    if dot == "none" and splits:
+        dot, (a, b) = "split", operands
+    elif dot == "none":
         a, b = (p if is_computed(kernel, p) else None for p in operands)
     return KernelPrologue(kernel, batch, rows, columns, contract.over, a, b, dot)
 
@@ -127,3 +140,20 @@ def _dot(kernel: Kernel, operands: tuple[int, int], target: Target, extents: Seq
     if tiled:
         return "tiles"
     return "bytes" if b.kind == "i" and target.dot == "bytes" else "words"
+
+
+# Rows, columns and depth from which on splitting pays, and the multiply-adds for each number that
+# is split.
+_SPLIT = (32, 32, 32)
+
+
+def _splits(kernel: Kernel, target: Target) -> bool:
+    """Whether a product of float32 is worth splitting for tile registers (``split``)."""
+    contract = cast(Contract, kernel.contract)
+    if not target.tiles or contract.dtype != np.float32 or contract.gather is not None:
+        return False
+    extents = [hint(kernel.extents[a]) for a in (contract.rows, contract.columns, contract.over)]
+    if any(n < least for n, least in zip(extents, _SPLIT, strict=True)):
+        return False
+    sides = (contract.left, contract.right)
+    return all(register_type(e.dtype).bits <= 32 for p in sides for e in reached(kernel, p))

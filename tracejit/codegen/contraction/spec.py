@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 
 from tracejit.codegen.contraction.blocking import (
+    TILE,
     TILES,
     CacheBlock,
     RegisterBlock,
@@ -175,6 +176,20 @@ class GemmSpec:
     def corrected(self) -> bool:
         """Whether each panel of B ends with a row that is added to the sums."""
         return self.prologue is not None and self.prologue.biased
+
+    @property
+    def pieces(self) -> int:
+        """How many elements of a panel hold the same depths."""
+        return self.prologue.pieces if self.prologue is not None else 1
+
+    def last_rows(self, side: Literal["a", "b"]) -> int:
+        """Return how many rows a packed panel of A (or B) has behind those of its depth."""
+        return int(self.pieces > 1 or (side == "b" and self.corrected))
+
+    @property
+    def depth_unit(self) -> int:
+        """What blocks of the depth are multiples of, all but the last."""
+        return TILE * self.pieces if self.tiled else 1
 
     @property
     def type(self) -> Type:
