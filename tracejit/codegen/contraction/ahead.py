@@ -1,4 +1,4 @@
-"""A product whose right operand is packed ahead, by a stage of its own (``plan``).
+"""A product of which one operand is packed ahead, by a stage of its own (``plan``).
 
     packing:    for (batch, depth block, strip of columns):  pack it
     computing:  for (batch, column tile), for row tile:
@@ -9,6 +9,14 @@
 All of B is packed once, whoever computes with it. A block of A stays in the second-level cache
 of the core that packs it; packed ahead it would go to memory and back (measured: 4 to 5 % of
 products from 512 to 2048). Mostly a row tile goes over all columns, so A is packed once too.
+
+Where A is much smaller than B they change places (``amx``):
+
+    packing:    for (batch, depth block, strip of rows):  pack it
+    computing:  for (batch, column tile):
+                  for depth block:
+                    pack the block of B
+                    for row panel: for column panel:  microkernel
 """
 
 from __future__ import annotations
@@ -24,7 +32,7 @@ class Ahead(Panels):
 
     def emit(self) -> None:
         b = self.b
-        self.packed = self.pointer(PACKED_POINTER)
+        self.packed, self.first = self.pointer(PACKED_POINTER), self.spec.ahead
         packing = b.compare("ne", self.loaded[Slot.PACKING], ZERO)
 
         def pack() -> list[Value]:
@@ -37,13 +45,13 @@ class Ahead(Panels):
         b.if_(packing, pack, compute)
 
     def multiply(self) -> None:
-        self.each_run(self._compute)
+        self.each_run(self._with_packed_a if self.first == "a" else self._with_packed_b)
 
-    def _packed_at(self, block: Value, column: Value, depth: Value) -> Value:
-        """Return where the panel from ``column`` on is, in a depth block of the stage."""
+    def _packed_at(self, block: Value, place: Value, depth: Value) -> Value:
+        """Return where the panel from row (or column) ``place`` on is, in a depth block."""
         b = self.b
-        start = b.element(self.packed, b.mul(block, self.loaded[Slot.BLOCK_B]), self.type)
-        return b.element(start, b.mul(column, self.panel_depth(depth)), self.type)
+        start = b.element(self.packed, b.mul(block, self.loaded[Slot.PACKED]), self.type)
+        return b.element(start, b.mul(place, self.panel_depth(depth, self.first)), self.type)
 
     def _depths(self, block: Value) -> tuple[Value, Value]:
         """Return the first depth of a depth block, and how deep it is."""
@@ -52,19 +60,21 @@ class Ahead(Panels):
         return k, self.minimum(b.sub(get[Slot.K], k), get[Slot.BLOCK_K])
 
     def _pack_strip(self, index: Value, _: list[Value]) -> list[Value]:
-        """Pack some panels of one depth block of B."""
+        """Pack some panels of one depth block."""
         b, get = self.b, self.loaded
         block = b.div(index, get[Slot.STRIPS], signed=False)
-        column = b.mul(b.sub(index, b.mul(block, get[Slot.STRIPS])), get[Slot.STRIP_N])
-        columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.STRIP_N])
+        place = b.mul(b.sub(index, b.mul(block, get[Slot.STRIPS])), get[Slot.STRIP])
+        end = get[Slot.M if self.first == "a" else Slot.N]
+        count = self.minimum(b.sub(end, place), get[Slot.STRIP])
         batch = b.div(block, get[Slot.BLOCKS_K], signed=False)
         k, depth = self._depths(b.sub(block, b.mul(batch, get[Slot.BLOCKS_K])))
         element = b.add(batch, get[Slot.FIRST_BATCH])
-        target = self._packed_at(block, column, depth)
-        self.copy_b(target, self.batch_element(element)[1], column, columns, k, depth, element)
+        target = self._packed_at(block, place, depth)
+        copy, base = (self.copy_a, 0) if self.first == "a" else (self.copy_b, 1)
+        copy(target, self.batch_element(element)[base], place, count, k, depth, element)
         return []
 
-    def _compute(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
+    def _with_packed_b(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
         b, get = self.b, self.loaded
         element = b.add(batch, get[Slot.FIRST_BATCH])
         a_base, _, c_base = self.batch_element(element)
@@ -81,21 +91,52 @@ class Ahead(Panels):
             def depth_block(index: Value, _: list[Value]) -> list[Value]:
                 k, depth = self._depths(index)
                 self.copy_a(packed_a, a_base, row, rows, k, depth, element)
-                whole = b.add(get[Slot.FIRST_K], index)
                 place = b.add(b.mul(batch, get[Slot.BLOCKS_K]), index)
-                self.block(
-                    Block(
-                        packed_a, ONE, const(self.unit.rows, I64),
-                        self._packed_at(place, column, depth), self.work, c,
-                        row, column, rows, columns, depth,
-                        b.compare("eq", whole, ZERO),
-                        b.compare("eq", b.add(whole, ONE), get[Slot.ALL_K]),
-                        element,
-                    )
-                )  # fmt: skip
+                packed_b = self._packed_at(place, column, depth)
+                self._block_of(
+                    index, packed_a, packed_b, c, row, column, rows, columns, depth, element
+                )
                 return []
 
             b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], depth_block)
             return []
 
         b.loop(low, high, 1, [], row_tile)
+
+    def _with_packed_a(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
+        b, get = self.b, self.loaded
+        element = b.add(batch, get[Slot.FIRST_BATCH])
+        _, b_base, c_base = self.batch_element(element)
+        column, row = b.mul(tile, get[Slot.TILE_N]), b.mul(low, get[Slot.TILE_M])
+        columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
+        rows = b.sub(self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M]), row)
+        packed_b = b.element(self.work, get[Slot.WORK_B], self.type)
+        c = self.at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
+
+        def depth_block(index: Value, _: list[Value]) -> list[Value]:
+            k, depth = self._depths(index)
+            self.copy_b(packed_b, b_base, column, columns, k, depth, element)
+            place = b.add(b.mul(batch, get[Slot.BLOCKS_K]), index)
+            packed_a = self._packed_at(place, row, depth)
+            self._block_of(
+                index, packed_a, packed_b, c, row, column, rows, columns, depth, element
+            )
+            return []
+
+        b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], depth_block)
+
+    def _block_of(
+        self, index: Value, packed_a: Value, packed_b: Value, c: Value, row: Value, column: Value,
+        rows: Value, columns: Value, depth: Value, batch: Value,
+    ) -> None:  # fmt: skip
+        """Multiply packed operands, of depth block ``index`` of the stage."""
+        b, get = self.b, self.loaded
+        whole = b.add(get[Slot.FIRST_K], index)
+        first = b.compare("eq", whole, ZERO)
+        last = b.compare("eq", b.add(whole, ONE), get[Slot.ALL_K])
+        self.block(
+            Block(
+                packed_a, ONE, const(self.unit.rows, I64), packed_b, self.work, c,
+                row, column, rows, columns, depth, first, last, batch,
+            )
+        )  # fmt: skip

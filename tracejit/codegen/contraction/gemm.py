@@ -57,7 +57,7 @@ def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: Register
     a_depth = unit.rows if spec.pack_a else 1 if spec.a == "last" else None
     b_depth = unit.columns if spec.pack_b else None
     shape = MicroShape(
-        spec.type, unit.rows, unit.vectors, unit.lanes, a_row, a_depth, b_depth, spec.ahead
+        spec.type, unit.rows, unit.vectors, unit.lanes, a_row, a_depth, b_depth, bool(spec.ahead)
     )
     if spec.prologue is not None:
         shape = shape._replace(dot=spec.prologue.dot, corrected=spec.corrected)

@@ -74,7 +74,8 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         depth = spec.pieces * cache.k // 2 if spec.tiled else target.blocking.depth * cache.k
         step = max(unit.lanes, spec.depth_unit)
         block_k = balanced(k, max(step, round_down(depth, step)), step)
-        tile_m, tile_n = _ahead(target, spec, p, block_k)
+        tile = _wide if spec.wide else _ahead
+        tile_m, tile_n = tile(target, spec, p, block_k)
     else:
         block_k = balanced(k, cache.k, unit.lanes)
         tile_m = balanced(m, cache.m, unit.rows)
@@ -132,6 +133,16 @@ def _ahead(target: Target, spec: GemmSpec, p: GemmProblem, block_k: int) -> tupl
     tile_n = p.n if columns <= 1 else -(-p.n // columns)
     tile_m = cheap_height(max(1, -(-p.m // max(1, rows))), unit)
     return tile_m, max(unit.columns, round_up(tile_n, unit.columns))
+
+
+def _wide(target: Target, spec: GemmSpec, p: GemmProblem, block_k: int) -> tuple[int, int]:
+    """Return the size of a tile where A is packed ahead: all rows, and columns whose block of B
+    takes half of the second-level cache."""
+    unit, batch = spec.unit(target), prod(p.batch)
+    fitting = round_down(target.l2_bytes // 2 // (block_k * (spec.type.bits // 8)), unit.columns)
+    shared = -(-batch * p.n // max(1, _wanted_tiles(target, p)))
+    tile_n = balanced(p.n, max(unit.columns, min(fitting, max(shared, 4 * unit.columns))), unit.columns)
+    return round_up(p.m, unit.rows), tile_n
 
 
 def _shared(
@@ -237,7 +248,7 @@ def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int
         return grid.work_b * size
     # Packing may write up to a vector beyond a panel.
     slack = 64 // size
-    if spec.ahead:
+    if spec.ahead == "b":
         depth = grid.block_k + spec.last_rows("a")
         return (grid.work_a + round_up(grid.tile_m, unit.rows) * depth + slack) * size
     width = round_up(grid.tile_n, unit.columns) if spec.pack_b else unit.columns

@@ -262,25 +262,33 @@ class Panels(Frame):
 
         def panel(i: Value) -> Value:
             rows = self._panel_rows(b.sub(stop, i))
-            if self.spec.pack_a:
-                within = b.rem(i, const(self.unit.rows, I64), signed=False)
-                deep = self.panel_depth(block.depth, "a")
-                place = b.add(b.mul(b.sub(i, within), deep), within)
-            else:
-                place = b.mul(i, block.a_row)
-            a = b.element(block.a, place, self.type)
-            c = self.at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
-            call = MicroCall(
-                a, block.a_row, block.a_depth, source, b_depth,
-                c, self.loaded[Slot.C_ROW], columns, block.depth, b.not_(block.first),
-                *self._following(block, i, source),
-            )  # fmt: skip
-            self._one_panel(block, call, i, j, rows, columns, vectors, variant)
+            self.row_panel(block, i, j, rows, columns, source, b_depth, vectors, variant)
             return rows
 
         _advance(b, start, stop, panel)
         if self.spec.symmetric:
             b.if_(block.last, lambda: self._mirror(block, j, columns, above))
+
+    def row_panel(
+        self, block: Block, i: Value, j: Value, rows: Value, columns: Value, source: Value,
+        b_depth: Value, vectors: int, variant: Variant = "",
+    ) -> None:  # fmt: skip
+        """Compute ``rows`` rows from row ``i`` on, of a column panel."""
+        b = self.b
+        if self.spec.pack_a:
+            within = b.rem(i, const(self.unit.rows, I64), signed=False)
+            deep = self.panel_depth(block.depth, "a")
+            place = b.add(b.mul(b.sub(i, within), deep), within)
+        else:
+            place = b.mul(i, block.a_row)
+        a = b.element(block.a, place, self.type)
+        c = self.at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
+        call = MicroCall(
+            a, block.a_row, block.a_depth, source, b_depth,
+            c, self.loaded[Slot.C_ROW], columns, block.depth, b.not_(block.first),
+            *self._following(block, i, source),
+        )  # fmt: skip
+        self._one_panel(block, call, i, j, rows, columns, vectors, variant)
 
     def _extent(self, block: Block, j: Value, columns: Value) -> tuple[Value, Value]:
         """Return the rows of the block above the square on the diagonal, and how far down the

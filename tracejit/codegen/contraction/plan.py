@@ -1,4 +1,4 @@
-"""The calls that a product is made of: one, or where B is packed ahead several.
+"""The calls that a product is made of: one, or where B (or A) is packed ahead several.
 
     for part of the depth (or of the batch):   as much as the packed B may take
       pack all strips of B in it               shared among threads, each once
@@ -23,9 +23,9 @@ from tracejit.codegen.contraction.grid import (
 from tracejit.codegen.contraction.spec import GemmProblem, GemmSpec, Slot, canonical
 from tracejit.codegen.target import Target
 
-# Memory for a packed B, where a block of the depth does not take more.
+# Memory for what is packed ahead, where a block of the depth does not take more.
 PACKED_BYTES = 64 << 20
-# Column panels in a strip: B's rows are read some lines at a time, and threads share strips.
+# Panels in a strip: B's rows are read some lines at a time, and threads share strips.
 _STRIP = 4
 
 
@@ -38,7 +38,7 @@ class Stage(NamedTuple):
 
 
 class _Packed(NamedTuple):
-    """The elements of a packed depth block of B, and the strips that it is packed in."""
+    """The elements of a packed depth block, and the strips that it is packed in."""
 
     block: int
     strip: int
@@ -66,14 +66,14 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
                 own = list(sizes)
                 own[Slot.PACKING : Slot.FIRST_K + 1] = packing, first, k
                 own[Slot.BLOCKS_K] = deep
-                own[Slot.BLOCK_B : Slot.STRIPS + 1] = packed
+                own[Slot.PACKED : Slot.STRIPS + 1] = packed
                 total = count * (deep * packed.strips if packing else tiles // batch)
                 found.append(Stage(tuple(own), total, grain if threads > 1 else total))
     return found
 
 
 def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
-    """Return the bytes of the packed B that all threads share, 64-byte aligned."""
+    """Return the bytes of the packed operand that all threads share, 64-byte aligned."""
     if not spec.ahead:
         return 0
     grid, batch, packed = _layout(spec, target, problem)
@@ -82,17 +82,18 @@ def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
 
 
 def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, _Packed]:
-    """Return the tiles, the number of batch elements, and how a depth block of B is packed."""
+    """Return the tiles, the number of batch elements, and how a depth block is packed."""
     p, _ = canonical(problem, fold=spec.folds)
-    grid, width = grid_of(spec, target, p), spec.unit(target).columns
+    grid, unit = grid_of(spec, target, p), spec.unit(target)
+    extent, width = (p.m, unit.rows) if spec.ahead == "a" else (p.n, unit.columns)
     line = 64 // (spec.type.bits // 8)
-    block = round_up(round_up(p.n, width) * (grid.block_k + spec.last_rows("b")), line)
+    block = round_up(round_up(extent, width) * (grid.block_k + spec.last_rows(spec.ahead)), line)
     strip = _STRIP * width
-    return grid, prod(p.batch), _Packed(block, strip, max(1, -(-p.n // strip)))
+    return grid, prod(p.batch), _Packed(block, strip, max(1, -(-extent // strip)))
 
 
 def _part(spec: GemmSpec, grid: Grid, batch: int, packed: _Packed) -> tuple[int, int]:
-    """Return of how many batch elements and depth blocks B is packed at a time."""
+    """Return how many batch elements and depth blocks are packed at a time."""
     most = max(1, PACKED_BYTES // (packed.block * (spec.type.bits // 8)))
     if most < grid.blocks_k and not spec.slabs:  # a slab is computed at once
         return 1, most

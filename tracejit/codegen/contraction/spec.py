@@ -57,10 +57,10 @@ class Slot(IntEnum):
     (``with_table``). In a direct product ``TILE_N`` counts outermost places, and its planes begin
     at ``WORK_A``.
 
-    Where B is packed ahead (``plan``): ``PACKING`` is 1 in a stage that packs. A stage is about
-    the batch elements from ``FIRST_BATCH`` and the ``BLOCKS_K`` depth blocks from ``FIRST_K`` on,
-    of ``ALL_K``. ``BLOCK_B`` are the elements of a packed depth block of B, which is packed in
-    ``STRIPS`` strips of ``STRIP_N`` columns.
+    Where B (or A) is packed ahead (``plan``): ``PACKING`` is 1 in a stage that packs. A stage is
+    about the batch elements from ``FIRST_BATCH`` and the ``BLOCKS_K`` depth blocks from ``FIRST_K``
+    on, of ``ALL_K``. ``PACKED`` are the elements of a packed depth block, which is packed in
+    ``STRIPS`` strips of ``STRIP`` columns (or rows).
 
     From ``BATCH`` on stand, for each batch axis, outermost first: its extent and the strides of
     A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
@@ -88,14 +88,14 @@ class Slot(IntEnum):
     FIRST_BATCH = 19
     FIRST_K = 20
     ALL_K = 21
-    BLOCK_B = 22
-    STRIP_N = 23
+    PACKED = 22
+    STRIP = 23
     STRIPS = 24
     BATCH = 25
 
 
 # Index in ``ptrs`` of each pointer: element [0, …, 0] of A, B and C, this worker's own workspace,
-# and the packed B that all share (both aligned to 64 bytes). An epilogue's pointers follow
+# and the packed operand that all share (both aligned to 64 bytes). An epilogue's pointers follow
 # from POINTERS on.
 A_POINTER, B_POINTER, C_POINTER, WORK_POINTER, PACKED_POINTER, POINTERS = range(6)
 
@@ -151,6 +151,7 @@ class GemmSpec:
     its axes such an operand is computed. With ``slabs`` C only ever holds a row tile, which is
     taken from it before the next one is computed (``slabs``): work is counted in these.
     ``symmetric``: C equals its transpose, and only its upper triangle is computed (``mirror``).
+    ``wide``: A is the smaller operand, and packed ahead in place of B.
     """
 
     dtype: str
@@ -166,6 +167,7 @@ class GemmSpec:
     prologue: KernelPrologue | None = None
     slabs: bool = False
     symmetric: bool = False
+    wide: bool = False
 
     @property
     def folds(self) -> bool:
@@ -214,9 +216,9 @@ class GemmSpec:
         return target.masks and plain and self.pack_b and not self.pack_a
 
     @property
-    def ahead(self) -> bool:
-        """Whether B is packed for all threads before the product, and A by tiles."""
-        return self.pack_a
+    def ahead(self) -> Literal["", "a", "b"]:
+        """The operand that is packed for all threads before the product; the other is by tiles."""
+        return "" if not self.pack_a else "a" if self.wide else "b"
 
     @property
     def key(self) -> str:
@@ -371,8 +373,9 @@ def classify(
     if prologue is not None:
         pack_a = prologue.a is not None or _packing(target, kind, p, a, b)[0]
         batches = len(p.batch)
+        wide = prologue.tiled and not slabs and hint(p.m) <= hint(p.n)
         return GemmSpec(
-            kind, a, b, c, pack_a, True, "gemm", batches, epilogue, None, prologue, slabs
+            kind, a, b, c, pack_a, True, "gemm", batches, epilogue, None, prologue, slabs, wide=wide
         )
     if p.m == 1 and p.b[0] == 1:
         b = "first"
