@@ -118,9 +118,7 @@ class Ahead(Panels):
             self.copy_b(packed_b, b_base, column, columns, k, depth, element)
             place = b.add(b.mul(batch, get[Slot.BLOCKS_K]), index)
             packed_a = self._packed_at(place, row, depth)
-            self._block_of(
-                index, packed_a, packed_b, c, row, column, rows, columns, depth, element
-            )
+            self._block_of(index, packed_a, packed_b, c, row, column, rows, columns, depth, element)
             return []
 
         b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], depth_block)

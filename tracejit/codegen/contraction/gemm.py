@@ -19,7 +19,7 @@ from tracejit.codegen.contraction.evaluate import Operand, emit_pack_computed
 from tracejit.codegen.contraction.finish import emit_finish
 from tracejit.codegen.contraction.gemv import Axpys, Dots
 from tracejit.codegen.contraction.microkernel import MicroShape, emit_microkernel
-from tracejit.codegen.contraction.mirror import emit_mirror
+from tracejit.codegen.contraction.mirror import emit_mirror, emit_square
 from tracejit.codegen.contraction.pack import emit_pack
 from tracejit.codegen.contraction.panels import Panels, has_full, micro_name
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
@@ -84,6 +84,8 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
     emit_finish(module, f"{name}.finish", spec)
     if spec.symmetric:
         emit_mirror(module, f"{name}.mirror", spec)
+        if spec.pieces > 1:
+            emit_square(module, f"{name}.square", spec)
     along_a: dict[str, Layout] = {"last": "depth", "first": "width", "any": "any"}
     along_b: dict[str, Layout] = {"last": "width", "first": "depth", "any": "any"}
     prologue = spec.prologue

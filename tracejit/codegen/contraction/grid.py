@@ -141,7 +141,9 @@ def _wide(target: Target, spec: GemmSpec, p: GemmProblem, block_k: int) -> tuple
     unit, batch = spec.unit(target), prod(p.batch)
     fitting = round_down(target.l2_bytes // 2 // (block_k * (spec.type.bits // 8)), unit.columns)
     shared = -(-batch * p.n // max(1, _wanted_tiles(target, p)))
-    tile_n = balanced(p.n, max(unit.columns, min(fitting, max(shared, 4 * unit.columns))), unit.columns)
+    tile_n = balanced(
+        p.n, max(unit.columns, min(fitting, max(shared, 4 * unit.columns))), unit.columns
+    )
     return round_up(p.m, unit.rows), tile_n
 
 

@@ -10,6 +10,9 @@ it has above its own square is stored to the left of that square as well::
 
 Panels start at multiples of their width, so every element is either computed or turned, never
 both, whoever computes the panels and in whatever order.
+
+Split numbers are an exception: part i of A by part j of B comes before j by i, so the lower half of
+a square S differs in its last bits, and is overwritten with the upper one.
 """
 
 from __future__ import annotations
@@ -17,6 +20,33 @@ from __future__ import annotations
 from tracejit.codegen.builder import I64, PTR, VOID, Module, Value, const
 from tracejit.codegen.contraction.blocking import register_block
 from tracejit.codegen.contraction.spec import GemmSpec
+
+
+def emit_square(module: Module, name: str, spec: GemmSpec) -> None:
+    """Define ``void name(ptr square, i64 stride, i64 size)``, which mirrors a square in itself."""
+    b = module.define(
+        name,
+        VOID,
+        [("square", PTR), ("stride", I64), ("size", I64)],
+        linkage="internal",
+        attributes="nounwind noinline",
+    )
+    square, stride, size = b.parameters
+    zero = const(0, I64)
+
+    def at(row: Value, column: Value) -> Value:
+        return b.element(square, b.add(b.mul(row, stride), column), spec.type)
+
+    def down(i: Value, _: list[Value]) -> list[Value]:
+        def across(j: Value, _: list[Value]) -> list[Value]:
+            b.store(b.load(at(j, i), spec.type), at(i, j))
+            return []
+
+        b.loop(zero, i, 1, [], across)
+        return []
+
+    b.loop(zero, size, 1, [], down)
+    b.ret()
 
 
 def emit_mirror(module: Module, name: str, spec: GemmSpec) -> None:

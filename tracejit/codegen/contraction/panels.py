@@ -344,6 +344,14 @@ class Panels(Frame):
             return []
 
         b.if_(b.compare("gt", rows, ZERO), turn)
+        if self.spec.pieces > 1:
+            inside = b.and_(b.compare("ge", above, ZERO), b.compare("lt", above, block.rows))
+            corner = self.at(block.c, (above, Slot.C_ROW), (j, Slot.C_COLUMN))
+            b.if_(inside, lambda: self._square(corner, columns))
+        return []
+
+    def _square(self, corner: Value, size: Value) -> list[Value]:
+        self.call("square", corner, self.loaded[Slot.C_ROW], size)
         return []
 
     def _following(self, block: Block, i: Value, source: Value) -> tuple[Value, Value]:

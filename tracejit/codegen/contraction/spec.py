@@ -370,20 +370,23 @@ def classify(
         if p.gather.planes is not None:
             return GemmSpec(kind, a, "any", c, False, False, "direct", batches, epilogue, gather)
         return GemmSpec(kind, a, "any", c, False, True, "gemm", batches, epilogue, gather)
+    symmetric = p.gram and c == "last" and not slabs and p.m == p.n
     if prologue is not None:
+        symmetric = symmetric and prologue.pieces > 1
         pack_a = prologue.a is not None or _packing(target, kind, p, a, b)[0]
         batches = len(p.batch)
-        wide = prologue.tiled and not slabs and hint(p.m) <= hint(p.n)
+        wide = prologue.tiled and not (slabs or symmetric) and hint(p.m) <= hint(p.n)
         return GemmSpec(
-            kind, a, b, c, pack_a, True, "gemm", batches, epilogue, None, prologue, slabs, wide=wide
-        )
+            kind, a, b, c, pack_a, True, "gemm", batches, epilogue, None, prologue, slabs,
+            symmetric, wide,
+        )  # fmt: skip
     if p.m == 1 and p.b[0] == 1:
         b = "first"
     if p.m == 1 and b != "any":
         one_row: Kind = "axpys" if b == "last" else "dots"
         return GemmSpec(kind, a, b, c, False, False, one_row, len(p.batch), epilogue)
     pack_a, pack_b = _packing(target, kind, p, a, b)
-    symmetric = p.gram and c == "last" and not slabs and p.m == p.n >= MIN_SYMMETRIC
+    symmetric = symmetric and p.m >= MIN_SYMMETRIC
     return GemmSpec(
         kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue,
         slabs=slabs, symmetric=symmetric,

@@ -29,7 +29,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracejit.codegen.builder import F32, I1, I16, I32, I64, PTR, VOID, Builder, Module, Value, const
+from tracejit.codegen.builder import (
+    F32,
+    I1,
+    I16,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Builder,
+    Module,
+    Value,
+    const,
+)
 from tracejit.codegen.contraction.blocking import TILE, TILES
 from tracejit.codegen.contraction.frame import ONE, ZERO
 from tracejit.codegen.contraction.prologue import PARTS
@@ -190,9 +202,7 @@ def emit_exact(module: Module, name: str) -> None:
     def numbers(place: Value, apart: int, lanes: int) -> list[Value]:
         """Add up the parts of two depths."""
         type = I32.vector(lanes) if lanes > 1 else I32
-        parts = [
-            b.load(b.element(place, const(p * apart, I64), I32), type) for p in range(PARTS)
-        ]
+        parts = [b.load(b.element(place, const(p * apart, I64), I32), type) for p in range(PARTS)]
         float_ = F32.vector(lanes) if lanes > 1 else F32
         low = [b.bitcast(b.shl(x, const(16, type)), float_) for x in parts]
         high = [b.bitcast(b.and_(x, const(_HIGH, type)), float_) for x in parts]
@@ -200,9 +210,7 @@ def emit_exact(module: Module, name: str) -> None:
 
     def block(row: Value, column: Value) -> list[Value]:
         def step(at: Value, sums: list[Value]) -> list[Value]:
-            a_step, b_step = (
-                b.element(x, b.mul(at, const(TILES.rows, I64)), I32) for x in (a, b_)
-            )
+            a_step, b_step = (b.element(x, b.mul(at, const(TILES.rows, I64)), I32) for x in (a, b_))
             a_step = b.element(a_step, b.mul(row, const(TILE, I64)), I32)
 
             def pair(e: Value, sums: list[Value]) -> list[Value]:
