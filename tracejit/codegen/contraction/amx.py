@@ -25,7 +25,7 @@ from tracejit.codegen.contraction.frame import ZERO
 from tracejit.codegen.contraction.microkernel import PARAMETERS, MicroCall
 from tracejit.codegen.contraction.panels import Block, Variant, micro_name
 from tracejit.codegen.contraction.prologue import KernelPrologue
-from tracejit.codegen.contraction.split import PRODUCTS, Ranges, some_below
+from tracejit.codegen.contraction.split import PRODUCTS, Range, beyond_tiles, unscale
 
 # Bytes of a row of a tile, and of a row of elements of a panel of B.
 _ROW = 64
@@ -53,25 +53,22 @@ def emit_tile_kernel(
 def _ranged(
     b: Builder, call: MicroCall, exact: str, prologue: KernelPrologue, rows: int, vectors: int
 ) -> None:
-    """Write the block of split numbers: as tiles compute it unless it is beyond their range. They
+    """Write the block of split numbers: tiles compute it unless it is beyond their range. They
     are never asked to add to C (``Tiles._whole``)."""
-    ranges = Ranges.of(b, call.a, call.b, call.depth)
+    a, b_ = (Range.of(b, panel, call.depth) for panel in (call.a, call.b))
 
     def tiles() -> list[Value]:
         _tile_loop(b, call, prologue, rows, vectors)
-        return b.if_(
-            ranges.underflows,
-            lambda: [some_below(b, call.c, call.c_row, rows, vectors, ranges.result)],
-            lambda: [const(False, I1)],
-        )
+        unscale(b, call.c, call.c_row, rows, vectors)
+        return []
 
     def one_by_one() -> list[Value]:
         counts = (const(rows, I64), const(vectors, I64))
         arguments = (call.a, call.b, call.c, call.c_row, *counts, call.depth)
-        b.effect(f"call void @{exact}({', '.join(f'{a.type} {a.text}' for a in arguments)})")
+        b.effect(f"call void @{exact}({', '.join(f'{v.type} {v.text}' for v in arguments)})")
         return []
 
-    b.if_(b.if_(ranges.overflows, lambda: [const(True, I1)], tiles)[0], one_by_one)
+    b.if_(beyond_tiles(b, a, b_), one_by_one, tiles)
 
 
 def _tile_loop(

@@ -13,18 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.contraction.blocking import TILE
 from tracejit.codegen.contraction.dot import multiply_add
 from tracejit.codegen.contraction.pack import emit_pack, transpose
 from tracejit.codegen.contraction.prologue import Dot, KernelPrologue
 from tracejit.codegen.contraction.spec import GemmSpec, Layout
 from tracejit.codegen.contraction.split import (
+    Range,
     close_range,
     extend_range,
-    joined_across,
-    joined_along,
     open_range,
+    pieces_across,
+    pieces_along,
 )
 from tracejit.codegen.contraction.tile import enter_batch
 from tracejit.codegen.elementwise import splat_to
@@ -73,17 +74,18 @@ def emit_pack_computed(module: Module, name: str, spec: GemmSpec, operand: Opera
 
     ``extent`` rows of A (columns of B) from ``first`` on are computed, and ``depth`` elements of
     each from element ``k`` on. ``stage`` has room for one panel; ``ptrs`` and ``sizes`` are the
-    kernel's own.
+    kernel's own. For split numbers a flag follows, ``raw``: panels are to have the numbers.
     """
     if operand.layout == "depth" and not operand.tiled:
         unit = spec.unit(module.target)
         width = unit.rows if operand.side == "a" else unit.columns
         emit_pack(module, f"{name}.turn", spec.type, width, "depth")
     names = ("target", "stage", "first", "extent", "k", "depth", "batch", "ptrs", "sizes")
+    raw = [("raw", I1)] if operand.prologue.pieces > 1 else []
     b = module.define(
         name,
         VOID,
-        [(n, PTR if n in ("target", "stage", "ptrs", "sizes") else I64) for n in names],
+        [*((n, PTR if n in ("target", "stage", "ptrs", "sizes") else I64) for n in names), *raw],
         linkage="internal",
         attributes="nounwind noinline",
     )
@@ -97,8 +99,9 @@ class _Evaluator:
     def __init__(self, b: Builder, name: str, spec: GemmSpec, operand: Operand):
         self.b, self.name, self.operand = b, name, operand
         self.target, self.stage, self.first, self.extent, k, self.depth, batch, ptrs, sizes = (
-            b.parameters
+            b.parameters[:9]
         )
+        self.raw = b.parameters[-1]
         prologue = operand.prologue
         unit = spec.unit(b.target)
         self.type = spec.type
@@ -139,7 +142,7 @@ class _Evaluator:
     def emit(self) -> None:
         b = self.b
         if self.split:
-            b.loop(ZERO, self.extent, self.width, [], lambda p, _: self._each_range(open_range, p))
+            b.loop(ZERO, self.extent, self.width, [], self._opened)
         if self.along:
             panel = self._panel_of_tiles if self.tiled else self._turned_panel
             b.loop(ZERO, self.extent, self.width, [], panel)
@@ -150,7 +153,7 @@ class _Evaluator:
         if self.corrected:
             b.loop(ZERO, self.extent, self.width, [], self._correction)
         if self.split:
-            b.loop(ZERO, self.extent, self.width, [], lambda p, _: self._each_range(close_range, p))
+            b.loop(ZERO, self.extent, self.width, [], self._closed)
 
     def _panel(self, place: Value) -> Value:
         """Return the panel that starts with row (or column) ``place`` of the block."""
@@ -161,8 +164,28 @@ class _Evaluator:
         end = self.b.mul(self.depth, const(self.width, I64))
         return self.b.element(self._panel(place), end, self.type)
 
-    def _each_range(self, do: Callable[[Builder, Value], None], place: Value) -> list[Value]:
-        do(self.b, self._last_row(place))
+    def _opened(self, place: Value, _: list[Value]) -> list[Value]:
+        open_range(self.b, self._last_row(place))
+        return []
+
+    def _closed(self, place: Value, _: list[Value]) -> list[Value]:
+        """Close the range of a panel, which is packed anew where it is irregular."""
+        b, last_row = self.b, self._last_row(place)
+        close_range(b, last_row)
+
+        def again() -> list[Value]:
+            changed = {
+                0: self._panel(place),
+                2: b.add(self.first, place),
+                3: b.intrinsic("smin", I64, b.sub(self.extent, place), const(self.width, I64)),
+                9: const(True, I1),
+            }
+            values = [changed.get(i, p) for i, p in enumerate(b.parameters)]
+            b.effect(f"call void @{self.name}({', '.join(f'{v.type} {v.text}' for v in values)})")
+            return []
+
+        irregular = Range.at(b, last_row).irregular(b)
+        b.if_(b.and_(irregular, b.not_(self.raw)), again)
         return []
 
     def _place(self, depth: Value) -> Value:
@@ -276,7 +299,7 @@ class _Evaluator:
         for each piece of split numbers."""
         b = self.b
         if self.split:
-            return joined_across(b, *parts)
+            return pieces_across(b, *parts, self.raw)
         if len(parts) == 1:
             return parts
         whole = const(0, Type(f"i{self.type.bits}", self.lanes))
@@ -353,7 +376,7 @@ class _Evaluator:
             b.loop(self.count, end, 1, [], clear)
 
     def _split_line(self, row: Scope, place: Value, address: Address) -> None:
-        """Compute one row along the depth, two vectors at a time: a row of a tile for each piece."""
+        """Compute one row along the depth: of two vectors at a time a row of each tile."""
         b, axis = self.b, self.operand.prologue.depth
         depths = TILE * self.group
         whole = b.and_(self.count, const(-depths, I64))
@@ -370,7 +393,7 @@ class _Evaluator:
                 made.append(value if mask is None else b.select(mask, value, zero))
             extend_range(b, self._last_row(place), made)
             start = self._place(b.lshr(at, const(1, I64)))
-            for i, element in enumerate(joined_along(b, *made)):
+            for i, element in enumerate(pieces_along(b, *made, self.raw)):
                 b.store(element, address(b.add(start, const(i * TILE, I64))))
 
         def full(at: Value, _: list[Value]) -> list[Value]:

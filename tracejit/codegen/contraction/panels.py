@@ -207,7 +207,8 @@ class Panels(Frame):
         stage = b.element(self.work, const(stage_place(self.spec, self.unit), I64), self.type)
         ptrs = b.element(self.ptrs, const(POINTERS, I64), PTR)
         sizes = b.element(self.sizes, const(epilogue_slot(self.spec), I64), I64)
-        self.call(pack, target, stage, first, extent, k, depth, batch, ptrs, sizes)
+        raw = [NO] if self.spec.pieces > 1 else []
+        self.call(pack, target, stage, first, extent, k, depth, batch, ptrs, sizes, *raw)
 
     def panel_depth(self, depth: Value, side: Literal["a", "b"] = "b") -> Value:
         """Return how many rows a packed panel of B (or A) has, ``depth`` deep."""

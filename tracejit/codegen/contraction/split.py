@@ -1,27 +1,24 @@
 """Float32 products in tile registers: every number is the sum of three bfloat16s.
 
-    x = head + middle + low        8 bits of its significand each, so nothing is lost
+    2^24 · x = head + middle + low        8 bits of its significand each, so nothing is lost
 
-Tile registers multiply bfloat16s into float32 sums at many times the rate of vector multiply-adds
-(Intel's manual, volume 1, chapter 18: 16 times). Of the nine products of parts six count:
+Tile registers multiply bfloat16s into float32 sums at 16 times the rate of vector multiply-adds
+(Intel's manual, volume 1, chapter 18). Of the nine products of parts six count:
 
     head·head   head·middle, middle·head   head·low, low·head, middle·middle
 
-The other three are at most 2^-22 of the whole together: four units in the last place of float32
-halved, where the bound of a plain sum of K products has K of them. (G. Henry, P. Tang and
-A. Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
-computations", ARITH 2019; the split is T. Dekker's of 1971.) A tile adds 32 products up by
-themselves before it adds them to a sum, so the sums round less often than one after another.
+The other three are at most 2^-22 of the whole together: four roundings, where the bound of a sum
+of K products has K of them. (G. Henry, P. Tang and A. Heinecke, "Leveraging the bfloat16
+artificial intelligence datatype for higher-precision computations", ARITH 2019; the split is
+T. Dekker's of 1971.) A tile adds 32 products up by themselves before it adds them to a sum, so the
+sums round less often than one after another.
 
-What such products cannot do is told from the largest and the least number of a panel, which its
-last row holds. Tiles take subnormals for zero, infinities have no difference from themselves, and
-sums of parts may overflow where that of the numbers does not:
-
-- Beyond the range in which nothing overflows the block is computed from the parts' sums, one
-  product after another (``emit_exact``), as float32 products are elsewhere.
-- Where parts, or products of them, may be subnormal, what tiles drop is at most 2^-112 of the
-  larger of 1 and the largest number. Blocks whose results are all so large that this is less
-  than 2^-28 of them stay; the others are computed as above.
+Tiles take subnormals for zero; numbers are scaled so that no part of a normal one is subnormal, nor
+what matters of a product. What remains is told from the largest and the least magnitude of a panel,
+which stand in a row behind it. A panel that holds subnormals, infinities or NaN, or numbers too
+large to be scaled, is *irregular*: it has the numbers themselves in place of their parts. Blocks of
+an irregular panel, or of two whose products might overflow, are computed by multiply-adds of
+float32 (``emit_exact``), as products are elsewhere.
 """
 
 from __future__ import annotations
@@ -29,19 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracejit.codegen.builder import (
-    F32,
-    I1,
-    I16,
-    I32,
-    I64,
-    PTR,
-    VOID,
-    Builder,
-    Module,
-    Value,
-    const,
-)
+from tracejit.codegen.builder import F32, I16, I32, I64, PTR, VOID, Builder, Module, Value, const
 from tracejit.codegen.contraction.blocking import TILE, TILES
 from tracejit.codegen.contraction.frame import ONE, ZERO
 from tracejit.codegen.contraction.prologue import PARTS
@@ -50,46 +35,62 @@ from tracejit.codegen.contraction.prologue import PARTS
 # be loaded again.
 PRODUCTS = ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0))
 
-_HIGH, _MAGNITUDE, _INFINITY = -(1 << 16), (1 << 31) - 1, 0xFF << 23
-# Exponents as they are stored, with 127 added: those of numbers whose parts are all normal, of two
-# numbers whose product's are, and of two so large that 2^24 sums of their products are finite.
-_LEAST, _LEAST_PRODUCT, _MOST_PRODUCT = 25, 2 * 127 - 96, 2 * 127 + 101
-# Results of 2^-84 times the larger of 1 and the largest number stay.
-_RESULT = 127 - 84
+_SCALE = 2.0**24
+_HIGH, _MAGNITUDE = -(1 << 16), (1 << 31) - 1
+# Exponents as they are stored, with 127 added: that of the largest number that is scaled, and of
+# two whose products' sums do not overflow, up to 2^14 of them.
+_MOST, _MOST_PRODUCT = 127 + 102, 2 * 127 + 127 - 48 - 14
 
 
-def split(b: Builder, x: Value) -> list[Value]:
+def pieces_across(b: Builder, even: Value, odd: Value, raw: Value) -> list[Value]:
+    """Return the elements of a panel for two depths of the same rows (or columns): three pairs of
+    parts, or where ``raw`` is set the numbers."""
+
+    def parts() -> list[Value]:
+        pairs: list[Value] = []
+        for x, y in zip(_split(b, even), _split(b, odd), strict=True):
+            high = b.and_(y, const(_HIGH, y.type))
+            pairs.append(b.or_(b.lshr(x, const(16, x.type)), high))
+        return pairs
+
+    return b.if_(raw, lambda: _numbers(b, even, odd), parts)
+
+
+def pieces_along(b: Builder, first: Value, second: Value, raw: Value) -> list[Value]:
+    """Return the same for the depths in two vectors that follow each other."""
+    lanes = first.type.lanes
+    even, odd = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
+    halves = I16.vector(2 * lanes)
+
+    def parts() -> list[Value]:
+        pairs: list[Value] = []
+        for x, y in zip(_split(b, first), _split(b, second), strict=True):
+            upper = range(1, 4 * lanes, 2)
+            both = b.shuffle(b.bitcast(x, halves), b.bitcast(y, halves), upper)
+            pairs.append(b.bitcast(both, x.type))
+        return pairs
+
+    def numbers() -> list[Value]:
+        return _numbers(b, b.shuffle(first, second, even), b.shuffle(first, second, odd))
+
+    return b.if_(raw, numbers, parts)
+
+
+def _split(b: Builder, x: Value) -> list[Value]:
     """Return float32s as three integers each, whose high halves are the bfloat16s: the first is
-    cut off, the second rounded, and the rest fits the third. An infinity has no rest."""
+    cut off, the second rounded, and the rest fits the third."""
+    x = b.mul(x, const(_SCALE, x.type))
     bits = _bits(b, x)
-    whole = bits.type
-    is_finite = b.compare("ne", b.and_(bits, const(_MAGNITUDE, whole)), const(_INFINITY, whole))
-    head = b.bitcast(b.and_(bits, const(_HIGH, whole)), x.type)
-    rest = b.select(is_finite, b.sub(x, head), const(0.0, x.type))
-    middle = b.add(_bits(b, rest), const(1 << 15, whole))
-    low = b.sub(rest, b.bitcast(b.and_(middle, const(_HIGH, whole)), x.type))
+    high = const(_HIGH, bits.type)
+    rest = b.sub(x, b.bitcast(b.and_(bits, high), x.type))
+    middle = b.add(_bits(b, rest), const(1 << 15, bits.type))
+    low = b.sub(rest, b.bitcast(b.and_(middle, high), x.type))
     return [bits, middle, _bits(b, low)]
 
 
-def joined_across(b: Builder, even: Value, odd: Value) -> list[Value]:
-    """Return the parts of two depths, of the same rows (or columns), in pairs."""
-    pairs: list[Value] = []
-    for x, y in zip(split(b, even), split(b, odd), strict=True):
-        high = b.and_(y, const(_HIGH, y.type))
-        pairs.append(b.or_(b.lshr(x, const(16, x.type)), high))
-    return pairs
-
-
-def joined_along(b: Builder, first: Value, second: Value) -> list[Value]:
-    """Return the parts of the depths in two vectors that follow each other, in pairs."""
-    lanes = first.type.lanes
-    halves = I16.vector(2 * lanes)
-    return [
-        b.bitcast(
-            b.shuffle(b.bitcast(x, halves), b.bitcast(y, halves), range(1, 4 * lanes, 2)), x.type
-        )
-        for x, y in zip(split(b, first), split(b, second), strict=True)
-    ]
+def _numbers(b: Builder, even: Value, odd: Value) -> list[Value]:
+    bits = _bits(b, even)
+    return [bits, _bits(b, odd), const(0, bits.type)]
 
 
 def _bits(b: Builder, x: Value) -> Value:
@@ -133,52 +134,45 @@ def close_range(b: Builder, last_row: Value) -> None:
         b.store(exponent, b.element(last_row, const(place, I64), I32))
 
 
-class Ranges(NamedTuple):
-    """What the ranges of a panel of A and one of B say of their product."""
+class Range(NamedTuple):
+    """The exponents of the largest and of the least number of a panel."""
 
-    overflows: Value
-    underflows: Value
-    result: Value
+    most: Value
+    least: Value
 
     @classmethod
-    def of(cls, b: Builder, a: Value, b_: Value, depth: Value) -> Ranges:
-        """Read them behind panels that are ``depth`` elements deep."""
-        ends: list[tuple[Value, Value]] = []
-        for panel in (a, b_):
-            row = b.element(panel, b.mul(depth, const(TILES.rows, I64)), I32)
-            ends.append((b.load(row, I32), b.load(b.element(row, ONE, I32), I32)))
-        (most_a, least_a), (most_b, least_b) = ends
-        most = b.intrinsic("umax", I32, most_a, most_b)
-        least = b.intrinsic("umin", I32, least_a, least_b)
-        overflows = b.or_(
-            b.compare("ge", most, const(255, I32)),
-            b.compare("gt", b.add(most_a, most_b), const(_MOST_PRODUCT, I32)),
-        )
-        underflows = b.or_(
-            b.compare("lt", least, const(_LEAST, I32)),
-            b.compare("lt", b.add(least_a, least_b), const(_LEAST_PRODUCT, I32)),
-        )
-        beyond = b.intrinsic("smax", I32, b.sub(most, const(126, I32)), const(0, I32))
-        result = b.shl(b.add(beyond, const(_RESULT, I32)), const(23, I32))
-        return cls(overflows, underflows, result)
+    def of(cls, b: Builder, panel: Value, depth: Value) -> Range:
+        """Read them behind a panel that is ``depth`` elements deep."""
+        return cls.at(b, b.element(panel, b.mul(depth, const(TILES.rows, I64)), I32))
+
+    @classmethod
+    def at(cls, b: Builder, last_row: Value) -> Range:
+        return cls(b.load(last_row, I32), b.load(b.element(last_row, ONE, I32), I32))
+
+    def irregular(self, b: Builder) -> Value:
+        """Return (i1) whether the panel has numbers in place of parts."""
+        large = b.compare("gt", self.most, const(_MOST, I32))
+        return b.or_(large, b.compare("lt", self.least, const(1, I32)))
 
 
-def some_below(b: Builder, c: Value, c_row: Value, rows: int, vectors: int, least: Value) -> Value:
-    """Return (i1) whether a result of the block is less than the float32 of bits ``least``."""
-    vector = I32.vector(TILE)
-    limit = b.splat(least, TILE)
+def beyond_tiles(b: Builder, a: Range, b_: Range) -> Value:
+    """Return (i1) whether the block of two panels is not for tiles."""
+    large = b.compare("gt", b.add(a.most, b_.most), const(_MOST_PRODUCT, I32))
+    return b.or_(b.or_(a.irregular(b), b_.irregular(b)), large)
 
-    def row(i: Value, found: list[Value]) -> list[Value]:
-        (least_found,) = found
+
+def unscale(b: Builder, c: Value, c_row: Value, rows: int, vectors: int) -> None:
+    """Write the sums of scaled numbers back as those of the numbers."""
+    vector = F32.vector(TILE)
+
+    def row(i: Value, _: list[Value]) -> list[Value]:
         start = b.element(c, b.mul(i, c_row), F32)
         for v in range(vectors):
-            bits = b.load(b.element(start, const(v * TILE, I64), F32), vector)
-            magnitude = b.and_(bits, const(_MAGNITUDE, vector))
-            least_found = b.intrinsic("umin", vector, least_found, magnitude)
-        return [least_found]
+            place = b.element(start, const(v * TILE, I64), F32)
+            b.store(b.mul(b.load(place, vector), const(_SCALE**-2, vector)), place)
+        return []
 
-    (found,) = b.loop(ZERO, const(rows, I64), 1, [const(-1, vector)], row)
-    return b.any(b.compare("lt", found, limit))
+    b.loop(ZERO, const(rows, I64), 1, [], row)
 
 
 # -- the block of numbers that tiles do not take -------------------------------------------------
@@ -191,22 +185,13 @@ _TOGETHER = 4
 
 
 def emit_exact(module: Module, name: str) -> None:
-    """Define ``void name(a, b, c, c_row, rows, vectors, depth)``: the block of C from two panels of
-    parts, by multiply-adds of float32."""
+    """Define ``void name(a, b, c, c_row, rows, vectors, depth)``: a block of C by multiply-adds."""
     b = module.define(
         name, VOID, EXACT_PARAMETERS, linkage="internal", attributes="nounwind noinline cold"
     )
     a, b_, c, c_row, rows, vectors, depth = b.parameters
     vector = F32.vector(TILE)
-
-    def numbers(place: Value, apart: int, lanes: int) -> list[Value]:
-        """Add up the parts of two depths."""
-        type = I32.vector(lanes) if lanes > 1 else I32
-        parts = [b.load(b.element(place, const(p * apart, I64), I32), type) for p in range(PARTS)]
-        float_ = F32.vector(lanes) if lanes > 1 else F32
-        low = [b.bitcast(b.shl(x, const(16, type)), float_) for x in parts]
-        high = [b.bitcast(b.and_(x, const(_HIGH, type)), float_) for x in parts]
-        return [b.add(x, b.add(y, z)) for x, y, z in (low, high)]
+    raw_a, raw_b = (Range.of(b, panel, depth).irregular(b) for panel in (a, b_))
 
     def block(row: Value, column: Value) -> list[Value]:
         def step(at: Value, sums: list[Value]) -> list[Value]:
@@ -215,11 +200,11 @@ def emit_exact(module: Module, name: str) -> None:
 
             def pair(e: Value, sums: list[Value]) -> list[Value]:
                 place = b.add(b.mul(e, const(TILES.columns, I64)), column)
-                ys = numbers(b.element(b_step, place, I32), TILE * TILES.columns, TILE)
+                ys = _read(b, b.element(b_step, place, I32), TILES.columns, TILE, raw_b)
                 done: list[Value] = []
                 for r, total in enumerate(sums):
                     place = b.add(const(r * TILE, I64), e)
-                    xs = numbers(b.element(a_step, place, I32), TILE * TILES.rows, 1)
+                    xs = _read(b, b.element(a_step, place, I32), TILES.rows, 1, raw_a)
                     for x, y in zip(xs, ys, strict=True):
                         total = b.fma(b.splat(x, TILE), y, total)
                     done.append(total)
@@ -241,3 +226,21 @@ def emit_exact(module: Module, name: str) -> None:
 
     b.loop(ZERO, vectors, 1, [], column)
     b.ret()
+
+
+def _read(b: Builder, place: Value, width: int, lanes: int, raw: Value) -> list[Value]:
+    """Return the numbers of two depths from a panel that is ``width`` wide."""
+    bits, numbers = (I32.vector(lanes), F32.vector(lanes)) if lanes > 1 else (I32, F32)
+    places = [b.element(place, const(p * TILE * width, I64), I32) for p in range(PARTS)]
+
+    def as_they_are() -> list[Value]:
+        return [b.load(p, numbers) for p in places[:2]]
+
+    def added_up() -> list[Value]:
+        pairs = [b.load(p, bits) for p in places]
+        even = [b.bitcast(b.shl(x, const(16, bits)), numbers) for x in pairs]
+        odd = [b.bitcast(b.and_(x, const(_HIGH, bits)), numbers) for x in pairs]
+        whole = (b.add(x, b.add(y, z)) for x, y, z in (even, odd))
+        return [b.mul(x, const(1 / _SCALE, numbers)) for x in whole]
+
+    return b.if_(raw, as_they_are, added_up)
