@@ -24,7 +24,7 @@ from __future__ import annotations
 from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.contraction.frame import ONE, ZERO
 from tracejit.codegen.contraction.panels import Block, Panels
-from tracejit.codegen.contraction.spec import PACKED_POINTER, Slot
+from tracejit.codegen.contraction.spec import PACKED_POINTER, Side, Slot
 
 
 class Ahead(Panels):
@@ -32,7 +32,8 @@ class Ahead(Panels):
 
     def emit(self) -> None:
         b = self.b
-        self.packed, self.first = self.pointer(PACKED_POINTER), self.spec.ahead
+        self.packed = self.pointer(PACKED_POINTER)
+        self.first: Side = "a" if self.spec.ahead == "a" else "b"
         packing = b.compare("ne", self.loaded[Slot.PACKING], ZERO)
 
         def pack() -> list[Value]:

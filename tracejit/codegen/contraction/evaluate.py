@@ -18,7 +18,7 @@ from tracejit.codegen.contraction.blocking import TILE
 from tracejit.codegen.contraction.dot import multiply_add
 from tracejit.codegen.contraction.pack import emit_pack, transpose
 from tracejit.codegen.contraction.prologue import Dot, KernelPrologue
-from tracejit.codegen.contraction.spec import GemmSpec, Layout
+from tracejit.codegen.contraction.spec import GemmSpec, Layout, Side
 from tracejit.codegen.contraction.split import (
     Range,
     close_range,
@@ -49,7 +49,7 @@ class Operand(NamedTuple):
     """One of the computed operands of a product, and which of its axes is contiguous."""
 
     prologue: KernelPrologue
-    side: Literal["a", "b"]
+    side: Side
     layout: Layout
 
     @property
@@ -299,7 +299,7 @@ class _Evaluator:
         for each piece of split numbers."""
         b = self.b
         if self.split:
-            return pieces_across(b, *parts, self.raw)
+            return pieces_across(b, parts[0], parts[1], self.raw)
         if len(parts) == 1:
             return parts
         whole = const(0, Type(f"i{self.type.bits}", self.lanes))
@@ -393,7 +393,7 @@ class _Evaluator:
                 made.append(value if mask is None else b.select(mask, value, zero))
             extend_range(b, self._last_row(place), made)
             start = self._place(b.lshr(at, const(1, I64)))
-            for i, element in enumerate(pieces_along(b, *made, self.raw)):
+            for i, element in enumerate(pieces_along(b, made[0], made[1], self.raw)):
                 b.store(element, address(b.add(start, const(i * TILE, I64))))
 
         def full(at: Value, _: list[Value]) -> list[Value]:

@@ -25,7 +25,7 @@ from tracejit.codegen.contraction.blocking import offered_heights, offered_vecto
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
 from tracejit.codegen.contraction.grid import stage_place
 from tracejit.codegen.contraction.microkernel import MicroCall
-from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Slot, epilogue_slot
+from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Side, Slot, epilogue_slot
 from tracejit.codegen.target import Target
 
 NO = const(False, I1)
@@ -210,7 +210,7 @@ class Panels(Frame):
         raw = [NO] if self.spec.pieces > 1 else []
         self.call(pack, target, stage, first, extent, k, depth, batch, ptrs, sizes, *raw)
 
-    def panel_depth(self, depth: Value, side: Literal["a", "b"] = "b") -> Value:
+    def panel_depth(self, depth: Value, side: Side = "b") -> Value:
         """Return how many rows a packed panel of B (or A) has, ``depth`` deep."""
         more = self.spec.last_rows(side)
         return self.b.add(depth, const(more, I64)) if more else depth

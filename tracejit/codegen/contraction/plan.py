@@ -87,7 +87,9 @@ def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid,
     grid, unit = grid_of(spec, target, p), spec.unit(target)
     extent, width = (p.m, unit.rows) if spec.ahead == "a" else (p.n, unit.columns)
     line = 64 // (spec.type.bits // 8)
-    block = round_up(round_up(extent, width) * (grid.block_k + spec.last_rows(spec.ahead)), line)
+    block = round_up(
+        round_up(extent, width) * (grid.block_k + spec.last_rows(spec.ahead or "b")), line
+    )
     strip = _STRIP * width
     return grid, prod(p.batch), _Packed(block, strip, max(1, -(-extent // strip)))
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Stride = Literal["last", "first", "any"]
 Kind = Literal["gemm", "dots", "axpys", "direct"]
+Side = Literal["a", "b"]
 # Which axis of a packed operand is contiguous: the one across a panel, along it, or neither.
 Layout = Literal["width", "depth", "any"]
 
@@ -184,7 +185,7 @@ class GemmSpec:
         """How many elements of a panel hold the same depths."""
         return self.prologue.pieces if self.prologue is not None else 1
 
-    def last_rows(self, side: Literal["a", "b"]) -> int:
+    def last_rows(self, side: Side) -> int:
         """Return how many rows a packed panel of A (or B) has behind those of its depth."""
         return int(self.pieces > 1 or (side == "b" and self.corrected))
 
