@@ -11,7 +11,7 @@ they are zero. Of a float32 that is split (``split``) there are three such eleme
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.contraction.blocking import TILE

@@ -143,17 +143,21 @@ def _dot(kernel: Kernel, operands: tuple[int, int], target: Target, extents: Seq
 
 
 def _splits(kernel: Kernel, target: Target) -> bool:
-    """Whether a product of float32 is worth splitting for tile registers (``split``).
-
-    Measured on one core of a Sapphire Rapids, in units of 2.7 ps: a multiply-add takes 5, in tiles
-    2, and those that fill them up count too; a number takes 100 to be split.
-    """
+    """Whether a product of float32 is split for tile registers (``split``)."""
     contract = cast(Contract, kernel.contract)
     if not target.tiles or contract.dtype != np.float32 or contract.gather is not None:
         return False
     m, n, k = (hint(kernel.extents[a]) for a in (contract.rows, contract.columns, contract.over))
-    filled = round_up(m, TILES.rows) * round_up(n, TILES.columns) * round_up(k, 2 * TILE)
-    if 5 * m * n * k - 2 * filled <= 100 * (m + n) * k:
-        return False
     sides = (contract.left, contract.right)
-    return all(register_type(e.dtype).bits <= 32 for p in sides for e in reached(kernel, p))
+    narrow = all(register_type(e.dtype).bits <= 32 for p in sides for e in reached(kernel, p))
+    return narrow and split_pays(m, n, k)
+
+
+def split_pays(m: int, n: int, k: int) -> bool:
+    """Whether tile registers are faster.
+
+    Measured on one core of a Sapphire Rapids, in units of 2.7 ps: a multiply-add takes 5, in tiles
+    2, and those that fill them up count too; a number takes 130 to be split, a result 15.
+    """
+    filled = round_up(m, TILES.rows) * round_up(n, TILES.columns) * round_up(k, 2 * TILE)
+    return 5 * m * n * k - 2 * filled > 130 * (m + n) * k + 15 * m * n

@@ -161,15 +161,17 @@ def beyond_tiles(b: Builder, a: Range, b_: Range) -> Value:
     return b.or_(b.or_(a.irregular(b), b_.irregular(b)), large)
 
 
-def unscale(b: Builder, c: Value, c_row: Value, rows: int, vectors: int) -> None:
-    """Write the sums of scaled numbers back as those of the numbers."""
+def unscale(b: Builder, sums: Value, c: Value, c_row: Value, rows: int, vectors: int) -> None:
+    """Write C, whose rows are ``c_row`` apart, from the sums of products of scaled numbers."""
     vector = F32.vector(TILE)
 
     def row(i: Value, _: list[Value]) -> list[Value]:
-        start = b.element(c, b.mul(i, c_row), F32)
+        source = b.element(sums, b.mul(i, const(TILES.columns, I64)), F32)
+        target = b.element(c, b.mul(i, c_row), F32)
         for v in range(vectors):
-            place = b.element(start, const(v * TILE, I64), F32)
-            b.store(b.mul(b.load(place, vector), const(_SCALE**-2, vector)), place)
+            place = const(v * TILE, I64)
+            value = b.mul(b.load(b.element(source, place, F32), vector), const(_SCALE**-2, vector))
+            b.store(value, b.element(target, place, F32))
         return []
 
     b.loop(ZERO, const(rows, I64), 1, [], row)
