@@ -14,7 +14,6 @@ import numpy as np
 
 from tracejit.codegen.contraction.blocking import TILE, TILES, round_up
 from tracejit.codegen.target import Target
-from tracejit.codegen.types import register_type
 from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType
 from tracejit.schedule.kernel import Apply, Contract, Kernel
@@ -149,7 +148,7 @@ def _splits(kernel: Kernel, target: Target) -> bool:
         return False
     m, n, k = (hint(kernel.extents[a]) for a in (contract.rows, contract.columns, contract.over))
     sides = (contract.left, contract.right)
-    narrow = all(register_type(e.dtype).bits <= 32 for p in sides for e in reached(kernel, p))
+    narrow = all(e.dtype.itemsize <= 4 for p in sides for e in reached(kernel, p))
     return narrow and split_pays(m, n, k)
 
 
