@@ -20,6 +20,10 @@ def softmax(x: Any) -> Any:
     return e / e.sum(axis=1, keepdims=True)
 
 
+def centred(x: Any) -> Any:
+    return x - x.mean(axis=1, keepdims=True)
+
+
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stream stores of any size."""
@@ -94,8 +98,8 @@ def test_what_counts_is_all_that_a_kernel_touches() -> None:
         frozenset({0})
     ]
     # Short rows that end within a line of the cache are not streamed.
-    assert streamed(softmax, np.ones((40_000, 200), np.float32)) == [frozenset()]
-    assert streamed(softmax, np.ones((40_000, 192), np.float32)) == [frozenset({0})]
+    assert streamed(centred, np.ones((40_000, 200), np.float32)) == [frozenset()]
+    assert streamed(centred, np.ones((40_000, 192), np.float32)) == [frozenset({0})]
     # The shifted copies of one array are that array.
     assert streamed(lambda x: x[1:-1] + x[:-2] + x[2:], rows[:3000]) == [frozenset()]
 

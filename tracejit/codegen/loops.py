@@ -28,6 +28,7 @@ from tracejit.codegen.records import store_records
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scatter import scatter_values
 from tracejit.codegen.scope import Scope, Values, Vector
+from tracejit.codegen.skew import SkewedRows
 from tracejit.codegen.steps import streamed_from, vector_loop
 from tracejit.codegen.strips import copy_apart, pack_strip, strips, unpack_strip
 from tracejit.codegen.target import Target
@@ -99,6 +100,10 @@ class KernelEmitter:
         self.distances: dict[int, Value] = {}
         self.divisors = divisors(kernel, b.target)
         self.scan = ScanLoop(self) if kernel.scans else None
+        self.scratch = const(0, I64)
+        self.skew = SkewedRows(self) if kernel.skewed else None
+        # What is written for each iteration of the parallel loops.
+        self.inside = kernel.block if self.skew is None else self.skew.now
         self.first_pass = const(False, Type("i1"))
 
     # -- the function --------------------------------------------------------------------------
@@ -161,6 +166,9 @@ class KernelEmitter:
         ``starts`` are the bytes at which the values that are kept start; they depend on sizes.
         """
         b = self.b
+        self.scratch = nbytes
+        if self.skew is not None:
+            nbytes = b.add(nbytes, nbytes)
         block = b.emit(PTR, f"alloca i8, i64 {nbytes.text}, align 64")
         self.roots += [b.offset(block, start) for start in starts]
 
@@ -176,6 +184,9 @@ class KernelEmitter:
         stop = self.end if first else self.extents[axis]
         if len(axes) == 2 and self.kernel.tiled:
             TileLoop(self, scope, axis, axes[1]).write(start, stop)
+            return
+        if len(axes) == 1 and self.skew is not None:
+            self.skew.write(scope, axis, start, stop)
             return
         if axis == self.kernel.vector_parallel:
 
@@ -226,12 +237,12 @@ class KernelEmitter:
         roots = [*(p for s in stores for p in s.operands), *wanted]
         roots += [operands(self.exprs[r])[0] for r in self._reduces_of(block)]
         self.prepare(scope, roots)
-        ahead = self.plan if block is self.kernel.block else []
+        ahead = self.plan if block is self.inside else []
         for number, nest in enumerate(block.nests):
             self.ahead = ahead[number] if ahead else Ahead()
-            self._nest(nest, scope)
+            self.nest(nest, scope)
             self.prepare(scope, roots)
-        together = store_records(self, scope) if block is self.kernel.block else set[int]()
+        together = store_records(self, scope) if block is self.inside else set[int]()
         for number in block.stores:
             store, streamed = self.kernel.stores[number], number in self.kernel.streamed
             if store.places:
@@ -266,9 +277,9 @@ class KernelEmitter:
             ):
                 blocked.add(position)
             else:
-                self._bind(scope, position, self._compute(position, expr, scope))
+                self.bind(scope, position, self._compute(position, expr, scope))
 
-    def _bind(self, scope: Scope, position: int, values: Values) -> None:
+    def bind(self, scope: Scope, position: int, values: Values) -> None:
         """Note a value where it was computed, a scalar for vector loops inside in all lanes too.
 
         Left to those loops, LLVM would do it in each of their steps.
@@ -297,7 +308,7 @@ class KernelEmitter:
         given = position in self.reused or isinstance(expr, Contract | Attend)
         return () if given else operands(expr)
 
-    def _nest(self, nest: Nest, scope: Scope) -> None:
+    def nest(self, nest: Nest, scope: Scope) -> None:
         """Write the loops of ``nest`` and bind its reductions in ``scope``."""
         self.reused = {s.value: s.access for s in nest.reuses} or self.reused
         usual, heavy = self.unroll, self.heavy
@@ -322,7 +333,7 @@ class KernelEmitter:
         carried = descend(outer, scope, [v for a in sums for v in a.start()])
         for accumulator in sums:
             mine, carried = carried[: accumulator.width], carried[accumulator.width :]
-            self._bind(scope, accumulator.position, accumulator.finish(mine))
+            self.bind(scope, accumulator.position, accumulator.finish(mine))
         self.unroll, self.heavy = usual, heavy
         if nest.reuses:
             self.reused = {}
@@ -396,6 +407,8 @@ class KernelEmitter:
             self.block(nest.body, inner, wanted)
             for kept in nest.saves:
                 store_values(self, kept.access, self.value(inner, kept.value), inner)
+            if self.skew is not None:
+                self.skew.step(nest, vector, axis, index)
             following: Values = []
             for a in sums:
                 following += a.update(inner, state[: a.block_width])

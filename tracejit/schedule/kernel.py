@@ -270,12 +270,13 @@ class Kernel:
     over its blocks. It runs twice: the first pass leaves the total of each block in that access
     (one row of positions per block), the second starts each block from those before it.
 
-    The stores ``streamed`` bypass the caches. ``packs`` are pairs of accesses: before anything
-    else, each strip of lanes copies what it reads through the first to the second, in scratch.
-    ``unpacks`` are the reverse for stores: what goes to the second access waits in the first.
-    ``copies`` are such pairs too: all that the loops inside read through the first is copied as
-    soon as the parallel axes that the second does not run along are fixed. ``records`` are loaded
-    as a whole, and ``stored_records`` stored.
+    The stores ``streamed`` bypass the caches. In a ``skewed`` kernel the last nest runs one
+    iteration of the innermost parallel loop later than the others. ``packs`` are pairs of accesses:
+    before anything else, each strip of lanes copies what it reads through the first to the second,
+    in scratch. ``unpacks`` are the reverse for stores: what goes to the second access waits in the
+    first. ``copies`` are such pairs too: all that the loops inside read through the first is copied
+    as soon as the parallel axes that the second does not run along are fixed. ``records`` are
+    loaded as a whole, and ``stored_records`` stored.
     """
 
     extents: tuple[int, ...]
@@ -288,6 +289,7 @@ class Kernel:
     scratch: int = 0
     totals: int | None = None
     streamed: frozenset[int] = frozenset()
+    skewed: bool = False
     packs: tuple[tuple[int, int], ...] = ()
     unpacks: tuple[tuple[int, int], ...] = ()
     copies: tuple[tuple[int, int], ...] = ()
@@ -304,6 +306,8 @@ class Kernel:
             parts.append(f"totals {self.totals}")
         if self.streamed:
             parts.append(f"streamed {sorted(self.streamed)}")
+        if self.skewed:
+            parts.append("skewed")
         if self.packs:
             parts.append(f"packs {self.packs}")
         if self.unpacks:

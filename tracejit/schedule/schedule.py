@@ -32,6 +32,7 @@ from tracejit.schedule.index import (
 from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.product import with_partial
 from tracejit.schedule.scan import by_blocks, shares_rows
+from tracejit.schedule.skew import skew
 from tracejit.schedule.slabs import check_slabs
 from tracejit.schedule.stream import stream
 
@@ -275,11 +276,14 @@ class _Scheduler:
         return result
 
     def _streamed(self, steps: Sequence[Step]) -> list[Step]:
-        """Let large results bypass the caches, which is for when all readers are known."""
+        """Let stores overlap with arithmetic, and large results bypass the caches.
+
+        The latter is for when all readers are known.
+        """
         read = set[int]().union(*(reads(step) for step in steps))
         results = {i for i, b in enumerate(self.buffers) if b.kind == "output"} - read
         return [
-            step._replace(kernel=stream(step.kernel, results))
+            step._replace(kernel=stream(skew(step.kernel), results))
             if isinstance(step, KernelStep)
             else step
             for step in steps

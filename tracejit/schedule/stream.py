@@ -47,13 +47,20 @@ def check_stream(kernel: Kernel, number: int, row: int, results: Collection[int]
     limit = STREAM_BYTES if access.buffer in results else STREAM_BYTES_REUSED
     if _nbytes(kernel, access) < limit:
         return False
-    # Of several accesses to one buffer, such as a stencil's, the largest stands for all.
+    if touched_bytes(kernel) < TOUCHED_BYTES:
+        return False
+    return row * access.dtype.itemsize >= ROW_BYTES or row * access.dtype.itemsize % LINE == 0
+
+
+def touched_bytes(kernel: Kernel) -> int:
+    """Return the bytes of memory that the kernel loads or stores.
+
+    Of several accesses to one buffer, such as a stencil's, the largest stands for all.
+    """
     touched: dict[int, int] = {}
     for one in kernel.accesses:
         touched[one.buffer] = max(touched.get(one.buffer, 0), _nbytes(kernel, one))
-    if sum(touched.values()) < TOUCHED_BYTES:
-        return False
-    return row * access.dtype.itemsize >= ROW_BYTES or row * access.dtype.itemsize % LINE == 0
+    return sum(touched.values())
 
 
 def _nbytes(kernel: Kernel, access: Access) -> int:
@@ -69,7 +76,7 @@ def _candidates(kernel: Kernel) -> list[tuple[int, int]]:
     A loop with streamed stores starts where they are aligned. The terms of a sum would be grouped
     by where the allocator put the result.
     """
-    if kernel.scans or kernel.tiled:
+    if kernel.scans or kernel.tiled or kernel.skewed:
         return []
     if kernel.unpacks:
         return _turned(kernel)
