@@ -75,6 +75,43 @@ def test_what_the_interpreter_answers_has_a_reason():
     assert "no computed array" in tj.explain(constant, X).why
 
 
+def test_why_a_signature_is_new_is_told_by_the_nearest_one():
+    def scaled(x: Any, factor: int = 2, mode: str = "plain") -> Any:
+        return x * factor if mode == "plain" else x - factor
+
+    f = tj.jit(scaled, compile="never", dynamic=False)
+    single = X.astype(np.float32)
+    f(X)
+    f(single)
+    new = {
+        "new shape: x is float64[3, 8], was float64[6, 8]": ((X[:3],), {}),
+        "new dtype: x is int64[6, 8], was float32[6, 8]": ((X.astype(np.int64),), {}),
+        "new memory layout: x is float64[6, 8] strided, was float64[6, 8]": (
+            (np.asfortranarray(X),), {},
+        ),
+        "new rank: x is float32[8], was float32[6, 8]": ((single[0],), {}),
+        "new argument structure": ((X, 3), {}),
+    }  # fmt: skip
+    for traced, (args, kwargs) in new.items():
+        assert tj.explain(f, *args, **kwargs).traced == f"not yet; it would be for a {traced}"
+    f(X, 3)
+    f(X, factor=3, mode="other")
+    assert tj.explain(f, X, 4).traced.endswith("new static value: factor is 4, was 3")
+    assert tj.explain(f, X, True).traced.endswith("new static value: factor is True, was 3")
+    found = tj.explain(f, X, factor=4, mode="p" * 99)
+    assert found.traced.endswith(f"factor is 4, was 3; mode is '{'p' * 39}…, was 'other'")
+    seen: list[Any] = []
+    stop = tj.profiler.subscribe(seen.append)
+    f(X[:3], 3)
+    stop()
+    (event,) = seen
+    assert (
+        event.message == "scaled is traced again: new shape: x is float64[3, 8], was float64[6, 8]"
+    )
+    assert event.details["detail"] == "x is float64[3, 8], was float64[6, 8]"
+    assert event.details["arguments"] == "float64[3, 8]"
+
+
 def test_what_calls_take_is_told_once_it_was_measured():
     f = tj.jit(lambda x: double(x) - 0.5)
     with tj.set_stance("never"):
@@ -95,7 +132,7 @@ def test_a_reason_comes_with_a_sentence_and_places_are_short():
     f(X)
     f(X.astype(np.float32))
     found = tj.explain(f, X.astype(np.float32))
-    assert found.traced == "new dtype: an array of another element type"
+    assert found.traced == "new dtype: x is float32[6, 8], was float64[6, 8]"
     (line,) = [line for line in str(found).splitlines() if " loop: " in line]
     assert re.search(r", from test_explain\.py:\d+\)$", line)
     (line,) = [line for line in str(found).splitlines() if "stored: " in line]

@@ -412,7 +412,9 @@ def test_logs_are_printed_where_asked_for() -> None:
         env={**os.environ, "TRACEJIT_LOGS": "recompiles"},
     )
     assert done.returncode == 0
-    assert done.stderr == ("tracejit.recompiles: <lambda> is traced again: new shape, float64[4]\n")
+    assert done.stderr == (
+        "tracejit.recompiles: <lambda> is traced again: new shape: x is float64[4], was float64[3]\n"
+    )
 
 
 def test_an_unknown_topic_is_refused() -> None:

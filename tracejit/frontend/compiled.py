@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tracejit.errors import TraceError, ValueArgumentError
+from tracejit.frontend.difference import Why
 from tracejit.frontend.effects import check_effects, outer_bindings
 from tracejit.frontend.names import definition, name_of, parameter
 from tracejit.frontend.scalars import ScalarTensor, WeakScalar
@@ -156,12 +157,12 @@ class Compiled(Answer):
     """One signature and its program.
 
     ``simple`` says that the function returns one fresh array and changes nothing, so that a call
-    is a run of the program. ``tracing`` is what recording it took, in seconds. ``reason`` is why
+    is a run of the program. ``tracing`` is what recording it took, in seconds. ``why`` says why
     no earlier signature of the function fitted; None for its first. ``entered`` is set when calls
     that are like its first have been given to a native entry, if that can take them.
     """
 
-    __slots__ = ("entered", "graph", "program", "reason", "simple", "tracing")
+    __slots__ = ("entered", "graph", "program", "simple", "tracing", "why")
 
     def __init__(
         self,
@@ -177,7 +178,7 @@ class Compiled(Answer):
         super().__init__(traced, keys)
         self.graph = traced.graph
         self.tracing = tracing
-        self.reason: Reason | None = None
+        self.why: Why | None = None
         self.entered = False
         layouts = [key.layout if isinstance(key, ArrayKey) else None for key in self.keys]
         self.program = Program(

@@ -164,22 +164,21 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     compiled = jitted.form(*args, **kwargs)
     called = compiled is not None
     if compiled is None:
-        compiled, reason = jitted.preview(*args, **kwargs)
+        compiled, new = jitted.preview(*args, **kwargs)
         why = "the first call with such arguments will trace it"
-        if jitted.stats()["dynamic"]:
-            why += ", unless a plan for a range of sizes has them"
-        tier, state, traced = 0, "not called yet", f"not yet; it would be for a {reason}"
+        tier, state, traced = 0, "not called yet", f"not yet; it would be for a {new}"
         if jitted.served(*args, **kwargs):
             tier, state = 1, "compiled for many sizes"
             traced = "with symbols for the sizes that vary"
             why = "kernels answer, by a plan for ranges of sizes; this signature on its own has:"
-        elif reason is None:
+        elif new is None:
             traced = "not yet; it would be the first signature"
     else:
         tier, state, why = _tier(jitted, compiled, args, kwargs)
         traced = "the function's first signature"
-        if compiled.reason is not None:
-            traced = f"{compiled.reason}: {compiled.reason.sentence}"
+        if compiled.why is not None:
+            reason, detail = compiled.why
+            traced = f"{reason}: {detail or reason.sentence}"
     failures = {Reason(reason): n for reason, n in jitted.stats()["guard_failures"].items()}
     program = compiled.program
     schedule = _schedule(program)

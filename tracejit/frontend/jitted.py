@@ -22,6 +22,7 @@ from tracejit.errors import RecompileError, TraceError
 from tracejit.frontend.bound import Bound
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.counts import Counts
+from tracejit.frontend.difference import Why, why_new
 from tracejit.frontend.dynamic import Example, Kind, Variation, generalise, sizes_of
 from tracejit.frontend.names import name_of, parameter
 from tracejit.frontend.native import native_result, slots_of
@@ -34,7 +35,6 @@ from tracejit.frontend.signature import (
     is_array,
     leaf_key,
     signature_text,
-    why_new,
 )
 from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Tree, check_statics, flatten, statics
@@ -359,13 +359,13 @@ class Jitted(Reported):
         key: Key,
     ) -> tuple[Ranged, Values] | None:
         """Make a plan for sizes that no other has; None where that cannot be."""
-        reason, started = self._why(key), time.perf_counter()
+        why, started = self._why(key), time.perf_counter()
         slots = self._slots(args, kwargs, leaves, key)
         plan = self._generalised(kind, leaves, slots, key, self._missing())
         if plan is None:
             return None
         with self._lock:
-            self._note_trace(key, reason, max(0.0, time.perf_counter() - started))
+            self._note_trace(key, why, max(0.0, time.perf_counter() - started))
             self._add_plan(plan, key)
         values = plan.numbers(key[1])
         return None if values is None else (plan, values)
@@ -448,36 +448,42 @@ class Jitted(Reported):
     def _refuse(self, wanted: str, key: Key, compiled: Compiled) -> None:
         """Leave a signature that needs new kernels to NumPy, or raise, as the stance has it."""
         if wanted == "fail_on_recompile" and compiled.graph.outputs:
-            assert self._last is not None
             raise RecompileError(
-                f"{self.__name__} would have to be compiled again: {why_new(key, self._last)}",
+                f"{self.__name__} would have to be compiled again: {self._why(key)}",
                 hint="call it with such arguments once before set_stance('fail_on_recompile')",
             )
 
-    def _why(self, key: Key) -> Reason | None:
+    def _why(self, key: Key) -> Why | None:
         """Return why a signature has to be traced; None for a function's first."""
+        why = self._difference(key)
+        if why is None or why.reason is not Reason.SHAPE or not self._variation.note(key).plans:
+            return why
+        return why._replace(reason=Reason.GUARD)
+
+    def _difference(self, key: Key) -> Why | None:
         if self._last is None:
             return None
-        reason = why_new(key, self._last)
-        guarded = reason == Reason.SHAPE and self._variation.note(key).plans
-        return Reason.GUARD if guarded else reason
+        known = [self._last, *reversed(list(self._compiled))]
+        return why_new(self.__wrapped__, key, known)
 
-    def _note_trace(self, key: Key, reason: Reason | None, seconds: float) -> None:
+    def _note_trace(self, key: Key, why: Why | None, seconds: float) -> None:
         """Count a trace, and tell why it was made."""
         stats = self._stats
         stats.traces += 1
         stats.tracing += seconds
         self._last = key
-        if reason is not None:
-            stats.reasons[reason] += 1
-            name, text = self.__name__, signature_text(key[1])
-            message = f"{name} is traced again: {reason}, {text}"
-            events.emit("recompiles", message, seconds, function=name, reason=str(reason))
+        if why is not None:
+            stats.reasons[why.reason] += 1
+            name = self.__name__
+            events.emit(
+                "recompiles", f"{name} is traced again: {why}", seconds, function=name,
+                reason=str(why.reason), detail=why.detail, arguments=signature_text(key[1]),
+            )  # fmt: skip
 
     def _remember(self, key: Key, tree: Tree, compiled: Compiled) -> None:
         stats = self._stats
-        compiled.reason = self._why(key)
-        self._note_trace(key, compiled.reason, compiled.tracing)
+        compiled.why = self._why(key)
+        self._note_trace(key, compiled.why, compiled.tracing)
         self._families.setdefault(_but_sizes(key), Family()).add(compiled.program)
         self._variation.note(key)
         while len(self._compiled) >= SIGNATURES_KEPT:
@@ -535,18 +541,18 @@ class Jitted(Reported):
         keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
         return self._variation.serves((tree, keys, config.settings()))
 
-    def preview(self, *args: Any, **kwargs: Any) -> tuple[Compiled, str | None]:
+    def preview(self, *args: Any, **kwargs: Any) -> tuple[Compiled, Why | None]:
         """Trace for arguments like these and keep nothing.
 
         Returns the form, which is interpreted, and why no signature at hand fits; None for a
         function without any. Raises what tracing raises.
         """
 
-        def record(key: Key, leaves: Sequence[Any], tree: Tree) -> tuple[Compiled, str | None]:
+        def record(key: Key, leaves: Sequence[Any], tree: Tree) -> tuple[Compiled, Why | None]:
             compiled = compile_signature(
                 self.__wrapped__, leaves, tree, mode="never", fast_math=self.fast_math
             )
-            return compiled, None if self._last is None else why_new(key, self._last)
+            return compiled, self._difference(key)
 
         return self._with_floats(args, kwargs, record)[0]
 

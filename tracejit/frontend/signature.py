@@ -11,7 +11,6 @@ from tracejit.errors import ArgumentError, DTypeError
 from tracejit.frontend.trees import Spec
 from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import Array, DType, Shape
-from tracejit.runtime.reasons import Reason
 from tracejit.tensor import Tensor, value_of
 
 Key = tuple[Any, ...]
@@ -113,37 +112,3 @@ def signature_text(keys: Sequence[Any]) -> str:
         else:
             parts.append(key.__name__ if isinstance(key, type) else str(key[1]))
     return ", ".join(parts)
-
-
-def why_new(key: Key, last: Key) -> Reason:
-    """Return why ``key`` (tree, leaf keys, settings) is not ``last``."""
-    (tree, leaves, settings), (old_tree, old_leaves, old_settings) = key, last
-    if settings != old_settings:
-        return Reason.SETTINGS
-    if len(leaves) != len(old_leaves):
-        return Reason.STRUCTURE
-    if tree != old_tree:
-        return Reason.STATIC if same_structure(tree, old_tree) else Reason.STRUCTURE
-    for new, old in zip(leaves, old_leaves, strict=False):
-        if new == old:
-            continue
-        if not (isinstance(new, ArrayKey) and isinstance(old, ArrayKey)):
-            return Reason.KIND
-        if new[0] == old[0] and len(new[1]) != len(old[1]):
-            return Reason.RANK
-        for part, reason in enumerate((Reason.DTYPE, Reason.SHAPE, Reason.LAYOUT)):
-            if new[part] != old[part]:
-                return reason
-    # The newest signature equals it: it was evicted, or another one lies between.
-    return Reason.STRUCTURE
-
-
-def same_structure(a: Any, b: Any) -> bool:
-    """True where two trees differ in static values only."""
-    stack = [(a, b)]
-    while stack:
-        x, y = stack.pop()
-        if x.kind is not y.kind or len(x.children) != len(y.children):
-            return False
-        stack += zip(x.children, y.children, strict=False)
-    return True
