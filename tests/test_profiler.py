@@ -413,7 +413,8 @@ def test_logs_are_printed_where_asked_for() -> None:
     )
     assert done.returncode == 0
     assert done.stderr == (
-        "tracejit.recompiles: <lambda> is traced again: new shape: x is float64[4], was float64[3]\n"
+        "tracejit.recompiles: <lambda> is traced again: new shape: "
+        "x is float64[4], was float64[3]\n"
     )
 
 

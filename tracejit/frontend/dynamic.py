@@ -190,7 +190,12 @@ class Variation:
         """Say how new sizes are answered."""
         reasons = sorted({k.why_static for k in self._kinds.values() if k.why_static is not None})
         count = len(self.plans)
-        plans = f"{count} plans for ranges of sizes" if count else "each traced for itself"
+        if count:
+            plans = f"{count} plan{'s' * (count != 1)} for ranges of sizes"
+        elif reasons or any(kind.varied for kind in self._kinds.values()):
+            plans = "each traced for itself"
+        else:
+            plans = "none met yet; a second one gets a plan for all of them"
         return "; ".join([plans, *reasons])
 
     def clear(self) -> None:
