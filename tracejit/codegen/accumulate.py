@@ -27,6 +27,7 @@ class Accumulator:
         expr = emitter.exprs[position]
         assert isinstance(expr, Reduce)
         self.expr = expr
+        self.summands = emitter.summands(position)
         source = emitter.exprs[expr.arg].dtype
         self.compensated = expr.op == "sum" and expr.dtype.kind == "f"
         self.master = Compensated(expr.dtype)
@@ -84,13 +85,13 @@ class Accumulator:
     def update(self, scope: Scope, state: Values) -> Values:
         """Take the values of one step. Copies beyond the step's vectors stay as they are."""
         emitter, b, vector = self.emitter, self.b, scope.vector
-        values = emitter.value(scope, self.expr.arg)
+        taken = [emitter.value(scope, p) for p in self.summands]
         parts = self._split(state)
         active = vector.unroll if vector is not None else 1
         for number in range(min(active, len(parts))):
-            value = values[number if len(values) > 1 else 0]
-            value = splat_to(b, value, self.lanes)
-            after = self.reducer.update(b, parts[number], value, self._place(scope, number))
+            values = [v[number if len(v) > 1 else 0] for v in taken]
+            values = [splat_to(b, v, self.lanes) for v in values]
+            after = self._taken(parts[number], values, self._place(scope, number))
             if vector is not None and vector.mask is not None and self.lanes > 1:
                 mask = vector.mask
                 after = [
@@ -98,6 +99,12 @@ class Accumulator:
                 ]
             parts[number] = after
         return [v for part in parts for v in part]
+
+    def _taken(self, state: State, values: Values, place: Value) -> State:
+        """Return ``state`` with a value, or with the product of two, in it."""
+        if len(values) == 2:
+            return [self.b.fma(*values, state[0])]
+        return self.reducer.update(self.b, state, values[0], place)
 
     def _place(self, scope: Scope, part: int) -> Value:
         """Return the i32 position in the reduced axes; only argmax and argmin look at it."""

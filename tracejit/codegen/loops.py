@@ -38,6 +38,7 @@ from tracejit.codegen.widths import (
     SHORT_BODY,
     choose_lanes,
     is_heavy,
+    is_long,
     spread,
     vectors_for,
     vectors_of,
@@ -82,7 +83,7 @@ class KernelEmitter:
         self.base, self.sizes, self.begin, self.end = arguments or b.parameters
         self.lanes = lanes or choose_lanes(kernel, b.target)
         # Of the loop being written: its vectors side by side, and whether its body is long.
-        self.unroll, self.heavy = vectors_of(kernel, b.target, self.lanes)
+        self.unroll, self.long = vectors_of(kernel, b.target, self.lanes)
         self.extents: list[Value] = []
         self.strides: list[list[Value]] = []
         self.index_terms: dict[int, list[Value]] = {}
@@ -175,7 +176,9 @@ class KernelEmitter:
     def parallel(self, scope: Scope, axes: tuple[int, ...], *, first: bool = False) -> None:
         """Write the parallel loops, then the block inside."""
         copy_apart(self, scope)
-        self.prepare(scope, sorted(self.divisors))
+        # What a scatter stores may be read again by the next step.
+        fixed = [] if any(s.places for s in self.kernel.stores) else self._roots(self.kernel.block)
+        self.prepare(scope, [*sorted(self.divisors), *fixed])
         if not axes:
             self.block(self.kernel.block, scope, ())
             return
@@ -233,9 +236,7 @@ class KernelEmitter:
 
     def block(self, block: Block, scope: Scope, wanted: Sequence[int]) -> None:
         """Write a block: its nests in order, values as they become computable, its stores."""
-        stores = [self.kernel.stores[s] for s in self._stores_of(block)]
-        roots = [*(p for s in stores for p in s.operands), *wanted]
-        roots += [operands(self.exprs[r])[0] for r in self._reduces_of(block)]
+        roots = self._roots(block) + list(wanted)
         self.prepare(scope, roots)
         ahead = self.plan if block is self.inside else []
         for number, nest in enumerate(block.nests):
@@ -250,6 +251,32 @@ class KernelEmitter:
             elif store.access not in together:
                 place = self.waiting.get(store.access, store.access)
                 store_values(self, place, self.value(scope, store.value), scope, stream=streamed)
+
+    def _roots(self, block: Block) -> list[int]:
+        """Return what ``block`` stores and reduces, with its nests."""
+        stores = [self.kernel.stores[s] for s in self._stores_of(block)]
+        roots = [p for s in stores for p in s.operands]
+        return roots + [p for r in self._reduces_of(block) for p in self.summands(r)]
+
+    def summands(self, reduction: int) -> tuple[int, ...]:
+        """Return what ``reduction`` takes in each step: its operand, or two factors of that.
+
+        A product that is summed goes into the sum unrounded, as in a matrix product, where the
+        target has an instruction for that.
+        """
+        expr = self.exprs[reduction]
+        (position,) = operands(expr)
+        summand = self.exprs[position]
+        if (
+            isinstance(expr, Reduce)
+            and (expr.op, expr.dtype.kind, expr.dtype) == ("sum", "f", summand.dtype)
+            and isinstance(summand, Apply)
+            and (summand.op, summand.dtype.itemsize >= 4) == ("multiply", True)
+            and self.b.target.fma
+            and position not in self.reused
+        ):
+            return summand.args
+        return (position,)
 
     def _stores_of(self, block: Block) -> list[int]:
         found = list(block.stores)
@@ -311,13 +338,13 @@ class KernelEmitter:
     def nest(self, nest: Nest, scope: Scope) -> None:
         """Write the loops of ``nest`` and bind its reductions in ``scope``."""
         self.reused = {s.value: s.access for s in nest.reuses} or self.reused
-        usual, heavy = self.unroll, self.heavy
+        usual, long = self.unroll, self.long
         # A short pass of a long kernel takes more vectors: a sum waits for itself. Not where the
         # rest is written for one: on rows of one vector the loop over more only costs.
         if nest.vector is not None and self.scan is None and usual > 1:
             applied = self._applied_in(nest, scope)
             self.unroll = vectors_for(self.kernel, self.b.target, applied)
-            self.heavy = is_heavy(applied)
+            self.long = is_long(self.kernel, applied)
         sums = [Accumulator(self, r, nest, scope) for r in nest.reduces]
         outer, last = nest.axes[:-1], nest.axes[-1]
 
@@ -334,18 +361,18 @@ class KernelEmitter:
         for accumulator in sums:
             mine, carried = carried[: accumulator.width], carried[accumulator.width :]
             self.bind(scope, accumulator.position, accumulator.finish(mine))
-        self.unroll, self.heavy = usual, heavy
+        self.unroll, self.long = usual, long
         if nest.reuses:
             self.reused = {}
 
-    def _applied_in(self, nest: Nest, scope: Scope) -> list[Apply]:
-        """Return the operations that the loops of ``nest`` write for each of their steps."""
+    def _applied_in(self, nest: Nest, scope: Scope) -> list[int]:
+        """Return the operations that the loops of ``nest`` write for each step, as positions."""
         stores = (*(self.kernel.stores[s] for s in nest.stores), *nest.saves)
         roots = [p for s in stores for p in s.operands]
-        roots += [operands(self.exprs[r])[0] for r in nest.reduces]
+        roots += [p for r in nest.reduces for p in self.summands(r)]
         bound = scope.bound
-        needed = [self.exprs[p] for p in self._needed(scope, roots) if p not in self.reused]
-        return [e for e in needed if isinstance(e, Apply) and not e.axes <= bound]
+        needed = [(p, self.exprs[p]) for p in self._needed(scope, roots) if p not in self.reused]
+        return [p for p, e in needed if isinstance(e, Apply) and not e.axes <= bound]
 
     def _last_loop(
         self, nest: Nest, axis: int, sums: list[Accumulator], scope: Scope, carried: Values
@@ -403,8 +430,7 @@ class KernelEmitter:
             if self.scan is not None and self.scan.active:
                 return self.scan.body(nest, inner, state)
             fetch_rows(self, self.ahead, inner)
-            wanted = [operands(self.exprs[a.position])[0] for a in sums]
-            self.block(nest.body, inner, wanted)
+            self.block(nest.body, inner, [p for a in sums for p in a.summands])
             for kept in nest.saves:
                 store_values(self, kept.access, self.value(inner, kept.value), inner)
             if self.skew is not None:
@@ -469,7 +495,7 @@ class KernelEmitter:
             [splat_to(self.b, a[part if len(a) > 1 else 0], lanes) for part in range(count)]
             for a in arguments
         ]
-        if count > 1 and is_heavy([expr]):
+        if count > 1 and (is_heavy([expr]) or expr.op == "sqrt"):
             # Long chains of operations, which LLVM splits into registers step by step.
             wide = [self.b.join(parts) for parts in ready]
             return self.b.parts(lower(self.b, expr.op, wide, loop), count)

@@ -28,14 +28,14 @@ def vector_loop(
 ) -> Values:
     """Write a loop in vector steps: unrolled, single, then one masked step.
 
-    A body of long functions is not written a third time: masked steps do for single ones.
+    A long body is not written a third time: masked steps do for single ones.
     ``streamed`` are the addresses that streamed stores start at; then nothing is carried.
     """
     if streamed:
         assert not carried
         _from_alignment(emitter, axis, start, stop, body, streamed)
         return []
-    widths = [emitter.unroll] if emitter.heavy else [emitter.unroll, 1]
+    widths = [emitter.unroll] if emitter.long else [emitter.unroll, 1]
     if axis == emitter.kernel.vector_parallel and emitter.kernel.down_columns:
         # A strip of one vector walks down as many lines of memory as a wide one.
         widths.insert(1, max(1, emitter.unroll // 2))
