@@ -103,7 +103,7 @@ class Accumulator:
     def _taken(self, state: State, values: Values, place: Value) -> State:
         """Return ``state`` with a value, or with the product of two, in it."""
         if len(values) == 2:
-            return [self.b.fma(*values, state[0])]
+            return [self.b.fma(values[0], values[1], state[0])]
         return self.reducer.update(self.b, state, values[0], place)
 
     def _place(self, scope: Scope, part: int) -> Value:
