@@ -236,11 +236,13 @@ def vector_axis(kernel: Kernel, axes: Iterable[int], accesses: Iterable[int]) ->
 def _score(kernel: Kernel, access: Access, axis: int) -> int:
     """Contiguous is good, broadcast is free, strided costs a gather; per element touched.
 
-    Steps over a record's fields use all of each line, if not at once.
+    Steps over a record's fields use all of each line, if not at once; so does an axis of a few
+    elements, which leaves most lanes idle.
     """
     stride = access.strides[axis]
     touched = prod(hint(n) for n, s in zip(kernel.extents, access.strides, strict=True) if s)
-    return (2 if stride == 1 else 0 if 0 <= hint(stride) <= TINY else -1) * touched
+    long = hint(kernel.extents[axis]) > TINY
+    return (2 if stride == 1 and long else 0 if 0 <= hint(stride) <= TINY else -1) * touched
 
 
 # -- the loop tree ---------------------------------------------------------------------------------
