@@ -84,14 +84,18 @@ def measure(parts: Sequence[str], quick: bool) -> dict[str, Section]:
     return timed | {part: future.result() for part, future in running.items()}
 
 
+def _number(value: float) -> str:
+    return f"{round(value):,}" if value >= 1000 else f"{value:.3g}"
+
+
 def figures_of(sections: Sequence[Section]) -> list[list[str]]:
     """Return the rows of the table of all figures."""
     return [
         [
             section.title,
             figure.name,
-            f"{figure.value:.3g} {figure.unit}".rstrip(),
-            f"{'≥' if figure.at_least else '≤'} {figure.bound:g} {figure.unit}".rstrip(),
+            f"{_number(figure.value)} {figure.unit}".rstrip(),
+            f"{'≥' if figure.at_least else '≤'} {_number(figure.bound)} {figure.unit}".rstrip(),
             "" if figure.kept else "missed",
         ]
         for section in sections
