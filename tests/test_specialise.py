@@ -336,8 +336,10 @@ def test_what_is_expected_to_gain_most_in_all_comes_first(monkeypatch: pytest.Mo
     monkeypatch.setattr(CostModel, "special_s", lambda self, calls: 0.0)
     rows = np.ones((64, 100), np.float32)
     programs: list[Program] = []
+    functions: list[Any] = []  # the counters go with a function
     for factor, rate in ((1.5, 100.0), (2.5, 1000.0), (3.5, 10.0)):
         f = tj.jit(lambda x, n=factor: softmax(x) * n, compile="now")
+        functions.append(f)
         for _ in range(40):
             f(rows)
         (compiled,) = f._compiled.values()
