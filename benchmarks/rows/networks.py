@@ -167,6 +167,50 @@ class CausalAttention(HeadAttention):
         return lambda q, k, v: attention(q, k, v, is_causal=True)
 
 
+class DecodeAttention(Row):
+    """One token's query, 32 heads of which four share a head of keys and values."""
+
+    name, title, group = (
+        "attention_decode",
+        "attention of one query, 32 heads (8 of keys), 2048 keys, 64 wide, f32",
+        "kernels",
+    )
+    shared, groups, keys = 8, 4, 2048
+    bytes = 4 * (2 * shared * keys * DEPTH + 2 * shared * groups * DEPTH)
+    flops = (4 * DEPTH + EXP + 4) * shared * groups * keys
+    memory_bound = True
+
+    @classmethod
+    def data(cls, rng: np.random.Generator) -> tuple[Any, ...]:
+        q = normal(rng, 1, cls.shared * cls.groups, 1, DEPTH)
+        return q, *(normal(rng, 1, cls.shared, cls.keys, DEPTH) for _ in range(2))
+
+    @classmethod
+    def numpy(cls, q: Any, k: Any, v: Any) -> Any:
+        grouped = q.reshape(1, cls.shared, cls.groups, DEPTH)
+        weights = softmax(grouped @ np.swapaxes(k, -1, -2) * DEPTH**-0.5)
+        return (weights @ v).reshape(q.shape)
+
+    @classmethod
+    def tracejit(cls, tj: Any) -> Function:
+        attention = tj.nn.scaled_dot_product_attention
+        return lambda q, k, v: attention(q, k, v, enable_gqa=True)
+
+    @classmethod
+    def jax(cls, jax: Any) -> Function:
+        def run(q: Any, k: Any, v: Any) -> Any:
+            grouped = q.reshape(1, cls.shared, cls.groups, DEPTH)
+            scores = grouped @ jax.numpy.swapaxes(k, -1, -2) * DEPTH**-0.5
+            return (jax.nn.softmax(scores, axis=-1) @ v).reshape(q.shape)
+
+        return jax.jit(run)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        attention = torch.nn.functional.scaled_dot_product_attention
+        return lambda q, k, v: attention(q, k, v, enable_gqa=True)
+
+
 MODEL = HEADS * DEPTH
 
 
