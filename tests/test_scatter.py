@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_gather import check as check_kernels
 
 import tracejit as tj
 from tracejit.errors import DTypeError
@@ -22,14 +23,7 @@ SIZES = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 100)
 
 def check(function: Function, *args: Array, kernels: int = 2) -> None:
     """Compare with NumPy, and count kernels: one fills, one scatters, none is the interpreter's."""
-    schedule = tj.trace(function, *args).schedule
-    assert len(schedule.steps) == len(schedule.kernels) == kernels
-    jitted = tj.jit(function, compile="now")
-    expected = function(*args)
-    for _ in range(3):  # by the Python path, and by the native entry
-        found = jitted(*args)
-        np.testing.assert_array_equal(found, expected)
-        assert found.dtype == expected.dtype
+    check_kernels(function, *args, kernels=kernels)
 
 
 def values(shape: tuple[int, ...], dtype: str = "f8", seed: int = 1) -> Array:
