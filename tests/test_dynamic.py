@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import tracejit as tj
 from tracejit.errors import ValueArgumentError
 from tracejit.frontend.ranged import HOT_CALLS, HOT_LOOKS
+from tracejit.functions.indexing import range_length, slice_indices
 from tracejit.runtime import analysis, entry, workers
-from tracejit.sizes import Family, Op, hint, is_size, range_length, slice_indices
+from tracejit.sizes import Family, Op, hint, is_size
 
 native = pytest.mark.skipif(not entry.supported(), reason="other object layouts")
 

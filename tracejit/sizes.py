@@ -571,35 +571,3 @@ def hinted(value: Any) -> Any:
 def as_index(value: Any) -> int:
     """Return ``operator.index(value)``, without a guard for a symbolic size."""
     return cast(int, value) if type(value) is Size else operator.index(value)
-
-
-def slice_indices(key: slice, extent: int) -> tuple[int, int, int]:
-    """Return ``key.indices(extent)``; symbolic where a bound or the extent is."""
-    parts = (key.start, key.stop, key.step, extent)
-    if not any(type(part) is Size for part in parts):
-        return key.indices(extent)
-    step = 1 if key.step is None else operator.index(key.step)
-    if not step:
-        raise ValueError("slice step cannot be zero")
-    least, most = (0, extent) if step > 0 else (-1, extent - 1)
-
-    def within(bound: Any, default: int) -> int:
-        if bound is None:
-            return default
-        place = as_index(bound)
-        if place < 0:
-            place = place + extent
-            return place if place > least else least
-        return place if place < most else most
-
-    first, last = (least, most) if step > 0 else (most, least)
-    return within(key.start, first), within(key.stop, last), step
-
-
-def range_length(start: int, stop: int, step: int) -> int:
-    """Return ``len(range(start, stop, step))``; symbolic where a bound is."""
-    if not is_size(start) and not is_size(stop):
-        return len(range(start, stop, step))
-    if step > 0:
-        return (stop - start + step - 1) // step if start < stop else 0
-    return (start - stop - step - 1) // -step if stop < start else 0

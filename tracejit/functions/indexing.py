@@ -31,7 +31,7 @@ from tracejit.functions.arguments import (
 from tracejit.functions.creation import asarray
 from tracejit.graph.node import data
 from tracejit.ops.table import Shape
-from tracejit.sizes import as_index, range_length, slice_indices
+from tracejit.sizes import as_index, is_size
 from tracejit.tensor import Step, Tensor, apply, cast, lift, record, value_of, view, wrap, write
 
 _KEYS = "use integers, slices, ..., None, integer arrays or bool masks"
@@ -331,3 +331,35 @@ def checked_index(indices: Any, axis: int, extent: int) -> Tensor:
         raise fail(DTypeError, text, "x[mask] takes a bool mask")
     _check_range(index, axis, extent)
     return index
+
+
+def slice_indices(key: slice, extent: int) -> tuple[int, int, int]:
+    """Return ``key.indices(extent)``; symbolic where a bound or the extent is."""
+    parts = (key.start, key.stop, key.step, extent)
+    if not any(is_size(part) for part in parts):
+        return key.indices(extent)
+    step = 1 if key.step is None else operator.index(key.step)
+    if not step:
+        raise ValueError("slice step cannot be zero")
+    least, most = (0, extent) if step > 0 else (-1, extent - 1)
+
+    def within(bound: Any, default: int) -> int:
+        if bound is None:
+            return default
+        place = as_index(bound)
+        if place < 0:
+            place = place + extent
+            return place if place > least else least
+        return place if place < most else most
+
+    first, last = (least, most) if step > 0 else (most, least)
+    return within(key.start, first), within(key.stop, last), step
+
+
+def range_length(start: int, stop: int, step: int) -> int:
+    """Return ``len(range(start, stop, step))``; symbolic where a bound is."""
+    if not is_size(start) and not is_size(stop):
+        return len(range(start, stop, step))
+    if step > 0:
+        return (stop - start + step - 1) // step if start < stop else 0
+    return (start - stop - step - 1) // -step if stop < start else 0

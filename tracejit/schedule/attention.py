@@ -18,6 +18,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.schedule import native
 from tracejit.schedule.kernel import Apply, Attend, Const, Expr, Index, Kernel
+from tracejit.sizes import is_size
 
 # Wider heads would not leave room for a block of queries in the second-level cache.
 MAX_WIDTH = 512
@@ -91,7 +92,10 @@ def _check(
     scores, values = found.scores, node.inputs[1]
     if scores.dtype != node.dtype or scores.shape[:-1] != node.shape[:-1] or 0 in scores.shape:
         return False
-    if not 0 < values.shape[-1] <= MAX_WIDTH or scores.shape[-2] < MIN_QUERIES:
+    queries = scores.shape[-2]
+    # A number that varies may grow: then scores must not be stored, and one kernel serves all.
+    few = not is_size(queries) and queries < MIN_QUERIES
+    if not 0 < values.shape[-1] <= MAX_WIDTH or few:
         return False
     inside = {*found.softmax, node}
     if any(n in outputs or not readers[n] <= inside for n in (*found.softmax, scores)):
