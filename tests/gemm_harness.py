@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -42,13 +41,6 @@ def module_text(target: Target, spec: GemmSpec) -> str:
     module = Module(target)
     emit_gemm(module, "gemm", spec)
     return module.text()
-
-
-def compile_seconds(target: Target, spec: GemmSpec) -> float:
-    """Return the processor time that emission and compilation of a spec take."""
-    start = time.process_time()
-    compile_object(module_text(target, spec), target, passes=0)
-    return time.process_time() - start
 
 
 def problem_of(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> GemmProblem:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gemm_harness import bind, compile_seconds, module_text
+from gemm_harness import bind, module_text
 
 from tracejit.codegen.contraction import (
     GemmProblem,
@@ -380,8 +380,10 @@ def test_the_inner_loop_is_multiply_adds_without_spills(dtype: Any, packs: str) 
 
 @pytest.mark.parametrize("level", ["avx2", "avx512"])
 @dtypes
-def test_no_register_block_compiles_pathologically(level: str, dtype: Any) -> None:
+def test_no_register_block_unrolls_to_a_long_kernel(level: str, dtype: Any) -> None:
     target = LEVELS[level]
     for n in (64, 1024):
         problem = GemmProblem(n, n, n, (n, 1), (n, 1), (n, 1))
-        assert compile_seconds(target, classify(target, np.dtype(dtype), problem)) < 1.0
+        # What LLVM needs for a kernel grows with its length: 80 ms are about 4,000 lines.
+        text = module_text(target, classify(target, np.dtype(dtype), problem))
+        assert text.count("\n") < 4000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -104,11 +103,9 @@ def test_a_hundred_thousand_nodes() -> None:
     for _ in range(100_000):
         y = make("add", (y, one))
     graph = Graph([x], [y])
-    start = time.perf_counter()
     verify(graph)
     assert len(reachable([y])) == 100_002
     assert fingerprint(graph)
-    assert time.perf_counter() - start < 10
     assert run_graph(graph, [np.zeros(2, np.float32)])[0][0] == 100_000
     del graph, y
 

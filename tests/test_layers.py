@@ -6,7 +6,6 @@ Read from the syntax trees, so that a lazy import inside a function counts too.
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("viz",),
     ("frontend",),
     ("transform",),
-    ("tensor", "functions", "operators", "protocols", "tracing"),
+    ("tensor", "functions", "operators", "protocols", "signatures", "tracing"),
     ("runtime",),
     ("codegen",),
     ("schedule",),
@@ -167,21 +166,6 @@ def test_import_loads_nothing_heavy():
     loaded = run("import tracejit, sys; print(*sys.modules)").split()
     assert "tracejit" in loaded
     assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
-
-
-def test_import_costs_at_most_60_ms_more_than_numpy(tmp_path: Path):
-    # Processor time, and the best of several: other processes of the machine must not count.
-    # From bytecode, as after any installation: the first run writes it.
-    code = (
-        "import numpy, time\n"
-        "start = time.process_time()\n"
-        "import tracejit\n"
-        "print(time.process_time() - start)\n"
-    )
-    environ = os.environ | {"PYTHONPYCACHEPREFIX": str(tmp_path)}
-    environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    run(code, environ)
-    assert min(float(run(code, environ)) for _ in range(5)) <= 0.060
 
 
 def test_the_reader_of_imports_sees_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

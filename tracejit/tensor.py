@@ -16,30 +16,26 @@ base, so writes are seen through every view, as NumPy's are.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from tracejit import sizes
 from tracejit.errors import (
     DTypeError,
-    InternalError,
-    Location,
     OutOfMemory,
-    RangeError,
     ShapeError,
     TraceError,
     UserError,
     ValueArgumentError,
 )
 from tracejit.graph.graph import reachable
-from tracejit.graph.node import Node, constant, data, intern, make
+from tracejit.graph.node import Node, data, intern, make
 from tracejit.operators import OUTSIDE, Operators, Values
 from tracejit.ops import OPS, Family
-from tracejit.ops.dtypes import FLOAT32, NAME, bfloat16, is_bfloat16, named, spelled
-from tracejit.ops.table import Array, Aval, DType, Op, Shape, promote
+from tracejit.ops.dtypes import NAME, named, spelled
+from tracejit.ops.table import Array, DType, Shape
+from tracejit.signatures import as_bfloat16, made, resolve, scalar
 from tracejit.tracing import Trace, join, no_value, state, user_location
 
 Step = tuple[str, Mapping[str, Hashable]]
@@ -332,14 +328,12 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
         avals.append(node.dtype if kind is Tensor else tensor.weak or node.dtype)
         avals.append(node.shape)
     location = user_location()
-    signature = (name, tuple(avals), tuple(attrs.items()) if attrs else ())
-    known = None if sizes.families else _signatures.get(signature)
     try:
-        row, wanted, aval, narrowed = known or _resolve(signature, attrs)
+        row, wanted, aval, narrowed = resolve(name, tuple(avals), attrs)
         for position, node in enumerate(nodes):
             dtype = wanted[position]
             if node.__class__ is not Node:
-                nodes[position] = scalar(_rounded(node) if narrowed else node, dtype)
+                nodes[position] = scalar(as_bfloat16(node) if narrowed else node, dtype)
             elif node.dtype is not dtype and node.dtype != dtype:
                 nodes[position] = make("cast", (node,), {"dtype": spelled(dtype)}, location)
         node = intern(row, tuple(nodes), attrs, aval, location)
@@ -348,50 +342,6 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
         return wrap(node, trace)
     except UserError as error:
         raise _placed(error) from None
-
-
-# The row, the dtypes its loop takes, the result's dtype and shape, and whether that is then cast to
-# bfloat16.
-Resolved = tuple[Op, tuple[DType, ...], Aval, bool]
-
-# What the rows said about operands of these dtypes and shapes: asking anew costs as much as the
-# rest of recording.
-_signatures: dict[Any, Resolved] = {}
-_SIGNATURES_KEPT = 1 << 14
-
-
-def _resolve(
-    signature: tuple[str, tuple[Any, ...], Any], attrs: Mapping[str, Hashable]
-) -> Resolved:
-    """Return what ``record`` needs to know of the row of an op and operands of these dtypes."""
-    name, avals, _ = signature
-    row = OPS[name]
-    if row.arity is not None and 2 * row.arity != len(avals):
-        raise InternalError(f"{name} takes {row.arity} operands, got {len(avals) // 2}")
-    assert row.types is not None
-    dtypes, narrowed = avals[::2], False
-    if row.family not in _MOVED and any(is_bfloat16(d) for d in dtypes):
-        narrowed = is_bfloat16(promote(dtypes))
-        dtypes = tuple(FLOAT32 if is_bfloat16(d) else d for d in dtypes)
-    wanted, _ = row.types(dtypes)
-    operands = [Aval(d, s) for d, s in zip(wanted, avals[1::2], strict=True)]
-    aval = row.infer(operands, attrs)
-    resolved = (row, wanted, aval, narrowed and aval.dtype == FLOAT32)
-    if sizes.families:
-        return resolved
-    if len(_signatures) >= _SIGNATURES_KEPT:
-        _signatures.clear()
-    _signatures[signature] = resolved
-    return resolved
-
-
-# Families whose rows copy elements, of any dtype.
-_MOVED = frozenset({Family.MOVEMENT, Family.INDEXING})
-
-
-def _rounded(value: Any) -> Any:
-    """Return a Python scalar, or a size, as the bfloat16 that it is in an op of these."""
-    return value if sizes.is_size(value) else float(np.asarray(value, bfloat16()))
 
 
 def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
@@ -403,29 +353,9 @@ def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
             trace = join(trace, source)
     try:
         nodes = tuple(t.node for t in operands)
-        return wrap(_made(name, nodes, attrs, user_location()), trace)
+        return wrap(made(name, nodes, attrs, user_location()), trace)
     except UserError as error:
         raise _placed(error) from None
-
-
-_avals: dict[Any, tuple[Op, Aval]] = {}
-
-
-def _made(
-    name: str, operands: tuple[Node, ...], attrs: Mapping[str, Hashable], loc: Location | None
-) -> Node:
-    """Return ``make(name, operands, attrs, loc)``, and remember what it inferred."""
-    if sizes.families:
-        return make(name, operands, attrs, loc)
-    signature = (name, tuple([n.aval for n in operands]), tuple(attrs.items()))
-    known = _avals.get(signature)
-    if known is not None:
-        return intern(known[0], operands, attrs, known[1], loc)
-    node = make(name, operands, attrs, loc)
-    if len(_avals) >= _SIGNATURES_KEPT:
-        _avals.clear()
-    _avals[signature] = (node.op, node.aval)
-    return node
 
 
 def cast(tensor: Tensor, dtype: Any) -> Tensor:
@@ -440,37 +370,6 @@ def _placed(error: UserError) -> UserError:
     return error
 
 
-def scalar(value: Any, dtype: DType) -> Node:
-    """Return a Python scalar as a constant of ``dtype``; ``RangeError`` where it does not fit."""
-    # 0.0 and -0.0 are equal keys, as are complex numbers that differ in the sign of a zero.
-    if sizes.is_size(value):
-        _check_range(value, dtype)
-        return constant(value, dtype)
-    if value and not isinstance(value, complex):
-        return _cached_scalar(value, dtype)
-    return constant(value, dtype)
-
-
-def _check_range(value: Any, dtype: DType) -> None:
-    if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        if not int(bounds.min) <= value <= int(bounds.max):
-            raise RangeError(
-                f"Python integer {value} is out of bounds for {dtype}",
-                hint=f"the range is {bounds.min} to {bounds.max}; cast the tensor first",
-            )
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _cached_scalar(value: Any, dtype: DType) -> Node:
-    _check_range(value, dtype)
-    try:
-        with np.errstate(over="ignore"):
-            return constant(value, dtype)
-    except OverflowError:
-        raise RangeError(f"Python integer {value} is too large for {dtype}") from None
-
-
 # -- views -----------------------------------------------------------------------------------------
 
 
@@ -478,7 +377,7 @@ def _walk(node: Node, steps: tuple[Step, ...]) -> Node:
     if steps:
         location = user_location()
         for name, attrs in steps:
-            node = _made(name, (node,), attrs, location)
+            node = made(name, (node,), attrs, location)
     return node
 
 
