@@ -371,7 +371,7 @@ def test_inside_a_trace():
         for call in (
             lambda: np.packbits(x), lambda: np.unique(x), lambda: np.nonzero(x),
             lambda: np.add.reduceat(x, [0, 1]), lambda: np.add(x, 1, out=np.zeros((3, 4))),
-            lambda: np.allclose(x, x),
+            lambda: bool(np.allclose(x, x)),
         ):  # fmt: skip
             with pytest.raises(errors.TraceError) as caught:
                 call()

@@ -21,6 +21,7 @@ from tracejit.functions import fft as fft
 from tracejit.functions import linalg as linalg
 from tracejit.functions import nn as nn
 from tracejit.functions import random as random
+from tracejit.functions.counting import *
 from tracejit.functions.creation import *
 from tracejit.functions.dtypes import *
 from tracejit.functions.elementwise import *

@@ -18,6 +18,7 @@ import numpy as np
 from tracejit.errors import DTypeError, ShapeError, TraceError, ValueArgumentError
 from tracejit.functions import (
     convolution,
+    counting,
     creation,
     dtypes,
     elementwise,
@@ -276,8 +277,9 @@ _FUNCTIONS: dict[Any, str] = {
         """,
     convolution: "convolve correlate",
     products: "corrcoef cov cross dot einsum inner kron outer tensordot vdot",
+    counting: "bincount histogram",
     gather: """
-        argwhere bincount choose compress digitize extract flatnonzero histogram interp isin nonzero
+        argwhere choose compress digitize extract flatnonzero interp isin nonzero
         searchsorted select take take_along_axis unique unique_all unique_counts unique_inverse
         unique_values
         """,

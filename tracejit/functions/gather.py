@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracejit.errors import ArgumentError, DTypeError, ShapeError, ValueArgumentError
+from tracejit.errors import DTypeError, ShapeError, ValueArgumentError
 from tracejit.functions.arguments import (
     as_index,
     fail,
@@ -25,14 +25,14 @@ from tracejit.functions.movement import cut, ravel
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, value_of, write
 
 __all__ = [
-    "argwhere", "bincount", "bucketize", "choose", "compress", "digitize", "extract",
-    "flatnonzero", "gather", "histogram", "index_add", "index_select", "interp", "isin",
+    "argwhere", "bucketize", "choose", "compress", "digitize", "extract",
+    "flatnonzero", "gather", "index_add", "index_select", "interp", "isin",
     "masked_fill", "masked_select", "nonzero", "one_hot", "put_along_axis", "scatter",
     "searchsorted", "select", "take", "take_along_axis", "take_along_dim", "unique",
     "unique_all", "unique_counts", "unique_inverse", "unique_values",
 ]  # fmt: skip
 
-_FIXED = "only functions whose result has a known shape can be traced; do this outside"
+FIXED = "only functions whose result has a known shape can be traced; do this outside"
 
 
 def take(
@@ -145,7 +145,7 @@ def masked_select(x: Any, mask: Any, /) -> Tensor:
 def compress(condition: Any, x: Any, /, axis: int | None = None) -> Tensor:
     """Return the slices of ``x`` where a 1-d condition holds."""
     value = ravel(x) if axis is None else lift(x)
-    chosen = value_of(as_condition(condition), "compress()", _FIXED)
+    chosen = value_of(as_condition(condition), "compress()", FIXED)
     return take(value, np.flatnonzero(chosen), 0 if axis is None else axis)
 
 
@@ -175,7 +175,7 @@ def select(conditions: Sequence[Any], choices: Sequence[Any], default: Any = 0, 
 
 
 def _known(x: Any, name: str) -> Any:
-    return value_of(lift(x), f"{name}()", _FIXED)
+    return value_of(lift(x), f"{name}()", FIXED)
 
 
 def nonzero(x: Any, /, *, as_tuple: bool = True) -> Any:
@@ -246,31 +246,6 @@ def unique_inverse(x: Any, /) -> UniqueInverse:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Tensor:
-    """Return how often each of 0, 1, … occurs, or the sum of its weights.
-
-    The length is ``minlength`` or one more than the largest value, which needs the values.
-    """
-    value = lift(x)
-    if value.ndim != 1 or value.dtype.kind not in "biu":
-        text = f"bincount takes integers on one axis, got {value.dtype}{list(value.shape)}"
-        raise fail(ShapeError if value.ndim != 1 else DTypeError, text)
-    if value.traced_in is None:
-        found = value_of(value, "bincount()")
-        if found.size and int(found.min()) < 0:
-            raise fail(ValueArgumentError, "bincount: a value is negative")
-        length = max(int(found.max()) + 1 if found.size else 0, minlength)
-    elif minlength:
-        length = minlength
-    else:
-        raise fail(ArgumentError, "bincount of a traced tensor needs minlength", _FIXED)
-    if weights is None:
-        return record("bincount", (cast(value, np.int64),), length=length)
-    weight = cast(lift(weights), np.float64)
-    start = asarray(np.zeros(length))
-    return combine(start, (value,), (0,), weight, "add")
-
-
 def one_hot(x: Any, num_classes: int, /, dtype: Any = None) -> Tensor:
     """Return 1 at the index along a new last axis, else 0."""
     table = record("one_hot", (x,), depth=as_index(num_classes, "num_classes"))
@@ -304,20 +279,6 @@ def isin(x: Any, test: Any, /, *, invert: bool = False) -> Tensor:
         same = record("equal", (wide, elements))
         found = record("any", (same,), axis=(value.ndim,), keepdims=False)
     return record("logical_not", (found,)) if invert else found
-
-
-def histogram(
-    x: Any, /, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
-) -> Any:
-    """Return counts and bin edges, as ``numpy.histogram``; needs the values."""
-    counts, edges = np.histogram(
-        _known(x, "histogram"), _host(bins), range, density, _host(weights)
-    )
-    return asarray(counts), asarray(edges)
-
-
-def _host(value: Any) -> Any:
-    return value.numpy() if isinstance(value, Tensor) else value
 
 
 def interp(x: Any, xp: Any, fp: Any, /) -> Tensor:

@@ -19,6 +19,7 @@ from tracejit.functions.arguments import (
     some_axes,
 )
 from tracejit.functions.creation import filled
+from tracejit.functions.joining import concat
 from tracejit.functions.movement import diagonal, matrix_transpose, moveaxis
 from tracejit.functions.reductions import reduce
 from tracejit.ops.table import promote
@@ -244,29 +245,43 @@ def addmm(x: Any, m1: Any, m2: Any, /, *, beta: Any = 1, alpha: Any = 1) -> Tens
     return record("add", (x if beta == 1 else record("multiply", (x, beta)), scaled))
 
 
-def cov(x: Any, /, *, rowvar: bool = True, correction: int = 1, ddof: int | None = None) -> Tensor:
+def cov(
+    x: Any, y: Any = None, /, rowvar: bool = True, bias: bool = False, ddof: int | None = None,
+    *, correction: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return the covariance matrix of variables in rows (or columns), observations across.
 
-    Computed in float64 (complex128) at least, as NumPy does.
+    ``y`` holds further variables. Sums of products are divided by the number of observations less
+    ``ddof`` (PyTorch's ``correction``): 1, or 0 with ``bias``. Computed in float64 (complex128) at
+    least, as NumPy does.
     """
-    value = lift(x)
-    if value.ndim > 2:
-        raise fail(ShapeError, f"cov takes at most two axes; the shape is {value.shape}")
-    value = record("multiply", (value, filled((), 1, promote((value.dtype, np.dtype(np.float64))))))
-    rows = _shaped(value, (1, value.size)) if value.ndim < 2 else value
-    if not rowvar and value.ndim == 2:
-        rows = matrix_transpose(rows)
-    count = rows.shape[1]
+    parts = [_variables(part, rowvar) for part in ((x,) if y is None else (x, y))]
+    if len({part.shape[1] for part in parts}) != 1:
+        raise fail(ShapeError, f"cov: observations of {[part.shape[1] for part in parts]}")
+    rows = parts[0] if len(parts) == 1 else concat(parts, 0)
+    dtype = promote((rows.dtype, np.dtype(np.float64)))
+    rows = record("multiply", (rows, filled((), 1, dtype)))
     centred = record("subtract", (rows, reduce("mean", rows, 1, True, None, None)))
     turned = matrix_transpose(record("conjugate", (centred,)))
-    freedom = count - (correction if ddof is None else ddof)
-    result = record("divide", (record("matmul", (centred, turned)), max(freedom, 0)))
+    if ddof is None:
+        ddof = (0 if bias else 1) if correction is None else correction
+    freedom = max(rows.shape[1] - ddof, 0)
+    result = record("divide", (record("matmul", (centred, turned)), freedom))
     return _shaped(result, ()) if result.size == 1 else result
 
 
-def corrcoef(x: Any, /, *, rowvar: bool = True) -> Tensor:
+def _variables(x: Any, rowvar: bool) -> Tensor:
+    value = lift(x)
+    if value.ndim > 2:
+        raise fail(ShapeError, f"cov takes at most two axes; the shape is {value.shape}")
+    if value.ndim < 2:
+        return _shaped(value, (1, value.size))
+    return value if rowvar else matrix_transpose(value)
+
+
+def corrcoef(x: Any, y: Any = None, /, rowvar: bool = True) -> Tensor:
     """Return the correlation coefficients of variables in rows (or columns)."""
-    covariance = cov(x, rowvar=rowvar)
+    covariance = cov(x, y, rowvar)
     if covariance.ndim == 0:
         return record("divide", (covariance, covariance))
     spread = record("sqrt", (record("real", (diagonal(covariance),)),))

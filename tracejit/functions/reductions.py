@@ -359,16 +359,21 @@ nanmax: Any = _nan("nanmax")
 nanmin: Any = _nan("nanmin")
 
 
+def _verdict(answer: Tensor) -> Any:
+    """Return a Python bool, as NumPy does; inside a trace the tensor, whose value comes later."""
+    return builtins.bool(answer) if answer.traced_in is None else answer
+
+
 def allclose(
     x1: Any, x2: Any, /, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
-) -> bool:
-    """Return whether all elements are close; a Python bool, so not inside a trace."""
+) -> Any:
+    """Return whether all elements are close."""
     close = record("isclose", (x1, x2), rtol=rtol, atol=atol, equal_nan=equal_nan)
-    return builtins.bool(all(close))
+    return _verdict(all(close))
 
 
-def array_equal(x1: Any, x2: Any, /, equal_nan: bool = False) -> bool:
-    """Return whether shapes and all elements are equal; a Python bool."""
+def array_equal(x1: Any, x2: Any, /, equal_nan: bool = False) -> Any:
+    """Return whether shapes and all elements are equal."""
     left, right = lift(x1), lift(x2)
     if left.shape != right.shape:
         return False
@@ -376,13 +381,13 @@ def array_equal(x1: Any, x2: Any, /, equal_nan: bool = False) -> bool:
     if equal_nan:
         both = record("logical_and", (record("isnan", (left,)), record("isnan", (right,))))
         same = record("logical_or", (same, both))
-    return builtins.bool(all(same))
+    return _verdict(all(same))
 
 
-def array_equiv(x1: Any, x2: Any, /) -> bool:
-    """Return whether the arrays are equal after broadcasting; a Python bool."""
+def array_equiv(x1: Any, x2: Any, /) -> Any:
+    """Return whether the arrays are equal after broadcasting."""
     try:
-        return builtins.bool(all(record("equal", (x1, x2))))
+        return _verdict(all(record("equal", (x1, x2))))
     except ValueError:
         return False
 
