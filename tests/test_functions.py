@@ -339,6 +339,7 @@ def test_namespace():
     with pytest.raises(AttributeError):
         _ = tj.no_such_function  # type: ignore[attr-defined]
     assert {"jit", "trace", "kernels", "load", "exp", "Tensor"} <= set(dir(tj))
+    assert not {"gate", "importlib", "sizes", "typing", "graph"} & set(dir(tj))
     with tj.num_threads(1):
         assert tj.num_threads() == 1
 

@@ -10,7 +10,8 @@ what compiles load on first use, so that importing this costs little more than i
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import types
+import typing
 
 from tracejit.gate import check_interpreter
 
@@ -40,7 +41,7 @@ from tracejit.functions.reductions import *
 from tracejit.functions.sampled import *
 from tracejit.tensor import Tensor as Tensor
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     import numpy as np
 
     from tracejit.frontend.explanation import explain as explain
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from tracejit.runtime.spans import profile as profile
     from tracejit.runtime.stance import set_stance as set_stance
 
-    bfloat16: np.dtype[Any]
+    bfloat16: np.dtype[typing.Any]
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -81,7 +82,7 @@ _LAZY = {
 _COMPILING = frozenset(("get_integrated_jit_compiler", "jit", "kernels", "load"))
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     if name == "bfloat16":  # of a package that need not be installed
         from tracejit.ops.dtypes import bfloat16
 
@@ -99,11 +100,16 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+# The modules that are part of the namespace; others are seen in it only because they are loaded.
+_SPACES = frozenset(("errors", "fft", "linalg", "nn", "profiler", "random"))
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "bfloat16"})
+    found = {n for n, v in globals().items() if n in _SPACES or type(v) is not types.ModuleType}
+    return sorted({*found, *_LAZY, "bfloat16"})
 
 
-def num_threads(number: int | None = None) -> Any:
+def num_threads(number: int | None = None) -> typing.Any:
     """Return a ``with`` block in which kernels use ``number`` threads; how many now, if None."""
     from tracejit.runtime import threads
 

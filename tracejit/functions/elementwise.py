@@ -21,6 +21,8 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "addcdiv",
+    "addcmul",
     "angle",
     "arccos",
     "arccosh",
@@ -454,6 +456,20 @@ def lerp(start: Any, end: Any, weight: Any, /) -> Tensor:
     """Return start + weight · (end − start)."""
     begin = lift(start)
     return record("add", (begin, record("multiply", (weight, record("subtract", (end, begin))))))
+
+
+def addcmul(x: Any, first: Any, second: Any, /, *, value: Any = 1) -> Tensor:
+    """Return x + value · first · second."""
+    return _added(x, record("multiply", (first, second)), value)
+
+
+def addcdiv(x: Any, first: Any, second: Any, /, *, value: Any = 1) -> Tensor:
+    """Return x + value · first / second."""
+    return _added(x, record("divide", (first, second)), value)
+
+
+def _added(x: Any, term: Tensor, value: Any) -> Tensor:
+    return record("add", (x, term if value == 1 else record("multiply", (term, value))))
 
 
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:

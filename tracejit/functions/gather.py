@@ -18,7 +18,7 @@ from tracejit.functions.arguments import (
     is_tuple,
     one_axis,
 )
-from tracejit.functions.creation import asarray, zeros_like
+from tracejit.functions.creation import asarray, ramp, zeros_like
 from tracejit.functions.elementwise import as_condition
 from tracejit.functions.indexing import checked_index, getitem
 from tracejit.functions.movement import cut, ravel
@@ -28,7 +28,7 @@ __all__ = [
     "argwhere", "bucketize", "choose", "compress", "digitize", "extract",
     "flatnonzero", "gather", "index_add", "index_select", "interp", "isin",
     "masked_fill", "masked_select", "nonzero", "one_hot", "put_along_axis", "scatter",
-    "searchsorted", "select", "take", "take_along_axis", "take_along_dim", "unique",
+    "scatter_add", "searchsorted", "select", "take", "take_along_axis", "take_along_dim", "unique",
     "unique_all", "unique_counts", "unique_inverse", "unique_values",
 ]  # fmt: skip
 
@@ -110,6 +110,36 @@ def scatter(x: Any, dim: int, index: Any, src: Any, /) -> Tensor:
     """Return ``x`` with ``src`` written at indices along ``dim``; other axes must agree."""
     value = lift(x)
     return _put(value, one_axis("scatter", dim, value.shape), index, src)
+
+
+def scatter_add(x: Any, dim: int, index: Any, src: Any, /) -> Tensor:
+    """Return ``x`` with ``src`` added at the places ``index`` names along ``dim``.
+
+    out[index[i, j], j] += src[i, j] for two axes and dim 0. ``index`` and ``src`` have the rank of
+    ``x``; axes other than ``dim`` may be shorter. Terms of one place are added in order.
+    """
+    value, places, source = lift(x), lift(index), lift(src)
+    place = one_axis("scatter_add", dim, value.shape)
+    shape = places.shape
+    fits = len(shape) == value.ndim == source.ndim and all(
+        i == place or n <= m for i, (n, m) in enumerate(zip(shape, value.shape, strict=True))
+    )
+    if not fits or any(n > m for n, m in zip(shape, source.shape, strict=True)):
+        text = f"scatter_add: indices {shape} and source {source.shape} for {value.shape}"
+        raise fail(ShapeError, text, "the same rank; indices no longer than the source")
+    for axis, extent in enumerate(shape):
+        source = cut(source, axis, 0, extent)
+    arrays = tuple(
+        checked_index(places, place, value.shape[place]) if i == place else _counter(shape, i)
+        for i in range(value.ndim)
+    )
+    return combine(value, arrays, tuple(range(value.ndim)), source, "add")
+
+
+def _counter(shape: tuple[int, ...], axis: int) -> Tensor:
+    """Return the position along ``axis`` at each place of ``shape``, as a broadcast."""
+    line = ramp(tuple(n if i == axis else 1 for i, n in enumerate(shape)), axis)
+    return apply("broadcast_to", (line,), shape=shape)
 
 
 def index_add(x: Any, dim: int, index: Any, source: Any, /) -> Tensor:

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tracejit.errors import ArgumentError
+from tracejit.errors import ArgumentError, ShapeError
 from tracejit.functions import (
+    counting,
     creation,
     elementwise,
     gather,
+    images,
     indexing,
     joining,
     movement,
@@ -25,36 +27,39 @@ from tracejit.functions import (
     products,
     reductions,
 )
-from tracejit.functions.arguments import as_dtype, fail
+from tracejit.functions.arguments import as_dtype, fail, one_axis
 from tracejit.tensor import Tensor, cast, record, store, view, wrap
 
 # One name a method; "name=function" where they differ.
 _METHODS: dict[Any, str] = {
     creation: "tril triu zeros_like ones_like",
     elementwise: """
-        abs absolute add angle acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin
-        asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor cbrt ceil clamp clip
-        conj conjugate copysign cos cosh deg2rad digamma div divide divmod eq erf erfc exp exp2
-        expm1 floor floor_divide fmax fmin fmod ge greater greater_equal gt hypot isclose isfinite
-        isinf isnan isreal le lerp less less_equal lgamma log log10 log1p log2 logaddexp logical_and
-        logical_not logical_or logical_xor lt maximum minimum mul multiply nan_to_num ne neg
-        negative not_equal positive pow power rad2deg reciprocal remainder round rsqrt sgn sigmoid
-        sign signbit sin sinc sinh sqrt square sub subtract tan tanh true_divide trunc
+        abs absolute addcdiv addcmul angle acos acosh arccos arccosh arcsin arcsinh arctan arctan2
+        arctanh asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor cbrt
+        ceil clamp clip conj conjugate copysign cos cosh deg2rad digamma div divide divmod eq erf
+        erfc exp exp2 expm1 floor floor_divide fmax fmin fmod ge greater greater_equal gt hypot
+        isclose isfinite isinf isnan isreal le lerp less less_equal lgamma log log10 log1p log2
+        logaddexp logical_and logical_not logical_or logical_xor lt maximum minimum mul multiply
+        nan_to_num ne neg negative not_equal positive pow power rad2deg reciprocal remainder round
+        rsqrt sgn sigmoid sign signbit sin sinc sinh sqrt square subtract tan tanh true_divide
+        trunc
         """,
     reductions: """
-        all allclose amax amin any argmax argmin count_nonzero equal=array_equal logsumexp max mean
-        median min nanmean nansum prod ptp quantile std sum var
+        all allclose amax amin aminmax any argmax argmin count_nonzero equal=array_equal logsumexp
+        max mean median min nanmean nansum prod ptp quantile std sum var
         """,
     movement: """
         adjoint broadcast_to diag diagonal expand flatten flip fliplr flipud movedim=moveaxis
         moveaxis permute ravel reshape rot90 squeeze swapaxes swapdims=swapaxes trace transpose
         unflatten unsqueeze view=reshape_view
         """,
+    counting: "bincount histc",
+    images: "unfold=windows_along",
     joining: "chunk pad repeat repeat_interleave roll split tile unbind",
-    products: "bmm dot inner matmul mm mv norm outer vdot",
+    products: "addmm baddbmm bmm dot inner matmul mm mv norm outer vdot",
     gather: """
         argwhere choose compress gather index_add index_select isin masked_fill masked_select
-        nonzero searchsorted scatter take take_along_dim unique
+        nonzero scatter scatter_add searchsorted take take_along_dim unique
         """,
     ordering: """
         argpartition argsort cummax cummin cumprod cumsum diff kthvalue logcumsumexp topk
@@ -150,6 +155,11 @@ def type_as(self: Tensor, other: Tensor) -> Tensor:
     return cast(self, other.dtype)
 
 
+def type_name(self: Tensor, dtype: Any = None) -> Any:
+    """Return the tensor in ``dtype``; without one the dtype's name."""
+    return str(self.dtype) if dtype is None else cast(self, as_dtype(dtype))
+
+
 def cpu(self: Tensor) -> Tensor:
     """Return the tensor itself: tensors live on the CPU."""
     return self
@@ -195,6 +205,27 @@ def t(self: Tensor) -> Tensor:
     return movement.permute(self)
 
 
+def narrow(self: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """Return the view of ``length`` elements along ``dim`` from ``start`` on."""
+    place = one_axis("narrow", dim, self.shape)
+    extent = self.shape[place]
+    first = start + extent if start < 0 else start
+    if not 0 <= first <= first + length <= extent:
+        text = f"narrow: {length} elements from {start} on, of {extent} along axis {place}"
+        raise fail(ShapeError, text)
+    return movement.cut(self, place, first, first + length)
+
+
+def add(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """Return self + alpha · other."""
+    return elementwise.add(self, other if alpha == 1 else other * alpha)
+
+
+def sub(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """Return self − alpha · other."""
+    return elementwise.subtract(self, other if alpha == 1 else other * alpha)
+
+
 # -- in place --------------------------------------------------------------------------------------
 
 
@@ -218,6 +249,16 @@ def fill(self: Tensor, value: Any) -> Tensor:
 def zero(self: Tensor) -> Tensor:
     """Set every element to zero, in place."""
     return fill(self, 0)
+
+
+def fill_diagonal(self: Tensor, value: Any) -> Tensor:
+    """Set the elements of a matrix's main diagonal, in place."""
+    if self.ndim != 2:
+        raise fail(ShapeError, f"fill_diagonal_ takes a matrix; the shape is {self.shape}")
+    rows, columns = creation.ramp((self.shape[0], 1), 0), creation.ramp((1, self.shape[1]), 1)
+    on = record("equal", (rows, columns))
+    store(self, cast(record("where", (on, value, self)), self.dtype))
+    return self
 
 
 def copy_from(self: Tensor, source: Any) -> Tensor:
@@ -313,12 +354,15 @@ for _name, _getter in {
 _attach()
 for _function in (
     astype, copy, detach, contiguous, is_contiguous, to, type_as, cpu, tobytes, numel, dim,
-    is_floating_point, is_complex, expand_as, view_as, t, sort, fill, put_along_axis, itemset,
+    is_floating_point, is_complex, expand_as, view_as, t, narrow, add, sub, sort, fill,
+    put_along_axis, itemset,
 ):  # fmt: skip
     _method(_function)
 _method(copy, "clone")
 _method(fill, "fill_")
 _method(zero, "zero_")
+_method(fill_diagonal, "fill_diagonal_")
+_method(type_name, "type")
 _method(copy_from, "copy_")
 _method(clamp_in_place, "clamp_", "clip_")
 _method(masked_fill_in_place, "masked_fill_")

@@ -7,27 +7,44 @@ float64.
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from tracejit.errors import ShapeError, ValueArgumentError
-from tracejit.functions import convolution
-from tracejit.functions.arguments import Axis, as_dtype, as_shape, fail, one_axis, some_axes
+from tracejit.functions import convolution, images, losses
+from tracejit.functions.arguments import (
+    Axis,
+    as_dtype,
+    as_index,
+    as_shape,
+    fail,
+    one_axis,
+    some_axes,
+)
 from tracejit.functions.convolution import *  # noqa: F403
 from tracejit.functions.creation import filled
 from tracejit.functions.elementwise import Binary, Unary, binary, unary
+from tracejit.functions.gather import one_hot as one_hot
 from tracejit.functions.gather import take
+from tracejit.functions.images import *  # noqa: F403
+from tracejit.functions.images import pad as pad
+from tracejit.functions.losses import *  # noqa: F403
+from tracejit.functions.movement import broadcast_arrays, moveaxis
 from tracejit.tensor import Tensor, apply, cast, lift, record
 
 __all__ = [
-    "attention", "batch_norm", "binary_cross_entropy_with_logits", "cdist", "celu",
-    "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "gelu", "hardshrink",
-    "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss", "layer_norm",
-    "leaky_relu", "linear", "log_sigmoid", "log_softmax", "logit", "logsigmoid", "mish",
-    "mse_loss", "ndtr", "nll_loss", "normalize", "prelu", "relu", "relu6", "rms_norm",
+    "attention", "batch_norm", "cdist", "celu", "cosine_similarity", "dropout", "elu", "embedding",
+    "gelu", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "instance_norm",
+    "layer_norm", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "logit", "logsigmoid",
+    "mish", "ndtr", "normalize", "prelu", "relu", "relu6", "rms_norm",
     "scaled_dot_product_attention", "selu", "silu", "softmax", "softmin", "softplus",
     "softshrink", "softsign", "squared_difference", "swish", "tanhshrink", "threshold", "xlogy",
 ]  # fmt: skip
 __all__ += convolution.__all__
+__all__ += images.__all__
+__all__ += losses.__all__
+
+functional = sys.modules[__name__]  # tj.nn.functional, where PyTorch has these
 
 relu: Unary = unary("relu")
 relu6: Unary = unary("relu6")
@@ -195,67 +212,39 @@ def batch_norm(
     return record("batch_norm", operands, eps=float(eps))
 
 
-# -- losses ----------------------------------------------------------------------------------------
-
-
-def mse_loss(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
-    """Return (x − target)², averaged, summed, or with ``reduction="none"`` as it is."""
-    return record("mse_loss", (x, target), reduction=reduction)
-
-
-def l1_loss(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
-    """Return |x − target|."""
-    return record("l1_loss", (x, target), reduction=reduction)
-
-
-def huber_loss(x: Any, target: Any, /, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Return ½d² for d = |x − target| ≤ delta, delta · (d − ½delta) beyond."""
-    return record("huber_loss", (x, target), reduction=reduction, delta=float(delta))
-
-
-def binary_cross_entropy_with_logits(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
-    """Return the binary cross entropy of sigmoid(x) against targets in [0, 1]."""
-    return record("bce_with_logits", (x, target), reduction=reduction)
-
-
-def kl_div(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
-    """Return target · (log target − x) for log-probabilities x."""
-    return record("kl_div", (x, target), reduction=reduction)
-
-
-def cross_entropy(
-    x: Any, target: Any, /, reduction: str = "mean", *, axis: int | None = None
+def group_norm(
+    x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Tensor:
-    """Return −log softmax(x)[target] for class indices, or for probabilities of the shape of x.
+    """Return [N, C, …] normalised over each of ``num_groups`` groups of channels of a sample.
 
-    Classes lie along ``axis``: 1 as in PyTorch, or the only one there is.
+    ``weight`` and ``bias`` have shape [C] (Wu and He, 2018).
     """
-    logits, wanted = lift(x), lift(target)
-    classes = min(1, logits.ndim - 1) if axis is None else axis
-    place = one_axis("cross_entropy", classes, logits.shape)
-    if wanted.dtype.kind in "iu":
-        return record("cross_entropy", (logits, wanted), axis=place, reduction=reduction)
-    weighted = record("multiply", (wanted, log_softmax(logits, place)))
-    loss = record("negative", (record("sum", (weighted,), axis=(place,), keepdims=False),))
-    if reduction == "none":
-        return loss
-    if reduction not in ("mean", "sum"):
-        raise fail(ValueArgumentError, f"cross_entropy: reduction {reduction!r}")
-    return record(reduction, (loss,), axis=tuple(range(loss.ndim)), keepdims=False)
+    value, groups = lift(x), as_index(num_groups, "num_groups")
+    if value.ndim < 2 or groups < 1 or value.shape[1] % groups:
+        raise fail(ShapeError, f"group_norm: {groups} groups of channels in shape {value.shape}")
+    n, channels, *rest = value.shape
+    grouped = apply("reshape", (value,), shape=(n, groups, channels // groups, *rest))
+    axes = tuple(range(2, grouped.ndim))
+    result = record("standardize", (grouped,), axis=axes, eps=float(eps))
+    result = apply("reshape", (result,), shape=value.shape)
+    shape = (channels, *[1] * len(rest))
+    for name, part in (("multiply", weight), ("add", bias)):
+        if part is not None:
+            result = record(name, (result, apply("reshape", (lift(part),), shape=shape)))
+    return result
 
 
-def nll_loss(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
-    """Return −x[target] for log-probabilities x with classes along axis 1."""
-    logits, wanted = lift(x), lift(target)
-    place = min(1, logits.ndim - 1)
-    grown = apply("reshape", (wanted,), shape=(*wanted.shape[:place], 1, *wanted.shape[place:]))
-    picked = record("take_along_axis", (logits, grown), axis=place)
-    loss = record("negative", (apply("reshape", (picked,), shape=wanted.shape),))
-    if reduction == "none":
-        return loss
-    if reduction not in ("mean", "sum"):
-        raise fail(ValueArgumentError, f"nll_loss: reduction {reduction!r}")
-    return record(reduction, (loss,), axis=tuple(range(loss.ndim)), keepdims=False)
+def instance_norm(
+    x: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None,
+    bias: Any = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Return [N, C, …] normalised over each channel of each sample, or by running statistics."""
+    if not use_input_stats:
+        return batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
+    value = lift(x)
+    if value.ndim < 2:
+        raise fail(ShapeError, f"instance_norm needs a channel axis; the shape is {value.shape}")
+    return group_norm(value, value.shape[1], weight, bias, eps)
 
 
 # -- products --------------------------------------------------------------------------------------
@@ -320,9 +309,14 @@ def cdist(x: Any, y: Any, /) -> Tensor:
     return record("cdist", (x, y))
 
 
-def cosine_similarity(x: Any, y: Any, /, eps: float = 1e-8) -> Tensor:
-    """Return Σ x·y / (|x| |y|) along the last axis."""
-    return record("cosine_similarity", (x, y), eps=float(eps))
+def cosine_similarity(
+    x: Any, y: Any, /, axis: int = -1, eps: float = 1e-8, *, dim: int | None = None
+) -> Tensor:
+    """Return Σ x·y / (|x| |y|) along an axis: the last one, where PyTorch takes axis 1."""
+    pair = broadcast_arrays(x, y)
+    place = one_axis("cosine_similarity", axis if dim is None else dim, pair[0].shape)
+    turned = [moveaxis(v, place, -1) for v in pair]
+    return record("cosine_similarity", turned, eps=float(eps))
 
 
 def embedding(indices: Any, weight: Any, /) -> Tensor:

@@ -111,10 +111,13 @@ def cumulative_prod(
     return _cumulative("cumprod", 1, x, axis, dtype, include_initial)
 
 
-def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
+def diff(
+    x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None,
+    *, dim: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return the n-th difference x[i+1] − x[i] along an axis."""
     value = lift(x)
-    place = one_axis("diff", axis, value.shape)
+    place = one_axis("diff", axis if dim is None else dim, value.shape)
 
     def edge(part: Any) -> Tensor:
         found = lift(part)

@@ -26,9 +26,9 @@ from tracejit.ops.table import promote
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
 
 __all__ = [
-    "addmm", "bmm", "chain_matmul", "corrcoef", "cov", "cross", "dot", "einsum", "ger", "inner",
-    "kron", "matmul", "matrix_power", "mm", "multi_dot", "mv", "norm", "outer", "tensordot",
-    "vdot", "vecdot", "vecmat", "vector_norm",
+    "addmm", "baddbmm", "bmm", "chain_matmul", "corrcoef", "cov", "cross", "dot", "einsum", "ger",
+    "inner", "kron", "matmul", "matrix_power", "mm", "multi_dot", "mv", "norm", "outer",
+    "tensordot", "vdot", "vecdot", "vecmat", "vector_norm",
 ]  # fmt: skip
 
 
@@ -103,8 +103,17 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     return record("vecdot", (a, b))
 
 
-def tensordot(x1: Any, x2: Any, /, axes: Any = 2) -> Tensor:
+def baddbmm(x: Any, m1: Any, m2: Any, /, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """Return beta · x + alpha · (m1 @ m2) for batches of matrices."""
+    for matrices in (lift(m1), lift(m2)):
+        if matrices.ndim != 3:
+            raise fail(ShapeError, f"baddbmm: shape {matrices.shape} is not a batch of matrices")
+    return addmm(x, m1, m2, beta=beta, alpha=alpha)
+
+
+def tensordot(x1: Any, x2: Any, /, axes: Any = 2, *, dims: Any = None) -> Tensor:
     """Return the products summed over ``axes``: the last n with the first n, or two lists."""
+    axes = alias(axes, dims, "axes", "dims", 2)
     a, b = lift(x1), lift(x2)
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):

@@ -25,10 +25,10 @@ from tracejit.ops import OPS
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
 
 __all__ = [
-    "all", "allclose", "amax", "amin", "any", "argmax", "argmin", "array_equal", "array_equiv",
-    "average", "count_nonzero", "logsumexp", "max", "mean", "median", "min", "nanmax",
-    "nanmean", "nanmedian", "nanmin", "nanprod", "nanstd", "nansum", "nanvar", "percentile",
-    "prod", "ptp", "quantile", "std", "sum", "var",
+    "all", "allclose", "amax", "amin", "aminmax", "any", "argmax", "argmin", "array_equal",
+    "array_equiv", "average", "count_nonzero", "logsumexp", "max", "mean", "median", "min",
+    "nanmax", "nanmean", "nanmedian", "nanmin", "nanprod", "nanstd", "nansum", "nanvar",
+    "percentile", "prod", "ptp", "quantile", "std", "sum", "var",
 ]  # fmt: skip
 
 
@@ -270,6 +270,24 @@ def std(
     """Return the square root of ``var`` with the same arguments."""
     divisor = ddof if correction is None else correction
     return _spread("std", x, axis, dtype, keepdims, divisor, unbiased, dim, keepdim)
+
+
+class MinMax(NamedTuple):
+    """Both extremes, as ``aminmax`` returns them."""
+
+    min: Tensor
+    max: Tensor
+
+
+def aminmax(
+    x: Any, /, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None,
+    keepdim: bool | None = None,
+) -> MinMax:  # fmt: skip
+    """Return the least and the greatest element."""
+    return MinMax(
+        amin(x, axis, keepdims, dim=dim, keepdim=keepdim),
+        amax(x, axis, keepdims, dim=dim, keepdim=keepdim),
+    )
 
 
 def logsumexp(
