@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import peak
+from benchmarks.small_products import laid_out
 from tests.gemm_harness import Call, bind, compile_seconds
 from tracejit.codegen.builder import I64, PTR, VOID, Module, Value, const
 from tracejit.codegen.contraction import GemmProblem, classify
@@ -92,17 +93,6 @@ def timed(call: Callable[[], object], times: int) -> float:
     for _ in range(times):
         call()
     return (time.thread_time_ns() - start) * 1e-9 / times
-
-
-def laid_out(values: Array, layout: str) -> Array:
-    """Return an equal array by rows (C), by columns (F) or with gaps on both axes (S)."""
-    if layout == "F":
-        return np.asfortranarray(values)
-    if layout == "S":
-        spread = np.empty([2 * n for n in values.shape], values.dtype)[::2, ::2]
-        spread[...] = values
-        return spread
-    return values
 
 
 def peers(a: Array, b: Array) -> dict[str, Callable[[], object]]:
