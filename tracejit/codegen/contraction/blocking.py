@@ -111,6 +111,11 @@ def offered_vectors(unit: RegisterBlock, rows: int) -> tuple[int, ...]:
     return (1, unit.vectors) if rows > 4 or rows == unit.rows else (unit.vectors,)
 
 
+def few_columns(unit: RegisterBlock) -> int:
+    """Return how many columns at most are computed by themselves (``narrow``)."""
+    return max(1, unit.lanes // 2)
+
+
 def panel_heights(unit: RegisterBlock, packed: bool) -> list[int]:
     """Return, for 0 … 2·rows - 1 rows that are left, the height of the next panel down.
 

@@ -14,6 +14,7 @@ from tracejit.codegen.contraction.blocking import (
     RegisterBlock,
     balanced,
     cheap_height,
+    few_columns,
     round_down,
     round_up,
 )
@@ -86,11 +87,12 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         tile_m = min(tile_m, _slab(target, spec, p))
         tile_n = round_up(n, unit.columns) if spec.ahead else tile_n
     work = stage_place(spec, unit)
+    line = 64 // (spec.type.bits // 8)
     if spec.prologue is not None:
-        line = 64 // (spec.type.bits // 8)
         work += round_up(max(unit.rows, unit.columns) * block_k + line, line)
     counts = (max(1, -(-m // tile_m)), max(1, -(-n // tile_n)), max(1, -(-k // block_k)))
-    return Grid(tile_m, tile_n, block_k, *counts, work, work)
+    after = round_up(few_columns(unit) * block_k + line, line) if spec.narrow else 0
+    return Grid(tile_m, tile_n, block_k, *counts, work, work + after)
 
 
 def stage_place(spec: GemmSpec, unit: RegisterBlock) -> int:

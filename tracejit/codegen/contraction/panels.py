@@ -11,7 +11,8 @@ it. Where B is not packed all of them read it in place; without masks, the colum
 whole panel are copied. The first k block writes C, later ones add to it: C is never read before it
 is written, so what it held does not matter. Blocks that do not lie along the rows of C, that the
 epilogue is to see (in the last k block), or that are not whole where there are no masks go through
-a small tile in the workspace (``finish``).
+a small tile in the workspace (``finish``). A few columns behind the last whole vector may be
+computed by themselves (``narrow``).
 """
 
 from __future__ import annotations
@@ -21,10 +22,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tracejit.codegen.builder import I1, I64, PTR, Builder, Value, const
-from tracejit.codegen.contraction.blocking import offered_heights, offered_vectors, panel_heights
+from tracejit.codegen.contraction.blocking import (
+    few_columns,
+    offered_heights,
+    offered_vectors,
+    panel_heights,
+)
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
 from tracejit.codegen.contraction.grid import stage_place
 from tracejit.codegen.contraction.microkernel import MicroCall
+from tracejit.codegen.contraction.narrow import rows_at_once
 from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Side, Slot, epilogue_slot
 from tracejit.codegen.target import Target
 
@@ -110,6 +117,8 @@ class Panels(Frame):
         column = b.mul(tile, get[Slot.TILE_N])
         columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
         high = self.down_to_diagonal(high, column, columns)
+        few = self._few(columns) if self.spec.narrow else ZERO
+        columns = b.sub(columns, few)
         top = b.mul(low, get[Slot.TILE_M])
         bottom = self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
         work_b = b.element(self.work, get[Slot.WORK_B], self.type)
@@ -121,6 +130,7 @@ class Panels(Frame):
             origin = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
             several = b.compare("gt", b.sub(bottom, top), get[Slot.TILE_M])
             apart = b.select(several, ONE, ZERO) if self.copies else ONE
+            lines = self._lines(origin, columns, few, depth) if self.spec.narrow else origin
 
             def row_tile(row: Value, _: list[Value]) -> list[Value]:
                 rows = self.minimum(b.sub(bottom, row), get[Slot.TILE_M])
@@ -128,13 +138,14 @@ class Panels(Frame):
                 c_block = self.at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
                 first = b.compare("eq", index, ZERO)
                 last = b.compare("eq", b.add(index, ONE), get[Slot.BLOCKS_K])
-                self.block(
-                    Block(
-                        a_block, get[Slot.A_ROW], get[Slot.A_DEPTH], b_read, work_b, c_block,
-                        row, column, rows, columns, depth, first, last, batch,
-                        origin, b.compare("eq", row, top), apart,
-                    )
+                block = Block(
+                    a_block, get[Slot.A_ROW], get[Slot.A_DEPTH], b_read, work_b, c_block,
+                    row, column, rows, columns, depth, first, last, batch,
+                    origin, b.compare("eq", row, top), apart,
                 )  # fmt: skip
+                self.block(block)
+                if self.spec.narrow:
+                    b.if_(b.compare("gt", few, ZERO), lambda: self._narrow(block, lines, few))
                 return []
 
             b.loop(top, bottom, get[Slot.TILE_M], [], row_tile)
@@ -239,6 +250,59 @@ class Panels(Frame):
             return []
 
         b.loop(ZERO, block.columns, unit.columns, [], panel)
+
+    def _few(self, columns: Value) -> Value:
+        """Return how many of the last columns are computed by themselves: those behind the last
+        whole vector, where that takes less time.
+
+        A row's dot product with one takes half a cycle for a vector of terms, and about two for
+        the sum of its lanes; with a vector of columns half a cycle for each term. Copying an
+        element takes a cycle. The size of tiles has no say in it, so that all give the same bits.
+        """
+        b, get, lanes = self.b, self.loaded, const(self.unit.lanes, I64)
+        rest = b.rem(columns, lanes, signed=False)
+        cost = b.mul(get[Slot.M], b.add(get[Slot.K], const(4 * self.unit.lanes, I64)))
+        if self.spec.b != "first":
+            cost = b.add(cost, b.mul(get[Slot.K], const(2 * self.unit.lanes, I64)))
+        limit = b.mul(get[Slot.M], b.mul(get[Slot.K], lanes))
+        cheap = b.compare("le", b.mul(rest, cost), limit)
+        few = b.compare("le", rest, const(few_columns(self.unit), I64))
+        return b.select(b.and_(cheap, few), rest, ZERO)
+
+    def _lines(self, origin: Value, columns: Value, few: Value, depth: Value) -> Value:
+        """Return where the last ``few`` columns are, contiguous along the depth."""
+        b = self.b
+        source = self.at(origin, (columns, Slot.B_COLUMN))
+        if self.spec.b == "first":
+            return source
+        copy = b.element(self.work, self.loaded[Slot.WORK_A], self.type)
+        strides = (self.loaded[Slot.B_COLUMN], self.loaded[Slot.B_DEPTH])
+        self.call("columns", copy, source, *strides, few, depth)
+        return copy
+
+    def _narrow(self, block: Block, lines: Value, few: Value) -> list[Value]:
+        """Compute the ``few`` columns behind those of the block."""
+        b, j = self.b, block.columns
+        whole = self._writes_c(block)
+        group = rows_at_once(b.target.registers)
+        tile = self.unit.rows - self.unit.rows % group or self.unit.rows
+        height = b.select(whole, block.rows, const(tile, I64))
+        line = self.loaded[Slot.B_COLUMN] if self.spec.b == "first" else block.depth
+
+        def some(i: Value) -> Value:
+            rows = self.minimum(b.sub(block.rows, i), height)
+            a = b.element(block.a, b.mul(i, block.a_row), self.type)
+            c = self.at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
+            self.call(
+                "narrow", a, block.a_row, lines, line, b.select(whole, c, self.work),
+                b.select(whole, self.loaded[Slot.C_ROW], const(self.unit.columns, I64)),
+                rows, few, block.depth, b.and_(whole, b.not_(block.first)),
+            )  # fmt: skip
+            b.if_(b.not_(whole), lambda: self._finish(block, c, i, j, rows, few))
+            return height
+
+        _advance(b, ZERO, block.rows, some)
+        return []
 
     def _panel_of_b(self, block: Block, j: Value, left: Value) -> tuple[Value, Value]:
         """Return where the ``left`` columns from ``j`` on are read, and their depth stride."""
@@ -402,15 +466,19 @@ class Panels(Frame):
             variant,
         )
 
-        def finish() -> list[Value]:
-            self.call(
-                "finish", self.work, call.c, call.c_row, self.loaded[Slot.C_COLUMN],
-                rows, columns, block.first, block.last,
-                b.add(block.row, i), b.add(block.column, j), block.batch, self.ptrs, self.sizes,
-            )  # fmt: skip
-            return []
+        b.if_(b.not_(whole), lambda: self._finish(block, call.c, i, j, rows, columns))
 
-        b.if_(b.not_(whole), finish)
+    def _finish(
+        self, block: Block, c: Value, i: Value, j: Value, rows: Value, columns: Value
+    ) -> list[Value]:
+        """Take the tile in the workspace, of the block's element [i, j] on, to C."""
+        b, get = self.b, self.loaded
+        self.call(
+            "finish", self.work, c, get[Slot.C_ROW], get[Slot.C_COLUMN],
+            rows, columns, block.first, block.last,
+            b.add(block.row, i), b.add(block.column, j), block.batch, self.ptrs, self.sizes,
+        )  # fmt: skip
+        return []
 
     def _fetch_partial(self, block: Block, call: MicroCall, rows: Value) -> None:
         """Fetch the partial sums that the epilogue will add: the microkernel writes elsewhere.
@@ -434,17 +502,19 @@ class Panels(Frame):
     def _whole(self, block: Block, rows: Value, columns: Value, vectors: int) -> Value:
         """Return (i1) whether the microkernel may write its block of C itself."""
         b, unit = self.b, self.unit
-        if self.spec.c != "last":
-            return const(False, I1)
-        whole = const(True, I1)
-        if not b.target.masks:
-            whole = b.compare("eq", columns, const(vectors * unit.lanes, I64))
+        whole = self._writes_c(block)
+        if self.spec.c == "last" and not b.target.masks:
+            whole = b.and_(whole, b.compare("eq", columns, const(vectors * unit.lanes, I64)))
             narrow = [h for h in offered_heights(unit) if 1 in offered_vectors(unit, h)]
             if vectors == 1:  # lower panels are computed by a wider microkernel
                 whole = b.and_(whole, b.compare("ge", rows, const(min(narrow), I64)))
-        if self.spec.epilogue is not None:
-            whole = b.and_(whole, b.not_(block.last))
         return whole
+
+    def _writes_c(self, block: Block) -> Value:
+        """Return (i1) whether finished sums go to C as they are."""
+        if self.spec.c != "last":
+            return NO
+        return const(True, I1) if self.spec.epilogue is None else self.b.not_(block.last)
 
     def _dispatch(self, call: MicroCall, rows: Value, vectors: int, variant: Variant) -> None:
         """Call the microkernel for ``rows`` rows, which is known at run time only."""

@@ -153,6 +153,7 @@ class GemmSpec:
     taken from it before the next one is computed (``slabs``): work is counted in these.
     ``symmetric``: C equals its transpose, and only its upper triangle is computed (``mirror``).
     ``wide``: A is the smaller operand, and packed ahead in place of B.
+    ``narrow``: the last few columns may be dot products (``narrow``).
     """
 
     dtype: str
@@ -169,6 +170,7 @@ class GemmSpec:
     slabs: bool = False
     symmetric: bool = False
     wide: bool = False
+    narrow: bool = False
 
     @property
     def folds(self) -> bool:
@@ -388,9 +390,11 @@ def classify(
         return GemmSpec(kind, a, b, c, False, False, one_row, len(p.batch), epilogue)
     pack_a, pack_b = _packing(target, kind, p, a, b)
     symmetric = symmetric and p.m >= MIN_SYMMETRIC
+    # Elements [i, j] and [j, i] of a Gram matrix are equal, so all its sums have the same order.
+    narrow = a == "last" and not pack_a and not p.gram
     return GemmSpec(
         kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue,
-        slabs=slabs, symmetric=symmetric,
+        slabs=slabs, symmetric=symmetric, narrow=narrow,
     )  # fmt: skip
 
 
