@@ -132,7 +132,7 @@ def test_every_pair_of_layouts(target: Target, dtype: Any, packed: bool) -> None
     small = target.with_caches(*TINY_CACHES)
     for first, second in itertools.product(classes, classes):
         third = ("rows", "columns", "strided")[(classes[first] + classes[second]) % 3]
-        for m, n, k in [(19, 21, 37), (33, 5, 18)]:
+        for m, n, k in [(19, 21, 37), (33, 5, 18), (21, 34, 66)]:
             a = laid_out(random(rng, (m, k), dtype), first)
             b = laid_out(random(rng, (k, n), dtype), second)
             c = laid_out(np.empty((m, n), dtype), third)
@@ -160,6 +160,28 @@ def test_no_terms_gives_zeros(target: Target, dtype: Any) -> None:
         assert not product(target, a, b, np.empty((m, n), dtype)).any()
     a, b, c = (np.empty(shape, dtype) for shape in ((0, 3), (3, 4), (0, 4)))
     assert [stage.tiles for stage in bind(target, a, b, c).stages] == [0]
+
+
+@targets
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32], ids=lambda t: t.__name__)
+def test_few_columns_behind_the_last_vector(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(12)
+    small = target.with_caches(*TINY_CACHES)
+    lanes = target.lanes(8 * np.dtype(dtype).itemsize)
+    for m, k in [(4, 200), (8, 64), (9, 130), (30, 65), (60, 33)]:
+        for n in (1, 2, 3, lanes + 1, 2 * lanes + lanes // 2, 4 * lanes + 2):
+            a, b = random(rng, (m, k), dtype), random(rng, (k, n), dtype)
+            c = product(small, a, b, np.empty((m, n), dtype))
+            plain = product(small, a, b, np.empty((m, n), dtype), narrow=False)
+            whole = n - n % lanes
+            np.testing.assert_array_equal(c[:, :whole], plain[:, :whole])
+
+
+def test_gram_matrices_have_no_columns_of_their_own() -> None:
+    f32, layout = np.dtype(np.float32), ((65, 1), (1, 65), (33, 1))
+    gram = classify(LEVELS["avx512"], f32, GemmProblem(33, 33, 65, *layout, gram=True))
+    assert not gram.narrow
+    assert classify(LEVELS["avx512"], f32, GemmProblem(33, 33, 65, *layout)).narrow
 
 
 @targets
@@ -264,7 +286,7 @@ def _before_a_forbidden_page(values: Array) -> Array:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect as Linux has it")
 def test_nothing_beyond_the_operands_is_touched(target: Target, dtype: Any) -> None:
     rng = np.random.default_rng(11)
-    for m, n, k in [(3, 5, 7), (15, 17, 9), (29, 47, 33), (1, 19, 21), (19, 1, 21)]:
+    for m, n, k in [(3, 5, 7), (15, 17, 9), (29, 47, 33), (21, 34, 70), (1, 19, 21), (19, 1, 21)]:
         for packs in ("", "b", "ab"):
             a = _before_a_forbidden_page(random(rng, (m, k), dtype))
             b = _before_a_forbidden_page(random(rng, (k, n), dtype))

@@ -85,8 +85,6 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
     emit_finish(module, f"{name}.finish", spec)
     if spec.narrow:
         emit_narrow(module, f"{name}.narrow", spec.type, unit)
-        if spec.b != "first":
-            emit_pack(module, f"{name}.columns", spec.type, 1, "any")
     if spec.symmetric:
         emit_mirror(module, f"{name}.mirror", spec)
         if spec.pieces > 1:

@@ -35,33 +35,26 @@ def emit_narrow(module: Module, name: str, type: Type, unit: RegisterBlock) -> N
         attributes="nounwind noinline",
     )
     a, a_row, columns, stride, c, c_row, rows, count, depth, accumulate = b.parameters
-    height = rows_at_once(b.target.registers)
+    height, vector = rows_at_once(b.target.registers), type.vector(unit.lanes)
 
-    def some_rows(first: Value, _: list[Value]) -> list[Value]:
-        # Rows beyond the last one repeat it, and store the same.
-        last = b.sub(rows, ONE)
-        places = [
-            b.intrinsic("smin", I64, b.add(first, const(r, I64)), last) for r in range(height)
-        ]
-        sources = [b.element(a, b.mul(place, a_row), type) for place in places]
-        targets = [b.element(c, b.mul(place, c_row), type) for place in places]
+    def some_rows(i: Value, height: int) -> list[Value]:
+        row, result = b.element(a, b.mul(i, a_row), type), b.element(c, b.mul(i, c_row), type)
 
-        def some_columns(width: int, j: Value) -> list[Value]:
-            others = [
-                b.element(columns, b.mul(b.add(j, const(i, I64)), stride), type)
-                for i in range(width)
-            ]
-            cells = [b.element(target, j, type) for target in targets]
-            sums = _dots(b, sources, others, depth, type.vector(unit.lanes))
-            _store(b, _by_row(b, sums, width), cells, accumulate)
+        def two_columns(j: Value, _: list[Value]) -> list[Value]:
+            # The last column may be alone: it takes both places.
+            second = b.intrinsic("smin", I64, b.add(j, ONE), b.sub(count, ONE))
+            pair = [b.element(columns, b.mul(x, stride), type) for x in (j, second)]
+            sums = _dots(b, _apart(b, row, a_row, height, type), pair, depth, vector)
+            cells = _apart(b, b.element(result, j, type), c_row, height, type)
+            both = b.compare("gt", second, j)
+            _store(b, _pairs(b, sums), cells, both, accumulate)
             return []
 
-        pairs = b.and_(count, const(-2, I64))
-        b.loop(ZERO, pairs, 2, [], lambda j, _: some_columns(2, j))
-        b.loop(pairs, count, 1, [], lambda j, _: some_columns(1, j))
-        return []
+        return b.loop(ZERO, count, 2, [], two_columns)
 
-    b.loop(ZERO, rows, height, [], some_rows)
+    whole = b.and_(rows, const(-height, I64))
+    b.loop(ZERO, whole, height, [], lambda i, _: some_rows(i, height))
+    b.loop(whole, rows, 1, [], lambda i, _: some_rows(i, 1))
     b.ret()
 
 
@@ -69,6 +62,14 @@ def rows_at_once(registers: int) -> int:
     """Return how many rows are summed at once: with two columns the sums leave registers for the
     operands, and are chains enough to hide the latency of a multiply-add."""
     return 8 if registers >= 32 else 4
+
+
+def _apart(b: Builder, base: Value, stride: Value, count: int, type: Type) -> list[Value]:
+    """Return ``count`` addresses from ``base`` on, ``stride`` elements apart."""
+    places = [base]
+    for _ in range(1, count):
+        places.append(b.element(places[-1], stride, type))
+    return places
 
 
 def _dots(
@@ -89,34 +90,39 @@ def _dots(
             for i, (x, total) in enumerate(zip(own, sums, strict=True))
         ]
 
-    def rest(k: Value, sums: list[Value]) -> list[Value]:
+    def masked(k: Value, sums: list[Value]) -> list[Value]:
         left = b.splat(b.sub(depth, k), lanes)
         return step(k, sums, b.compare("lt", b.lane_index(I64.vector(lanes)), left))
 
-    whole = b.and_(depth, const(-lanes, I64))
     sums = [const(0, vector)] * (len(rows) * len(columns))
+    if len(rows) == 1:  # it waits for its sums anyway
+        return b.loop(ZERO, depth, lanes, sums, masked)
+    whole = b.and_(depth, const(-lanes, I64))
     sums = b.loop(ZERO, whole, lanes, sums, lambda k, s: step(k, s, None))
-    return b.loop(whole, depth, lanes, sums, rest)
+    return b.if_(b.compare("lt", whole, depth), lambda: masked(whole, sums), lambda: sums)
 
 
-def _by_row(b: Builder, vectors: Sequence[Value], width: int) -> list[Value]:
-    """Return the sums of the vectors' lanes, ``width`` neighbours to a value."""
+def _pairs(b: Builder, vectors: Sequence[Value]) -> list[Value]:
+    """Return the sums of the vectors' lanes, two neighbours to a value."""
     lanes = min(len(vectors), vectors[0].type.lanes)
-    parts: list[Value] = []
-    for first in range(0, len(vectors), lanes):
-        sums = lane_sums(b, vectors[first : first + lanes])
-        for i in range(0, lanes, width):
-            one = width == 1
-            parts.append(b.extract(sums, i) if one else b.shuffle(sums, None, range(i, i + width)))
-    return parts
+    groups = [lane_sums(b, vectors[i : i + lanes]) for i in range(0, len(vectors), lanes)]
+    return [b.shuffle(sums, None, (i, i + 1)) for sums in groups for i in range(0, lanes, 2)]
 
 
-def _store(b: Builder, new: list[Value], cells: list[Value], accumulate: Value) -> None:
-    def add() -> list[Value]:
-        return [b.add(b.load(c, v.type), v) for v, c in zip(new, cells, strict=True)]
+def _store(
+    b: Builder, pairs: list[Value], cells: list[Value], both: Value, accumulate: Value
+) -> None:
+    """Write each pair, or the first of it, to its cell; add it to what is there to accumulate."""
 
-    for value, cell in zip(b.if_(accumulate, add, lambda: new), cells, strict=True):
-        b.store(value, cell)
+    def write(values: list[Value]) -> list[Value]:
+        def added() -> list[Value]:
+            return [b.add(b.load(c, v.type), v) for c, v in zip(cells, values, strict=True)]
+
+        for value, cell in zip(b.if_(accumulate, added, lambda: values), cells, strict=True):
+            b.store(value, cell)
+        return []
+
+    b.if_(both, lambda: write(pairs), lambda: write([b.extract(pair, 0) for pair in pairs]))
 
 
 def lane_sums(b: Builder, vectors: Sequence[Value]) -> Value:

@@ -391,7 +391,7 @@ def classify(
     pack_a, pack_b = _packing(target, kind, p, a, b)
     symmetric = symmetric and p.m >= MIN_SYMMETRIC
     # Elements [i, j] and [j, i] of a Gram matrix are equal, so all its sums have the same order.
-    narrow = a == "last" and not pack_a and not p.gram
+    narrow = a == "last" and not (pack_a or p.gram) and target.lanes(Type(kind).bits) > 2
     return GemmSpec(
         kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue,
         slabs=slabs, symmetric=symmetric, narrow=narrow,
