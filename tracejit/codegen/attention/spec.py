@@ -8,22 +8,32 @@ from math import prod
 from typing import NamedTuple, cast
 
 from tracejit.codegen.contraction.blocking import (
+    TILE,
+    TILES,
     RegisterBlock,
     balanced,
     register_block,
     round_up,
 )
+from tracejit.codegen.contraction.prologue import PARTS
 from tracejit.codegen.contraction.spec import Layout, element_kind
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type
 from tracejit.schedule.kernel import Access, Attend, Contract, Kernel
 from tracejit.schedule.product import head_axes, left_access, right_access, values_access
+from tracejit.sizes import hint
 
-# Keys in a block: a panel of their scores fills about a quarter of the first-level cache.
-KEYS = 256
+# Keys in a block: a panel of their scores fills about a third of the first-level cache, and so does
+# one of their weights, split in three.
+KEYS, SPLIT_KEYS = 256, 128
+# Keys (or depths) in a tile register, and in how many elements of a panel their parts are.
+TILE_DEPTH, TILE_ELEMENTS = 2 * TILE, PARTS * TILE
 # Panels of queries in a tile share the packing of keys and values: at least so many do (a tenth of
-# the time for 14 rows each), and more where there are so many tiles for threads all the same.
-LEAST_PANELS, MOST_PANELS, TILES = 9, 48, 32
+# the time), and more, up to the third number, where there are so many tiles for threads all the
+# same.
+LEAST_PANELS, SHARED_TILES, MOST_PANELS = 9, 32, 48
+# The same for numbers that are split, which takes longer.
+LEAST_SPLIT_PANELS, SHARED_SPLIT_TILES = 16, 16
 
 
 class Slot(IntEnum):
@@ -43,15 +53,20 @@ class Slot(IntEnum):
     TILE = 10
     TILES = 11
     WIDTH = 12  # columns, rounded up to whole panels
-    WORK_Q = 13
-    WORK_K = 14
-    WORK_V = 15
-    WORK_RESULT = 16
-    WORK_MAX = 17
-    WORK_SUM = 18
-    WORK_REFERENCE = 19  # of the rows of a panel, as WORK_SCALE
-    WORK_SCALE = 20
-    BATCH = 21
+    PACKED = 13  # elements of a panel of queries or keys for each of its rows
+    WORK_Q = 14
+    WORK_K = 15
+    WORK_V = 16
+    WORK_RESULT = 17
+    WORK_MAX = 18
+    WORK_SUM = 19
+    WORK_REFERENCE = 20  # of the rows of a panel, as WORK_SCALE
+    WORK_SCALE = 21
+    WORK_STAGE = 22  # of the packing of split numbers, and their weights, sums and factors
+    WORK_WEIGHTS = 23
+    WORK_PRODUCT = 24
+    WORK_FACTOR = 25
+    BATCH = 26
 
 
 Q_POINTER, K_POINTER, V_POINTER, WORK_POINTER, POINTERS = range(5)
@@ -62,6 +77,7 @@ class AttentionSpec:
     """All that changes the code: the kernel's expressions, and which strides are 1.
 
     ``visible`` are the scores (a position) where a causal mask hides nothing, None without one.
+    With ``split`` the products are computed in tile registers (``contraction/split.py``).
     """
 
     dtype: str
@@ -71,6 +87,16 @@ class AttentionSpec:
     k: Layout
     v: Layout
     visible: int | None
+    split: bool
+
+    @property
+    def keys(self) -> int:
+        """How many keys are in a block."""
+        return SPLIT_KEYS if self.split else KEYS
+
+    def unit(self, target: Target) -> RegisterBlock:
+        """Return the largest piece of a product that is computed at a time."""
+        return TILES if self.split else register_block(target, self.dtype)
 
     @property
     def attend(self) -> Attend:
@@ -83,7 +109,8 @@ class AttentionSpec:
 
     @property
     def key(self) -> str:
-        return f"{self.dtype} {self.q} {self.k} {self.v} {self.visible}\n{self.kernel.key}"
+        layouts = f"{self.q} {self.k} {self.v}"
+        return f"{self.dtype} {layouts} {self.visible} split={self.split}\n{self.kernel.key}"
 
 
 class AttentionCall(NamedTuple):
@@ -114,12 +141,13 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
     v_strides = values.strides[attend.over], values.strides[attend.columns]
     rows, columns, keys = (kernel.extents[a] for a in (attend.rows, attend.columns, attend.over))
     dtype = element_kind(attend.dtype)
+    heads = prod(kernel.extents[a] for a in batch)
+    splits = target.tiles and dtype == "f32" and split_pays(rows, keys, depth, columns)
     spec = AttentionSpec(
         dtype, kernel, tuple(batch), _layout(*q_strides), _layout(*k_strides),
-        _layout(*reversed(v_strides)), visible,
+        _layout(*reversed(v_strides)), visible, splits,
     )  # fmt: skip
-    heads = prod(kernel.extents[a] for a in batch)
-    blocks = _blocking(target, dtype, heads, rows, depth, columns)
+    blocks = _blocking(target, spec, heads, rows, depth, columns)
     sizes = [rows, keys, depth, columns, *q_strides, *k_strides, *v_strides, *blocks.slots]
     for axis in batch:
         sizes += (kernel.extents[axis], *(x.strides[axis] for x in (q, k, values)))
@@ -133,8 +161,20 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
     )
 
 
+def split_pays(queries: int, keys: int, depth: int, columns: int) -> bool:
+    """Whether tile registers are faster.
+
+    Measured on one core of a Sapphire Rapids, in ps: a multiply-add takes 10, in tiles 5.3, and
+    those that fill them up count too; a weight takes 150 to be split.
+    """
+    m, n, d, c = (hint(x) for x in (queries, keys, depth, columns))
+    rows, block = round_up(m, TILE), round_up(n, TILE_DEPTH)
+    filled = rows * block * (round_up(d, TILE_DEPTH) + round_up(c, TILES.columns))
+    return 10 * m * n * (d + c) > 5.3 * filled + 150 * rows * block
+
+
 class _Blocking(NamedTuple):
-    """The run-time numbers from ``TILE`` to ``WORK_SCALE``, tiles in a head, bytes of workspace."""
+    """The run-time numbers from ``TILE`` on, tiles in a head, bytes of workspace."""
 
     slots: tuple[int, ...]
     tiles: int
@@ -142,28 +182,40 @@ class _Blocking(NamedTuple):
 
 
 def _blocking(
-    target: Target, dtype: str, heads: int, queries: int, depth: int, columns: int
+    target: Target, spec: AttentionSpec, heads: int, queries: int, depth: int, columns: int
 ) -> _Blocking:
     """Return how each head of ``queries`` × ``depth`` with ``columns`` of values is cut."""
-    unit = register_block(target, dtype)
-    size = Type(dtype).bits // 8
+    unit, block = spec.unit(target), spec.keys
+    size = Type(spec.dtype).bits // 8
     slack = 64 // size
     width = round_up(columns, unit.columns)
+    packed, packed_keys = depth, block
+    if spec.split:  # a row of the panel's range follows
+        packed, packed_keys = (round_up(n, TILE_DEPTH) * PARTS // 2 + 1 for n in (depth, block))
     # Queries and results of a tile stay in the second-level cache.
-    near = target.l2_bytes // 2 // (max(1, depth + width) * size * unit.rows)
-    shared = -(-heads * -(-queries // unit.rows) // TILES)
-    panels = max(LEAST_PANELS, min(MOST_PANELS, near, shared))
+    near = target.l2_bytes // 2 // (max(1, packed + width) * size * unit.rows)
+    least, enough = LEAST_PANELS, SHARED_TILES
+    if spec.split:
+        least, enough = LEAST_SPLIT_PANELS, SHARED_SPLIT_TILES
+    shared = -(-heads * -(-queries // unit.rows) // enough)
+    panels = max(least, min(MOST_PANELS, near, shared))
     tile = round_up(balanced(queries, panels * unit.rows, unit.rows), unit.rows)
     rows = statistics(unit)
     pieces = [
-        unit.rows * KEYS, tile * depth, KEYS * depth, KEYS * width, tile * width,
+        unit.rows * block, tile * packed, block * packed, packed_keys * width, tile * width,
         *[tile // unit.rows * rows] * 2, rows, rows,
     ]  # fmt: skip
+    if spec.split:
+        stage = unit.rows * max(packed, packed_keys)
+        pieces += [stage, unit.rows * packed_keys, unit.rows * unit.columns, block]
+    else:
+        pieces += [0] * 4
     places = [0]
     for piece in pieces:
         places.append(places[-1] + round_up(piece, slack) + slack)
+    *starts, end = places
     tiles = max(1, -(-queries // tile))
-    return _Blocking((tile, tiles, width, *places[1:9]), tiles, places[9] * size)
+    return _Blocking((tile, tiles, width, packed, *starts[1:]), tiles, end * size)
 
 
 def statistics(unit: RegisterBlock) -> int:

@@ -46,7 +46,7 @@ def emit_tile_kernel(
     if prologue.dot == "split":
         _ranged(b, call, exact, prologue, rows, vectors)
     else:
-        _tile_loop(b, call, prologue, rows, vectors)
+        tile_loop(b, call, prologue, rows, vectors)
     b.ret()
 
 
@@ -61,20 +61,21 @@ def _ranged(
 
     def tiles() -> list[Value]:
         apart = call._replace(c=sums, c_row=const(TILES.columns, I64), accumulate=NO)
-        _tile_loop(b, apart, prologue, rows, vectors)
+        tile_loop(b, apart, prologue, rows, vectors)
         unscale(b, sums, call.c, call.c_row, rows, vectors)
         return []
 
     def one_by_one() -> list[Value]:
         counts = (const(rows, I64), const(vectors, I64))
-        arguments = (call.a, call.b, call.c, call.c_row, *counts, call.depth)
+        raw = (r.irregular(b) for r in (a, b_))
+        arguments = (call.a, call.b, call.c, call.c_row, *counts, call.depth, *raw)
         b.effect(f"call void @{exact}({', '.join(f'{v.type} {v.text}' for v in arguments)})")
         return []
 
     b.if_(beyond_tiles(b, a, b_), one_by_one, tiles)
 
 
-def _tile_loop(
+def tile_loop(
     b: Builder, call: MicroCall, prologue: KernelPrologue, rows: int, vectors: int
 ) -> None:
     """Write the set-up of the sums, the loop over the depth, and the stores."""
@@ -153,21 +154,27 @@ def _tile(b: Builder, name: str, *operands: int | Value) -> None:
     b.effect(f"call void @llvm.x86.{name}({', '.join(spelled)})")
 
 
+def configure(b: Builder, name: str) -> None:
+    """Set the tile registers up, before any is used: eight of 16 rows of 64 bytes."""
+    # Palette 1; bytes 16 to 31 are the widths of the rows (16 bits), 48 to 55 their numbers.
+    widths = [_ROW, 0] * 8 + [0] * 16
+    config = b.module.table(f"{name}.tiles", [1, *[0] * 15, *widths, *[TILE] * 8, *[0] * 8], I8)
+    _tile(b, "ldtilecfg", config)
+
+
+def release(b: Builder) -> None:
+    """Give the tile registers up: what is in them would be saved at every change of threads."""
+    _tile(b, "tilerelease")
+
+
 class Tiles(Ahead):
     """Writes the loops around the microkernel on tiles."""
 
     def multiply(self) -> None:
-        """Compute between the set-up of the tile registers and their release: what is in them
-        would have to be saved at every change of threads."""
-        b = self.b
-        # Palette 1; bytes 16 to 31 are the widths of the rows (16 bits), 48 to 55 their numbers.
-        widths = [_ROW, 0] * 8 + [0] * 16
-        config = b.module.table(
-            f"{self.name}.tiles", [1, *[0] * 15, *widths, *[TILE] * 8, *[0] * 8], I8
-        )
-        _tile(b, "ldtilecfg", config)
+        """Compute between the set-up of the tile registers and their release."""
+        configure(self.b, self.name)
         super().multiply()
-        _tile(b, "tilerelease")
+        release(self.b)
 
     def block(self, block: Block) -> None:
         """Where A streams from afar, go through it once."""

@@ -26,7 +26,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracejit.codegen.builder import F32, I16, I32, I64, PTR, VOID, Builder, Module, Value, const
+from tracejit.codegen.builder import (
+    F32,
+    I1,
+    I16,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Builder,
+    Module,
+    Value,
+    const,
+)
 from tracejit.codegen.contraction.blocking import TILE, TILES
 from tracejit.codegen.contraction.frame import ONE, ZERO
 from tracejit.codegen.contraction.prologue import PARTS
@@ -35,7 +47,7 @@ from tracejit.codegen.contraction.prologue import PARTS
 # be loaded again.
 PRODUCTS = ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0))
 
-_SCALE = 2.0**24
+SCALE = 2.0**24
 _HIGH, _MAGNITUDE = -(1 << 16), (1 << 31) - 1
 # Exponents as they are stored, with 127 added: that of the largest number that is scaled, and of
 # two whose products' sums do not overflow, up to 2^14 of them.
@@ -60,26 +72,29 @@ def pieces_along(b: Builder, first: Value, second: Value, raw: Value) -> list[Va
     """Return the same for the depths in two vectors that follow each other."""
     lanes = first.type.lanes
     even, odd = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
-    halves = I16.vector(2 * lanes)
-
-    def parts() -> list[Value]:
-        pairs: list[Value] = []
-        for x, y in zip(_split(b, first), _split(b, second), strict=True):
-            upper = range(1, 4 * lanes, 2)
-            both = b.shuffle(b.bitcast(x, halves), b.bitcast(y, halves), upper)
-            pairs.append(b.bitcast(both, x.type))
-        return pairs
 
     def numbers() -> list[Value]:
         return _numbers(b, b.shuffle(first, second, even), b.shuffle(first, second, odd))
 
-    return b.if_(raw, numbers, parts)
+    return b.if_(raw, numbers, lambda: parts_along(b, first, second))
+
+
+def parts_along(b: Builder, first: Value, second: Value) -> list[Value]:
+    """Return the three pairs of parts of the depths in two vectors that follow each other."""
+    lanes = first.type.lanes
+    halves = I16.vector(2 * lanes)
+    pairs: list[Value] = []
+    for x, y in zip(_split(b, first), _split(b, second), strict=True):
+        upper = range(1, 4 * lanes, 2)
+        both = b.shuffle(b.bitcast(x, halves), b.bitcast(y, halves), upper)
+        pairs.append(b.bitcast(both, x.type))
+    return pairs
 
 
 def _split(b: Builder, x: Value) -> list[Value]:
     """Return float32s as three integers each, whose high halves are the bfloat16s: the first is
     cut off, the second rounded, and the rest fits the third."""
-    x = b.mul(x, const(_SCALE, x.type))
+    x = b.mul(x, const(SCALE, x.type))
     bits = _bits(b, x)
     high = const(_HIGH, bits.type)
     rest = b.sub(x, b.bitcast(b.and_(bits, high), x.type))
@@ -170,7 +185,7 @@ def unscale(b: Builder, sums: Value, c: Value, c_row: Value, rows: int, vectors:
         target = b.element(c, b.mul(i, c_row), F32)
         for v in range(vectors):
             place = const(v * TILE, I64)
-            value = b.mul(b.load(b.element(source, place, F32), vector), const(_SCALE**-2, vector))
+            value = b.mul(b.load(b.element(source, place, F32), vector), const(SCALE**-2, vector))
             b.store(value, b.element(target, place, F32))
         return []
 
@@ -181,19 +196,20 @@ def unscale(b: Builder, sums: Value, c: Value, c_row: Value, rows: int, vectors:
 
 EXACT_PARAMETERS = [
     ("a", PTR), ("b", PTR), ("c", PTR), ("cr", I64), ("rows", I64), ("vectors", I64), ("d", I64),
+    ("raw_a", I1), ("raw_b", I1),
 ]  # fmt: skip
 # Rows that share the numbers of B, which take longer to add up than to multiply.
 _TOGETHER = 4
 
 
 def emit_exact(module: Module, name: str) -> None:
-    """Define ``void name(a, b, c, c_row, rows, vectors, depth)``: a block of C by multiply-adds."""
+    """Define ``void name(a, b, c, c_row, rows, vectors, depth, raw_a, raw_b)``: a block of C by
+    multiply-adds, of panels of which each has the numbers themselves or their parts."""
     b = module.define(
         name, VOID, EXACT_PARAMETERS, linkage="internal", attributes="nounwind noinline cold"
     )
-    a, b_, c, c_row, rows, vectors, depth = b.parameters
+    a, b_, c, c_row, rows, vectors, depth, raw_a, raw_b = b.parameters
     vector = F32.vector(TILE)
-    raw_a, raw_b = (Range.of(b, panel, depth).irregular(b) for panel in (a, b_))
 
     def block(row: Value, column: Value) -> list[Value]:
         def step(at: Value, sums: list[Value]) -> list[Value]:
@@ -243,6 +259,6 @@ def _read(b: Builder, place: Value, width: int, lanes: int, raw: Value) -> list[
         even = [b.bitcast(b.shl(x, const(16, bits)), numbers) for x in pairs]
         odd = [b.bitcast(b.and_(x, const(_HIGH, bits)), numbers) for x in pairs]
         whole = (b.add(x, b.add(y, z)) for x, y, z in (even, odd))
-        return [b.mul(x, const(1 / _SCALE, numbers)) for x in whole]
+        return [b.mul(x, const(1 / SCALE, numbers)) for x in whole]
 
     return b.if_(raw, as_they_are, added_up)
