@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import cast
 
-from tracejit.codegen import attention, contraction
+from tracejit.codegen import attention, bands, contraction
 from tracejit.codegen.lowered import lowers
 from tracejit.codegen.target import Target
 from tracejit.graph.graph import Graph
@@ -27,6 +27,7 @@ from tracejit.schedule.grain import NEVER, SERIAL_NS, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
 from tracejit.schedule.product import batch_axes, is_gram, is_plain, left_access, right_access
 from tracejit.schedule.schedule import (
+    BandStep,
     ContractionStep,
     KernelStep,
     Layout,
@@ -141,7 +142,9 @@ def _finder(target: Target, level: int) -> Obtain:
 Obtain = Callable[[str, Callable[[], str]], Code]
 
 
-Plan = Kernel | contraction.GemmSpec | contraction.SlabSpec | attention.AttentionSpec
+Plan = (
+    Kernel | bands.BandSpec | contraction.GemmSpec | contraction.SlabSpec | attention.AttentionSpec
+)
 
 
 def _emit(plan: Plan, target: Target) -> str:
@@ -169,11 +172,16 @@ def _stages(
 
 
 def _native_calls(
-    step: KernelStep | ContractionStep, schedule: Schedule, target: Target, obtain: Obtain
+    step: KernelStep | BandStep | ContractionStep,
+    schedule: Schedule,
+    target: Target,
+    obtain: Obtain,
 ) -> list[NativeCall]:
     if isinstance(step, KernelStep):
         return _kernel_calls(step.kernel, target, obtain)
     workspace = len(schedule.buffers)
+    if isinstance(step, BandStep):
+        return [_band_call(step, workspace, target, obtain)]
     if step.kernel.attend is not None:
         return _attention_calls(step.kernel, workspace, target, obtain)
     return _contraction_calls(step, workspace, target, obtain)
@@ -212,6 +220,24 @@ def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[Native
         )
         for first in (True, False)
     ]
+
+
+def _band_call(step: BandStep, workspace: int, target: Target, obtain: Obtain) -> NativeCall:
+    """Return the call of a band; ``workspace`` is the number of the buffer after the last."""
+    band = step.band
+    call = bands.bind_band(band, workspace)
+    spec = call.spec
+    return NativeCall(
+        obtain(f"band {spec.key}", lambda: _emit(spec, target)),
+        call.pointers,
+        call.sizes,
+        band.blocks,
+        1,
+        band.nbytes,
+        sum(map(estimate_ns, band.kernels)),
+        bands.WINDOW_POINTER,
+        kernel=step.kernel,
+    )
 
 
 def _contraction_calls(

@@ -18,6 +18,7 @@ from tracejit.graph.node import Node
 from tracejit.ops.table import Array, Shape
 from tracejit.schedule import native, one_row, split
 from tracejit.schedule.arena import Life, Plan, Room, lodge, plan
+from tracejit.schedule.bands import Band, Grid, find_bands
 from tracejit.schedule.borders import join_borders
 from tracejit.schedule.build import Place, build
 from tracejit.schedule.cluster import Cluster, Product, Unit
@@ -93,6 +94,19 @@ class ContractionStep(NamedTuple):
     reader: Kernel | None = None
 
 
+class BandStep(NamedTuple):
+    """Run loop kernels one after the other for a block of rows at a time: like ``KernelStep``."""
+
+    band: Band
+    nodes: tuple[Node, ...] = ()
+    copied: tuple[Node, ...] = ()
+
+    @property
+    def kernel(self) -> Kernel:
+        """One kernel that stands for all where only ops and lines are looked at."""
+        return self.band.kernel
+
+
 class OpaqueStep(NamedTuple):
     """Run an op through its NumPy reference."""
 
@@ -101,7 +115,7 @@ class OpaqueStep(NamedTuple):
     buffer: int
 
 
-Step = KernelStep | ContractionStep | OpaqueStep
+Step = KernelStep | ContractionStep | BandStep | OpaqueStep
 
 
 @dataclass(frozen=True)
@@ -125,8 +139,9 @@ class Schedule:
 
     @property
     def kernels(self) -> list[Kernel]:
-        """The loop kernels, one per step, in order."""
-        return [s.kernel for s in self.steps if isinstance(s, KernelStep)]
+        """The loop kernels in order."""
+        loops = (s for s in self.steps if isinstance(s, KernelStep | BandStep))
+        return [kernel for step in loops for kernel in kernels_of(step)]
 
     def __repr__(self) -> str:
         kinds = [type(s).__name__.removesuffix("Step").lower() for s in self.steps]
@@ -157,7 +172,7 @@ class _Scheduler:
             if self.fusion.stored.get(node) is node:
                 self._add_buffer(node)
         steps = self._bordered([self._step(unit) for unit in self.fusion.units])
-        steps = self._slabbed(self._streamed(steps))
+        steps = self._streamed(self._banded(self._slabbed(steps)))
         outputs = tuple(self._view(node) for node in self.graph.outputs)
         arena = self._placed(steps)
         everything = sum(
@@ -282,12 +297,44 @@ class _Scheduler:
         """
         read = set[int]().union(*(reads(step) for step in steps))
         results = {i for i, b in enumerate(self.buffers) if b.kind == "output"} - read
-        return [
-            step._replace(kernel=stream(skew(step.kernel), results))
-            if isinstance(step, KernelStep)
-            else step
-            for step in steps
+        slabs = {i for i, b in enumerate(self.buffers) if b.kind == "slab"}
+
+        def streamed(kernel: Kernel) -> Kernel:
+            return stream(skew(kernel), results, slabs)
+
+        result: list[Step] = []
+        for step in steps:
+            match step:
+                case KernelStep(kernel):
+                    result.append(step._replace(kernel=streamed(kernel)))
+                case ContractionStep(reader=Kernel() as reader):
+                    result.append(step._replace(reader=streamed(reader)))
+                case BandStep(band):
+                    result.append(step._replace(band=band.mapped(streamed)))
+                case _:
+                    result.append(step)
+        return result
+
+    def _banded(self, steps: Sequence[Step]) -> list[Step]:
+        """Let chains of kernels run by blocks of rows, where that is worth it."""
+        others = [touched(s) for s in steps if not isinstance(s, KernelStep)]
+        apart = set[int]().union(*others)
+        grids = [
+            Grid.of(b.shape, b.dtype.itemsize, b.kind == "temp" and i not in apart)
+            for i, b in enumerate(self.buffers)
         ]
+        kernels = [step.kernel if isinstance(step, KernelStep) else None for step in steps]
+        result: list[Step] = []
+        done = 0
+        for start, end, band in find_bands(kernels, grids):
+            inside = [s for s in steps[start:end] if isinstance(s, KernelStep)]
+            nodes = dict.fromkeys(n for s in inside for n in s.nodes)
+            copied = dict.fromkeys(n for s in inside for n in s.copied)
+            result += [*steps[done:start], BandStep(band, tuple(nodes), tuple(copied))]
+            done = end
+            for window in band.windows:
+                self.buffers[window.buffer] = replace(self.buffers[window.buffer], kind="slab")
+        return [*result, *steps[done:]]
 
     def _slabbed(self, steps: Sequence[Step]) -> list[Step]:
         """Let a product and the only kernel that reads it take turns, where they may."""
@@ -362,6 +409,8 @@ def kernels_of(step: Step) -> tuple[Kernel, ...]:
             return (kernel,)
         case ContractionStep(kernel, reader=reader):
             return (kernel, cast(Kernel, reader))
+        case BandStep(band):
+            return band.kernels
         case OpaqueStep():
             return ()
 
@@ -369,7 +418,7 @@ def kernels_of(step: Step) -> tuple[Kernel, ...]:
 def touched(step: Step) -> set[int]:
     """Return the buffers that a step reads or writes."""
     match step:
-        case KernelStep() | ContractionStep():
+        case KernelStep() | ContractionStep() | BandStep():
             accesses = (a for kernel in kernels_of(step) for a in kernel.accesses)
             return {a.buffer for a in accesses if a.buffer != SCRATCH}
         case OpaqueStep(_, views, buffer):
@@ -379,7 +428,7 @@ def touched(step: Step) -> set[int]:
 def reads(step: Step) -> set[int]:
     """Return the buffers that a step reads."""
     match step:
-        case KernelStep() | ContractionStep():
+        case KernelStep() | ContractionStep() | BandStep():
             return {a.buffer for kernel in kernels_of(step) for a in kernel.loaded}
         case OpaqueStep(_, views, _):
             return {v.buffer for v in views}

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tracejit.schedule.kernel import Kernel
-from tracejit.schedule.schedule import ContractionStep, KernelStep, OpaqueStep, Step
+from tracejit.schedule.schedule import BandStep, ContractionStep, KernelStep, OpaqueStep, Step
 
 
 def step_name(step: Step) -> str:
     """Return the ops of a step, repeated ones counted: ``multiply×2 sum``."""
     match step:
-        case KernelStep(kernel) | ContractionStep(kernel):
-            return kernel_name(kernel)
+        case KernelStep() | ContractionStep() | BandStep():
+            return kernel_name(step.kernel)
         case OpaqueStep(node=node):
             return node.op.name
 
@@ -36,10 +36,12 @@ def kernel_title(kernel: Kernel) -> str:
 
 
 def step_kind(step: Step) -> str:
-    """Return how a step runs: loop, rows (a loop that reduces), matrix, or NumPy."""
+    """Return how a step runs: loop, rows (a loop that reduces), band, matrix, or NumPy."""
     match step:
         case KernelStep(kernel):
             return "rows" if any(n.reduces for n in kernel.block.nests) else "loop"
+        case BandStep():
+            return "band"
         case ContractionStep():
             return "matrix"
         case OpaqueStep():

@@ -26,12 +26,18 @@ ROW_BYTES, LINE = 2048, 64
 STREAM_BYTES_REUSED = 64 << 20
 
 
-def stream(kernel: Kernel, results: Collection[int]) -> Kernel:
+def stream(kernel: Kernel, results: Collection[int], near: Collection[int] = ()) -> Kernel:
     """Return ``kernel`` with its large stores streamed.
 
-    ``results`` are the buffers that only leave the program: no kernel reads them.
+    ``results`` are the buffers that only leave the program: no kernel reads them. Those that are
+    ``near`` are small pieces at a time.
     """
-    chosen = [s for s, row in _candidates(kernel) if check_stream(kernel, s, row, results)]
+    chosen = [
+        s
+        for s, row in _candidates(kernel)
+        if kernel.accesses[kernel.stores[s].access].buffer not in near
+        and check_stream(kernel, s, row, results)
+    ]
     sizes = {kernel.accesses[kernel.stores[s].access].dtype.itemsize for s in chosen}
     return replace(kernel, streamed=frozenset(chosen)) if len(sizes) == 1 else kernel
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
+from tracejit.schedule.bands import Band
 from tracejit.schedule.kernel import (
     SCRATCH,
     Apply,
@@ -33,6 +34,7 @@ from tracejit.schedule.kernel import (
     operands,
 )
 from tracejit.schedule.schedule import (
+    BandStep,
     ContractionStep,
     KernelStep,
     OpaqueStep,
@@ -226,6 +228,18 @@ def kernel_text(kernel: Kernel, number: int = 0, reader: Kernel | None = None) -
     )
 
 
+def band_text(band: Band, number: int = 0) -> str:
+    """Return a band: its kernels, and which of their groups run for a block of rows [a, b)."""
+    kernel = band.kernel
+    where = f"  # {', '.join(kernel.lines[:3])}" if kernel.lines else ""
+    lines = [f"kernel {number}: {' '.join(kernel.labels) or 'copy'}{where}"]
+    lines.append(f"  for rows [a, b) of {band.rows}, {band.height} at a time (parallel):")
+    for part in band.parts:
+        lines.append(f"    by {part.unit} from a{part.before:+d} to b{part.after:+d}:")
+        lines += ["      " + line for line in _Printer(part.kernel).text()]
+    return "\n".join(lines)
+
+
 def _view(view: View) -> str:
     return f"b{view.buffer}[{view.offset}; {', '.join(map(str, view.strides))}]"
 
@@ -248,6 +262,8 @@ def schedule_text(schedule: Schedule) -> str:
                 lines.append(kernel_text(kernel, next(numbers)))
             case ContractionStep(kernel, reader=reader):
                 lines.append(kernel_text(kernel, next(numbers), reader))
+            case BandStep(band):
+                lines.append(band_text(band, next(numbers)))
             case OpaqueStep(node, views, buffer):
                 lines.append(f"opaque {node.op.name}: b{buffer} = ({_list(views)})")
     return "\n".join(lines)
@@ -257,4 +273,4 @@ def _list(views: Sequence[View]) -> str:
     return ", ".join(_view(v) for v in views)
 
 
-__all__ = ["kernel_text", "schedule_text"]
+__all__ = ["band_text", "kernel_text", "schedule_text"]

@@ -31,6 +31,7 @@ from tracejit.schedule.index import VIEWS
 from tracejit.schedule.kernel import SCRATCH, Attend, Contract, Gather, Kernel, Load
 from tracejit.schedule.product import batch_axes, head_axes
 from tracejit.schedule.schedule import (
+    BandStep,
     ContractionStep,
     KernelStep,
     OpaqueStep,
@@ -40,7 +41,7 @@ from tracejit.schedule.schedule import (
     kernels_of,
 )
 from tracejit.schedule.steps import step_kind, step_name
-from tracejit.schedule.text import kernel_text
+from tracejit.schedule.text import band_text, kernel_text
 
 if TYPE_CHECKING:
     import networkx
@@ -139,7 +140,7 @@ class _Drawing:
                     stored.add(node)
         return homes
 
-    def _copy(self, number: int, step: KernelStep | ContractionStep) -> None:
+    def _copy(self, number: int, step: KernelStep | BandStep | ContractionStep) -> None:
         """Add what a kernel only copies: a piece of a concat, or a value under another layout."""
         wholes = self._written(step) - self.members[number]
         for part in step.copied:
@@ -314,7 +315,8 @@ class _Drawing:
 def _members(step: Step) -> frozenset[Node]:
     """Return the values that a step computes."""
     match step:
-        case KernelStep(nodes=nodes) | ContractionStep(nodes=nodes):
+        case KernelStep() | BandStep() | ContractionStep():
+            nodes = step.nodes
             return frozenset(n for n in nodes if n.op.name != "constant")
         case OpaqueStep(node=node):
             return frozenset((node,))
@@ -323,7 +325,7 @@ def _members(step: Step) -> frozenset[Node]:
 def written_buffers(step: Step) -> set[int]:
     """Return the buffers that a step writes."""
     match step:
-        case KernelStep() | ContractionStep():
+        case KernelStep() | BandStep() | ContractionStep():
             kernels = kernels_of(step)
             return {k.accesses[s.access].buffer for k in kernels for s in k.stores} - {SCRATCH}
         case OpaqueStep(buffer=buffer):
@@ -333,7 +335,7 @@ def written_buffers(step: Step) -> set[int]:
 def read_buffers(step: Step) -> set[int]:
     """Return the buffers that a step reads."""
     match step:
-        case KernelStep() | ContractionStep():
+        case KernelStep() | BandStep() | ContractionStep():
             loads = [
                 k.accesses[e.access]
                 for k in kernels_of(step)
@@ -356,6 +358,9 @@ def step_text(step: Step, number: int) -> str:
             if isinstance(step, ContractionStep):
                 text += f"\n  {_product(step)}: {_flops(kernel):,} flops"
             return text
+        case BandStep(band):
+            _, _, body = band_text(band).partition("\n")
+            return f"kernel {number}: {step_name(step)}\n{body}"
         case OpaqueStep(node, views, buffer):
             operands = ", ".join(map(_place, views))
             attrs = "".join(f", {k}={v}" for k, v in _attrs(node).items())

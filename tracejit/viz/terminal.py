@@ -20,7 +20,7 @@ from tracejit.runtime.cache import DiskCache, Stored
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
-from tracejit.schedule.schedule import KernelStep, OpaqueStep, Step
+from tracejit.schedule.schedule import OpaqueStep, Step
 from tracejit.schedule.steps import size_text, step_kind, step_name, time_text
 from tracejit.viz.model import Digraph, Figure, values, view
 
@@ -62,7 +62,7 @@ def print_report(
         table.add_column(column, justify="right")
     for key, step in kernels.steps.items():
         code = kernels.codes[key]
-        ops = step.kernel.ops if isinstance(step, KernelStep) else 1
+        ops = 1 if isinstance(step, OpaqueStep) else step.kernel.ops
         table.add_row(
             step_kind(step),
             step_name(step),
