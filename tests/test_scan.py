@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ from tracejit.runtime import cpu, demand, engine, threads
 from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.interpreter import run_graph
 from tracejit.schedule.kernel import SCAN_BLOCK, Kernel
+from tracejit.schedule.scan import CHAIN_BYTES
 from tracejit.schedule.schedule import KernelStep, Schedule
 from tracejit.schedule.text import schedule_text
 
@@ -178,24 +180,25 @@ def test_a_prefix_has_the_same_bits(name: str, level: str) -> None:
 
 def long_kernel(graph: Graph) -> Kernel:
     (kernel,) = engine.plan_graph(graph, [None]).kernels
-    assert kernel.totals is not None
+    assert kernel.chain is not None
     return kernel
 
 
-def run_chunks(
-    calls: Sequence[NativeCall], kernel: Kernel, x: Array, cuts: list[list[int]]
-) -> Array:
-    """Run the passes of a kernel by hand, the chunks of ``cuts[pass]`` last to first."""
+def chunk_runner(
+    calls: Sequence[NativeCall], kernel: Kernel, x: Array
+) -> tuple[Array, Callable[[int, int], None]]:
+    """Reset the kernel's chain by its first call; return its result and what runs a chunk."""
     result = np.full(x.shape, 77, kernel.scans[0].dtype)
-    totals = np.full(4 * kernel.trip_count, 77, result.dtype)
-    memory = {0: x, 1: result, 2: totals}
+    memory = {0: x, 1: result, 2: np.full(CHAIN_BYTES, 77, np.uint8)}
     pointers = np.array([memory[b].ctypes.data + o for b, o in calls[0].pointers], np.int64)
-    for call, cut in zip(calls, cuts, strict=True):
-        signature = ctypes.CFUNCTYPE(None, *[ctypes.c_size_t] * 2, *[ctypes.c_int64] * 2)
-        entry = signature(call.code.address)
-        for begin, end in reversed(list(pairwise(cut))):
-            entry(pointers.ctypes.data, call.sizes.ctypes.data, begin, end)
-    return result
+    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_size_t] * 2, *[ctypes.c_int64] * 2)
+    reset, scan = (signature(call.code.address) for call in calls)
+    reset(pointers.ctypes.data, calls[0].sizes.ctypes.data, 0, 1)
+
+    def run(begin: int, end: int) -> None:
+        scan(pointers.ctypes.data, calls[1].sizes.ctypes.data, begin, end)
+
+    return result, run
 
 
 @pytest.mark.parametrize(
@@ -216,28 +219,30 @@ def test_any_chunks_give_the_same_bits(
     (code,) = engine.compile_graph(graph, [None]).codes[:1]
     calls = engine._kernel_calls(kernel, cpu.target(), lambda key, emit: code)
     count = kernel.trip_count
-    whole, single, uneven = [0, count], list(range(count + 1)), [0, 1, 4, count - 1, count]
     want = compiled(graph, x).tobytes()
-    # Without workers; with; and where the workers were taken during the first or the second pass.
-    for cuts in (
-        [whole, whole],
-        [single, uneven],
-        [uneven, single],
-        [whole, uneven],
-        [single, whole],
-    ):
-        assert run_chunks(calls, kernel, x, cuts).tobytes() == want
+    for cut in ([0, count], range(count + 1), [0, 1, 4, count - 1, count]):
+        result, run = chunk_runner(calls, kernel, x)
+        for begin, end in reversed(list(pairwise(cut))):
+            run(begin, end)
+        assert result.tobytes() == want
+    # Threads that find no running value yet, and wait.
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            result, run = chunk_runner(calls, kernel, x)
+            list(pool.map(run, range(count), range(1, count + 1)))
+            assert result.tobytes() == want
 
 
-def test_threads_do_not_change_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "TWO_PASS_THREADS", 1)
-    x = np.random.default_rng(14).standard_normal(1_000_003).astype("f4")
-    executable = engine.compile_graph(scan_graph("cumsum", "f4", x.shape, 0), [None])
-    results: set[bytes] = set()
-    for count in (1, 2, 2, 2):
-        with threads.num_threads(count):
-            results.add(executable.run([x])[0].tobytes())
-    assert len(results) == 1
+def test_threads_do_not_change_bits() -> None:
+    rng = np.random.default_rng(14)
+    for x in (rng.standard_normal(1_000_003), rng.standard_normal((200_000, 5))):
+        graph = scan_graph("cumsum", "f4", x.shape, 0)
+        executable = engine.compile_graph(graph, [None])
+        results: set[bytes] = set()
+        for count in (1, *[2] * 10):
+            with threads.num_threads(count):
+                results.add(executable.run([x.astype("f4")])[0].tobytes())
+        assert len(results) == 1
 
 
 # -- fusion ----------------------------------------------------------------------------------------
@@ -268,7 +273,7 @@ def test_what_a_long_scan_would_compute_twice_is_stored() -> None:
         steps = scheduled([x], E.cumsum(value, axis=0)).steps
         last = steps[-1]
         assert isinstance(last, KernelStep)
-        assert last.kernel.totals is not None
+        assert last.kernel.chain is not None
         assert fused is None or (len(steps) == 1) == fused
 
 

@@ -182,6 +182,19 @@ class Builder(Instructions):
         """Return the address as an i64."""
         return self.emit(I64, f"ptrtoint ptr {pointer.text} to i64")
 
+    def atomic_load(self, address: Value) -> Value:
+        """Load an i64, and see all that was stored before the store that left it there."""
+        return self.emit(I64, f"load atomic i64, ptr {address.text} acquire, align 8")
+
+    def atomic_store(self, value: Value, address: Value) -> None:
+        """Store an i64, after all stores before."""
+        self.effect(f"store atomic i64 {value.text}, ptr {address.text} release, align 8")
+
+    def pause(self) -> None:
+        """Tell the processor that this loop waits for another thread."""
+        if self.target.cpu.startswith("x86-64"):
+            self.effect('call void asm sideeffect "pause", ""()')
+
     def masked_load(self, address: Value, mask: Value, type: Type) -> Value:
         """Load the lanes of ``mask``; the others are zero and their memory is not touched."""
         name = f"llvm.masked.load.{type.suffix}.p0"
@@ -288,6 +301,26 @@ class Builder(Instructions):
         self._lines[place:place] = phis
         self.block(done)
         return values
+
+    def repeat(
+        self, carried: Sequence[Value], body: Callable[[list[Value]], tuple[Value, Sequence[Value]]]
+    ) -> list[Value]:
+        """Write ``do … while``: ``body`` returns an i1, whether to go on, and what to carry."""
+        inside, done = self.label("body"), self.label("done")
+        before = self._block
+        self.jump(inside)
+        self.block(inside)
+        place = len(self._lines)
+        values = [self._reserve(v.type) for v in carried]
+        goes_on, following = body(values)
+        self._lines[place:place] = [
+            f"  {name.text} = phi {name.type} "
+            f"[ {first.text}, %{before} ], [ {last.text}, %{self._block} ]"
+            for name, first, last in zip(values, carried, following, strict=True)
+        ]
+        self.branch(goes_on, inside, done)
+        self.block(done)
+        return list(following)
 
     def _reserve(self, type: Type) -> Value:
         name = f"%v{self._next}"

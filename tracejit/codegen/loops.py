@@ -105,14 +105,14 @@ class KernelEmitter:
         self.skew = SkewedRows(self) if kernel.skewed else None
         # What is written for each iteration of the parallel loops.
         self.inside = kernel.block if self.skew is None else self.skew.now
-        self.first_pass = const(False, Type("i1"))
+        self.resets = const(False, Type("i1"))
 
     # -- the function --------------------------------------------------------------------------
 
     def emit(self) -> None:
         self.load_arguments()
-        if self.scan is not None and self.kernel.totals is not None:
-            self.scan.two_passes(self.kernel.totals)
+        if self.scan is not None and self.kernel.chain is not None:
+            self.scan.write(self.kernel.chain)
         else:
             self.parallel(self.outermost(), self.kernel.parallel, first=True)
         if self.kernel.streamed:
@@ -158,8 +158,8 @@ class KernelEmitter:
         if starts:
             self._allocate_scratch(scratch, starts)
         self.distances = row_distances(self, self.plan)
-        if kernel.totals is not None:
-            self.first_pass = b.compare("ne", size(), const(0, I64))
+        if kernel.chain is not None:
+            self.resets = b.compare("ne", size(), const(0, I64))
 
     def _allocate_scratch(self, nbytes: Value, starts: Sequence[Value]) -> None:
         """Take the row scratch from the stack: private to the thread, and bounded (spill.py).

@@ -14,15 +14,15 @@ a zero and makes a NaN where there is none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from tracejit.codegen.access import load_values, store_values
 from tracejit.codegen.builder import I8, I64, Builder, Type, Value, const
+from tracejit.codegen.chain import Chain
 from tracejit.codegen.elementwise import splat_to
 from tracejit.codegen.reducers import highest, lowest
 from tracejit.codegen.scope import Scope, Values
-from tracejit.codegen.types import DType, cast, is_signed, memory_type, register_type
-from tracejit.schedule.kernel import SCAN_BLOCK, Load, Nest
+from tracejit.codegen.types import DType, cast, is_signed, register_type
+from tracejit.schedule.kernel import SCAN_BLOCK, Nest
 
 if TYPE_CHECKING:
     from tracejit.codegen.loops import KernelEmitter
@@ -166,16 +166,6 @@ class Scanner:
         return [running, b.splat(product, value.type.lanes)]
 
 
-class _Blocks(NamedTuple):
-    """The blocks [begin, end) of one pass; the totals of block k start at element k·rows."""
-
-    totals: bool
-    begin: Value
-    end: Value
-    rows: Value
-    access: int
-
-
 class ScanLoop:
     """Writes the loop of a kernel's scan: what it carries from step to step, block to block."""
 
@@ -185,7 +175,9 @@ class ScanLoop:
         self.position = emitter.exprs.index(self.expr)
         self.scanner = Scanner(self.expr.op, emitter.exprs[self.expr.arg].dtype, self.expr.dtype)
         self.active = False
-        self.blocks: _Blocks | None = None
+        self.chain: Chain | None = None
+        # Whether the loop being written keeps the totals of blocks, and stores nothing.
+        self.takes_totals = False
         self.is_along = False
         self.lanes = self.copies = 1
         self.state: Values = []
@@ -193,60 +185,63 @@ class ScanLoop:
 
     # -- states --------------------------------------------------------------------------------
 
-    def _start(self) -> Values:
+    def start(self) -> Values:
+        """Return the running values of nothing."""
         return [self.scanner.identity(self.lanes)] * self.copies
 
-    def _combine(self, earlier: Values, later: Values) -> Values:
+    def combine(self, earlier: Values, later: Values) -> Values:
+        """Return the running values of two stretches."""
         return [self.scanner.combine(self.b, x, y) for x, y in zip(earlier, later, strict=True)]
 
-    @property
-    def takes_totals(self) -> bool:
-        """Whether the pass being written stores the totals of blocks, and nothing else."""
-        return self.blocks is not None and self.blocks.totals
-
     # -- the loop ------------------------------------------------------------------------------
+
+    def write(self, chain: int) -> None:
+        """Write the function of a kernel whose threads take blocks in turn: see ``chain.py``."""
+        emitter = self.emitter
+        self.chain = Chain(self, chain)
+        self.chain.write(lambda: emitter.parallel(emitter.outermost(), emitter.kernel.parallel))
 
     def belongs(self, nest: Nest) -> bool:
         """Whether ``nest`` is the loop along the scan's axis."""
         return nest.axes == (self.expr.axis,) and not nest.reduces
 
     def loop(self, nest: Nest, axis: int, scope: Scope) -> None:
-        """Write the loop: over all of the axis, or over the blocks of this pass."""
-        b, vector = self.b, scope.vector
+        """Write the loop: over all of the axis, or over the blocks of this turn."""
+        vector = scope.vector
         across = vector is not None and vector.axis in self.expr.axes
         self.is_along = nest.vector == axis
         self.lanes = self.emitter.lanes if self.is_along or across else 1
         self.copies = vector.unroll if vector is not None and across else 1
         self.active = True
-        start, stop, state = const(0, I64), self.emitter.extents[axis], self._start()
-        if self.blocks is not None:
-            size = const(SCAN_BLOCK, I64)
-            start = b.mul(self.blocks.begin, size)
-            stop = b.intrinsic("smin", I64, b.mul(self.blocks.end, size), stop)
-            if not self.takes_totals:
-                state = self._total_before(self.blocks, scope)
-        if self.takes_totals or self.scanner.blockwise:
-            self._by_blocks(nest, axis, start, stop, scope, state)
+
+        def over(start: Value, stop: Value, state: Values) -> Values:
+            return self._over(nest, axis, start, stop, scope, state)
+
+        if self.chain is None:
+            over(const(0, I64), self.emitter.extents[axis], self.start())
         else:
-            self.emitter.steps(nest, axis, start, stop, [], scope, state)
+            self.chain.turn(over, scope)
         self.active = False
 
-    def _by_blocks(
+    def _over(
         self, nest: Nest, axis: int, start: Value, stop: Value, scope: Scope, state: Values
-    ) -> None:
+    ) -> Values:
+        """Write the loop from ``start`` to ``stop``, ``state`` before it; return what is after."""
         b = self.b
+        if not self.takes_totals and not self.scanner.blockwise:
+            return self.emitter.steps(nest, axis, start, stop, [], scope, state)
 
         def block(first: Value, before: Values) -> Values:
             self.before = before
             limit = b.add(first, const(SCAN_BLOCK, I64))
             last = b.intrinsic("smin", I64, limit, stop)
-            total = self.emitter.steps(nest, axis, first, last, [], scope, self._start())
-            if self.blocks is not None and self.blocks.totals:
-                self._store_total(self.blocks, first, total, scope)
+            total = self.emitter.steps(nest, axis, first, last, [], scope, self.start())
+            if self.takes_totals and self.chain is not None:
+                self.chain.keep(first, total)
                 return []
-            return self._combine(before, total)
+            return self.combine(before, total)
 
-        b.loop(start, stop, SCAN_BLOCK, [] if self.takes_totals else state, block)
+        return b.loop(start, stop, SCAN_BLOCK, [] if self.takes_totals else state, block)
 
     def body(self, nest: Nest, scope: Scope, state: Values) -> Values:
         """Write one step of the loop; return the next state."""
@@ -267,81 +262,11 @@ class ScanLoop:
             taken, carry = scanner.along(b, self.state[0], taken)
             self.state = [carry]
         else:
-            taken = self.state = self._combine(self.state, taken)
+            taken = self.state = self.combine(self.state, taken)
         if scanner.blockwise and self.before:
             before = self.before * count if self.is_along else self.before
-            taken = self._combine(before, taken)
+            taken = self.combine(before, taken)
         return [scanner.leave(b, v) for v in taken]
-
-    # -- two passes ----------------------------------------------------------------------------
-
-    def two_passes(self, access: int) -> None:
-        """Write the function of a kernel whose chunks are blocks: see ``Kernel``.
-
-        One call that gets all blocks needs no totals: the first pass then only says so. A chunk
-        of the second pass that misses them makes them for itself.
-        """
-        b, emitter = self.b, self.emitter
-        zero, one = const(0, I64), const(1, I64)
-        length = b.add(emitter.extents[self.expr.axis], const(SCAN_BLOCK - 1, I64))
-        count = b.div(length, const(SCAN_BLOCK, I64))
-        last = b.sub(count, one)
-        rows = one
-        for axis in emitter.kernel.parallel:
-            rows = b.mul(rows, emitter.extents[axis])
-        # Nothing follows the last block, so the place of its total is free for a flag.
-        element = memory_type(self.expr.dtype)
-        flag = b.element(emitter.roots[access], b.mul(last, rows), element)
-
-        def first() -> Values:
-            whole = b.and_(
-                b.compare("eq", emitter.begin, zero), b.compare("eq", emitter.end, count)
-            )
-            known = b.select(whole, const(0, I8), const(1, I8))
-            b.effect(f"store atomic i8 {known.text}, ptr {flag.text} monotonic, align 1")
-            return [emitter.begin, b.select(whole, emitter.begin, emitter.end)]
-
-        def second() -> Values:
-            known = b.emit(I8, f"load atomic i8, ptr {flag.text} monotonic, align 1")
-            return [zero, b.select(b.compare("ne", known, const(0, I8)), zero, emitter.begin)]
-
-        begin, end = b.if_(emitter.first_pass, first, second)
-        end = b.intrinsic("smin", I64, end, last)
-
-        def write(blocks: _Blocks) -> Values:
-            self.blocks = blocks
-            emitter.parallel(emitter.outermost(), emitter.kernel.parallel)
-            return []
-
-        write(_Blocks(True, begin, end, rows, access))
-        rest = _Blocks(False, emitter.begin, emitter.end, rows, access)
-        b.if_(emitter.first_pass, list, lambda: write(rest))
-
-    def _total_before(self, blocks: _Blocks, scope: Scope) -> Values:
-        """Return the running value of all blocks before the chunk, taken in order."""
-        load = Load(self.expr.dtype, self.expr.axes - {self.expr.axis}, blocks.access)
-
-        def body(number: Value, state: Values) -> Values:
-            totals = load_values(self.emitter, load, self._at(blocks, number, scope))
-            ready = [splat_to(self.b, self.scanner.widen(self.b, v), self.lanes) for v in totals]
-            return self._combine(state, ready)
-
-        return self.b.loop(const(0, I64), blocks.begin, 1, self._start(), body)
-
-    def _store_total(self, blocks: _Blocks, first: Value, total: Values, scope: Scope) -> None:
-        number = self.b.div(first, const(SCAN_BLOCK, I64))
-        values = [self.b.extract(v, 0) for v in total] if self.is_along else total
-        values = [self.scanner.leave(self.b, v) for v in values]
-        store_values(self.emitter, blocks.access, values, self._at(blocks, number, scope))
-
-    def _at(self, blocks: _Blocks, number: Value, scope: Scope) -> Scope:
-        """Return a scope whose pointer to the totals is at those of block ``number``."""
-        inner = Scope(scope, {}, scope.vector, pointers=dict(scope.pointers))
-        place = self.b.mul(number, blocks.rows)
-        inner.pointers[blocks.access] = self.b.element(
-            scope.pointers[blocks.access], place, memory_type(self.expr.dtype)
-        )
-        return inner
 
 
 __all__ = ["ScanLoop", "Scanner"]

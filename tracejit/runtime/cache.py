@@ -134,7 +134,7 @@ def name_of(structure: str, target: Target, level: int) -> str | None:
     return blake2b(code_generator + text.encode(), digest_size=_NAME // 2).hexdigest()
 
 
-_NO_OPS = frozenset({"axes", "totals", "load", "const", "store", "sizes"})
+_NO_OPS = frozenset({"axes", "chain", "load", "const", "store", "sizes"})
 
 
 def label_of(structure: str) -> str:

@@ -39,9 +39,6 @@ from tracejit.sizes import hint
 
 # The name of the function in a kernel's code.
 ENTRY = "kernel"
-# The first pass over a long scan takes about 0.7 of the second's time (measured), and both are
-# bound by memory: two threads that share them are no faster than one that needs the second only.
-TWO_PASS_THREADS = 4
 # Multiply-adds of a matrix product in a nanosecond, on one thread: as rough as grain.estimate_ns.
 GEMM_PER_NS = 8
 
@@ -188,38 +185,26 @@ def _native_calls(
 
 
 def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[NativeCall]:
-    """Return the call of ``kernel``; two where a first pass takes the totals of a scan."""
+    """Return the call of ``kernel``; before one whose threads take turns, that which resets it."""
     code = obtain(kernel.key, lambda: _emit(kernel, target))
     pointers = [
         (a.buffer, a.offset * a.dtype.itemsize) for a in kernel.accesses if a.buffer != SCRATCH
     ]
-    ns = estimate_ns(kernel)
-    if kernel.totals is None:
-        return [
-            NativeCall(
-                code,
-                pointers,
-                kernel.sizes(),
-                kernel.trip_count,
-                grain(kernel),
-                ns=ns,
-                kernel=kernel,
-            )
-        ]
-    # With all blocks in one chunk the first pass does nothing; the bits are the same.
-    size = grain(kernel) if available() >= TWO_PASS_THREADS else NEVER
-    return [
+    calls = [
         NativeCall(
             code,
             pointers,
-            kernel.sizes(totals=first),
+            kernel.sizes(),
             kernel.trip_count,
-            size,
-            ns=ns,
+            grain(kernel),
+            ns=estimate_ns(kernel),
             kernel=kernel,
         )
-        for first in (True, False)
     ]
+    if kernel.chain is not None:
+        reset = NativeCall(code, pointers, kernel.sizes(resets=True), 1, NEVER, ns=1, kernel=kernel)
+        calls.insert(0, reset)
+    return calls
 
 
 def _band_call(step: BandStep, workspace: int, target: Target, obtain: Obtain) -> NativeCall:

@@ -13,6 +13,7 @@ from tracejit.ops.table import OPS, Fact
 from tracejit.schedule.kernel import Apply, Block, Gather, Kernel, Reduce, Scan
 from tracejit.schedule.pack import STRIP
 from tracejit.schedule.product import batch_axes
+from tracejit.schedule.scan import TURN_BLOCKS
 
 # Sharing a kernel costs a few µs; below this many (estimated) nanoseconds it stays on one thread.
 SERIAL_NS = 30_000
@@ -53,7 +54,9 @@ def grain(kernel: Kernel) -> int:
         return NEVER
     chunks = max(1, min(MAX_CHUNKS, total // CHUNK_NS))
     size = -(-trips // chunks)
-    if kernel.totals is None and kernel.parallel[0] == kernel.vector_parallel:
+    if kernel.chain is not None:
+        size = -(-size // TURN_BLOCKS) * TURN_BLOCKS
+    elif kernel.parallel[0] == kernel.vector_parallel:
         step = COLUMN_STEP if kernel.down_columns else STRIP if kernel.packs else VECTOR_STEP
         size = -(-size // step) * step
     return size

@@ -266,9 +266,9 @@ class Kernel:
     inner nests choose their own. ``extents`` are this schedule's sizes. ``labels`` names the fused
     ops for people; ``lines`` are their source lines.
 
-    With ``totals``, the kernel is one scan of few long rows, and the outermost parallel loop is
-    over its blocks. It runs twice: the first pass leaves the total of each block in that access
-    (one row of positions per block), the second starts each block from those before it.
+    With ``chain``, the kernel is one scan of few long rows, and the outermost parallel loop is over
+    its blocks. Threads take them in turn and hand on the running values of the rows in that
+    access, which a call of its own resets before (see ``schedule/scan.py``).
 
     The stores ``streamed`` bypass the caches. In a ``skewed`` kernel the last nest runs one
     iteration of the innermost parallel loop later than the others. ``packs`` are pairs of accesses:
@@ -287,7 +287,7 @@ class Kernel:
     vector_parallel: int | None
     block: Block
     scratch: int = 0
-    totals: int | None = None
+    chain: int | None = None
     streamed: frozenset[int] = frozenset()
     skewed: bool = False
     packs: tuple[tuple[int, int], ...] = ()
@@ -302,8 +302,8 @@ class Kernel:
     def key(self) -> str:
         """The structure that decides the code: equal keys, equal code."""
         parts = [f"axes {len(self.extents)} parallel {self.parallel} {self.vector_parallel}"]
-        if self.totals is not None:
-            parts.append(f"totals {self.totals}")
+        if self.chain is not None:
+            parts.append(f"chain {self.chain}")
         if self.streamed:
             parts.append(f"streamed {sorted(self.streamed)}")
         if self.skewed:
@@ -381,7 +381,7 @@ class Kernel:
     @property
     def trip_count(self) -> int:
         """Iterations of the outermost parallel loop: what ``begin`` and ``end`` count."""
-        if self.totals is not None:
+        if self.chain is not None:
             return -(-self.extents[self.scans[0].axis] // SCAN_BLOCK)
         return self.extents[self.parallel[0]] if self.parallel else 1
 
@@ -430,10 +430,10 @@ class Kernel:
         """How many graph ops the kernel computes."""
         return len(self.labels)
 
-    def sizes(self, *, totals: bool = False) -> list[int]:
+    def sizes(self, *, resets: bool = False) -> list[int]:
         """Return the run-time arguments: extents, strides, index terms, constants, scratch memory.
 
-        ``totals`` asks for the first pass of a kernel that has two; it is the last argument.
+        ``resets`` asks for the call that comes before those of a ``chain``; it is the last one.
         """
         values = list(self.extents)
         for access in self.accesses:
@@ -444,7 +444,7 @@ class Kernel:
             elif isinstance(expr, Const) and not expr.literal:
                 values.append(expr.bits())
         kept = [a.offset * a.dtype.itemsize for a in self.accesses if a.buffer == SCRATCH]
-        return [*values, *kept, self.scratch, int(totals)]
+        return [*values, *kept, self.scratch, int(resets)]
 
 
 def computed_in(kernel: Kernel, nest: Nest) -> set[int]:

@@ -1,4 +1,4 @@
-"""Scans of few long rows: threads share the rows, block by block, in two passes."""
+"""Scans of few long rows: threads take blocks of the rows in turn (``codegen/chain.py``)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from tracejit.schedule.kernel import SCAN_BLOCK, Access, Kernel
 # Fewer rows than this do not keep a machine's threads busy one by one.
 MANY_ROWS = 16
 MIN_BLOCKS = 8
+# Blocks of a turn: what is read twice stays in the second cache, and handing the running values on
+# does not show.
+TURN_BLOCKS = 4
+
+# What is handed on, in bytes: the running values of the rows at 0, the number of the next block
+# that nobody has taken, and for each row how many blocks its value is of; each on its own line.
+NEXT_BLOCK, RECEIVED = 128, 192
+CHAIN_BYTES = RECEIVED + 8 * MANY_ROWS
 
 
 def shares_rows(kernel: Kernel) -> bool:
     """Whether blocks along the scan, and not rows, should be the chunks of ``kernel``.
 
     Its loop must be all that the kernel does: anything else would run once for each chunk. Float
-    products go from element to element, so they have no totals.
+    products go from element to element, so their blocks have no totals.
     """
     if not kernel.scans or kernel.block.stores or len(kernel.block.nests) != 1:
         return False
@@ -30,12 +38,12 @@ def shares_rows(kernel: Kernel) -> bool:
     return 0 < rows < MANY_ROWS and kernel.extents[scan.axis] >= MIN_BLOCKS * SCAN_BLOCK
 
 
-def by_blocks(kernel: Kernel, buffer: int) -> Kernel:
-    """Return ``kernel`` with its blocks as chunks, and their totals in ``buffer``."""
+def in_turns(kernel: Kernel, buffer: int) -> Kernel:
+    """Return ``kernel`` with its blocks as chunks; what threads hand on is in ``buffer``."""
     (scan,) = kernel.scans
     strides = [0] * len(kernel.extents)
     extents = [kernel.extents[a] for a in kernel.parallel]
     for axis, stride in zip(kernel.parallel, contiguous_strides(tuple(extents)), strict=True):
         strides[axis] = stride
-    totals = Access(buffer, scan.dtype, 0, tuple(strides))
-    return replace(kernel, accesses=(*kernel.accesses, totals), totals=len(kernel.accesses))
+    chain = Access(buffer, scan.dtype, 0, tuple(strides))
+    return replace(kernel, accesses=(*kernel.accesses, chain), chain=len(kernel.accesses))

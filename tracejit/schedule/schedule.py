@@ -32,7 +32,7 @@ from tracejit.schedule.index import (
 )
 from tracejit.schedule.kernel import SCRATCH, Kernel
 from tracejit.schedule.product import with_partial
-from tracejit.schedule.scan import by_blocks, shares_rows
+from tracejit.schedule.scan import CHAIN_BYTES, in_turns, shares_rows
 from tracejit.schedule.skew import skew
 from tracejit.schedule.slabs import check_slabs
 from tracejit.schedule.stream import stream
@@ -261,9 +261,9 @@ class _Scheduler:
             self.buffers.append(Buffer("temp", node.dtype, (node.size,), node))
             return with_partial(kernel, extra)
         if shares_rows(kernel):
-            kernel = by_blocks(kernel, extra)
+            kernel = in_turns(kernel, extra)
             node = next(iter(cluster.scanned))
-            size = kernel.trip_count * prod(kernel.extents[a] for a in kernel.parallel)
+            size = CHAIN_BYTES // node.dtype.itemsize
             self.buffers.append(Buffer("temp", node.dtype, (size,), node))
         return kernel
 

@@ -65,7 +65,7 @@ def _in_order(product: Kernel, contract: Contract, buffer: int) -> bool:
 
 def _row_by_row(reader: Kernel, buffer: int, rows: int, columns: int) -> bool:
     """Whether each iteration of the outer loop, of ``rows``, reads one row of ``buffer``."""
-    if not reader.parallel or reader.totals is not None:
+    if not reader.parallel or reader.chain is not None:
         return False
     outer = reader.parallel[0]
     if reader.extents[outer] != rows:
