@@ -21,6 +21,7 @@ from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
 from tracejit.codegen.divide import divided, divisors, invert
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
+from tracejit.codegen.exits import exits, prepare_with_exits
 from tracejit.codegen.math.quotient import Inverse
 from tracejit.codegen.positions import bound, gather
 from tracejit.codegen.prefetch import Ahead, fetch_rows, row_distances, rows_ahead
@@ -100,6 +101,7 @@ class KernelEmitter:
         self.plan = rows_ahead(kernel)
         self.distances: dict[int, Value] = {}
         self.divisors = divisors(kernel, b.target)
+        self.exits = exits(kernel)
         self.scan = ScanLoop(self) if kernel.scans else None
         self.scratch = const(0, I64)
         self.skew = SkewedRows(self) if kernel.skewed else None
@@ -237,7 +239,10 @@ class KernelEmitter:
     def block(self, block: Block, scope: Scope, wanted: Sequence[int]) -> None:
         """Write a block: its nests in order, values as they become computable, its stores."""
         roots = self._roots(block) + list(wanted)
-        self.prepare(scope, roots)
+        if self.exits and scope.vector is not None and scope.vector.mask is None:
+            prepare_with_exits(self, scope, roots, self.exits)
+        else:
+            self.prepare(scope, roots)
         ahead = self.plan if block is self.inside else []
         for number, nest in enumerate(block.nests):
             self.ahead = ahead[number] if ahead else Ahead()
