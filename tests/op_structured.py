@@ -286,6 +286,16 @@ def bincount_cases(name: str) -> Iterator[Case]:
         yield Case(name, (_indices(10, n, dtype="uint8"),), {"length": 12})
 
 
+@cases_for("view_as_real", "view_as_complex")
+def parts_cases(name: str) -> Iterator[Case]:
+    dtypes = ("complex64", "complex128") if name == "view_as_real" else ("float32", "float64")
+    for dtype in dtypes:
+        for shape in ((2,), (0, 2), (7, 2), (3, 5, 2)):
+            x = values(dtype, *shape)
+            yield Case(name, (x,))
+            yield Case(name, (np.asfortranarray(x),), note="strided")
+
+
 @cases_for("one_hot")
 def one_hot_cases(name: str) -> Iterator[Case]:
     for dtype in ("int8", "int64", "uint32"):

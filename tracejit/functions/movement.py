@@ -39,7 +39,7 @@ __all__ = [
     "broadcast_tensors", "broadcast_to", "diag", "diag_embed", "diagflat", "diagonal", "expand",
     "expand_dims", "flatten", "flip", "fliplr", "flipud", "matrix_transpose", "moveaxis",
     "permute", "permute_dims", "ravel", "reshape", "rollaxis", "rot90", "squeeze", "swapaxes",
-    "transpose", "unflatten", "unsqueeze",
+    "transpose", "unflatten", "unsqueeze", "view_as_complex", "view_as_real",
 ]  # fmt: skip
 
 
@@ -407,3 +407,19 @@ def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any
 
 SPECIAL["broadcast_arrays"] = broadcast_arrays
 SPECIAL["squeeze"] = squeeze
+
+
+def view_as_real(x: Any, /) -> Tensor:
+    """Return complex numbers as pairs (real, imaginary) along a new last axis; a value of its own.
+
+    >>> import tracejit as tj
+    >>> tj.view_as_real([1 + 2j, 3j])
+    tensor([[1., 2.],
+            [0., 3.]])
+    """
+    return record("view_as_real", (x,))
+
+
+def view_as_complex(x: Any, /) -> Tensor:
+    """Return pairs (real, imaginary) along the last axis as complex numbers; a value of its own."""
+    return record("view_as_complex", (x,))

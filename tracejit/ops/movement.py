@@ -27,6 +27,8 @@ from tracejit.ops.table import (
     check_axes,
     check_dtype,
     common_types,
+    complex_dtype,
+    real_dtype,
     row,
     same_types,
     without,
@@ -168,6 +170,41 @@ movement(
 movement(
     "broadcast_to", _broadcast, _broadcast_shape,
     doc="Repeated along new leading axes and axes of size 1.",
+)  # fmt: skip
+
+# -- complex values and their parts ----------------------------------------------------------------
+
+
+def _view_as_real(x: Array) -> Array:
+    parts = real_dtype(x.dtype)
+    return np.ascontiguousarray(x).reshape(*x.shape, 1).view(parts)
+
+
+def _view_as_complex(x: Array) -> Array:
+    whole = complex_dtype(x.dtype)
+    return np.ascontiguousarray(x).view(whole).reshape(x.shape[:-1])
+
+
+def _real_shape(x: Aval) -> Shape:
+    return (*x.shape, 2)
+
+
+def _complex_shape(x: Aval) -> Shape:
+    shape = x.shape
+    if not shape or shape[-1] != 2:
+        raise ShapeError(f"view_as_complex: the last axis of {shape} is not a pair of parts")
+    return shape[:-1]
+
+
+row(
+    "view_as_real", Family.MOVEMENT, _view_as_real, arity=1,
+    types=common_types("view_as_real", kinds="c", result=real_dtype), shape=_real_shape,
+    doc="Complex numbers as pairs of their parts along a new last axis.",
+)  # fmt: skip
+row(
+    "view_as_complex", Family.MOVEMENT, _view_as_complex, arity=1,
+    types=common_types("view_as_complex", kinds="f", result=complex_dtype), shape=_complex_shape,
+    doc="Pairs of parts along the last axis as complex numbers.",
 )  # fmt: skip
 
 # -- slices ----------------------------------------------------------------------------------------

@@ -114,4 +114,5 @@ def _whole(view: View, buffer: Buffer) -> bool:
     in_order = all(
         n <= 1 or s == w for n, s, w in zip(view.shape, view.strides, wanted, strict=True)
     )
-    return view.offset == 0 and prod(view.shape) == prod(buffer.shape) and in_order
+    same_size = prod(view.shape) == prod(buffer.shape) and view.dtype == buffer.dtype
+    return view.offset == 0 and same_size and in_order

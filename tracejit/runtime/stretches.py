@@ -357,7 +357,7 @@ def reader(layout: _Layout, view: View) -> Read:
     if buffer.kind == "input":
         return lambda held: _placed(held[number], dtype, shape, strides, offset)
     whole = offset == 0 and shape == buffer.shape and view.strides == contiguous_strides(shape)
-    if whole and buffer.kind != "temp":
+    if whole and buffer.kind != "temp" and dtype == buffer.dtype:
         return lambda held: held[number]
     return lambda held: _at(held[number], dtype, shape, strides, offset)
 
@@ -381,12 +381,12 @@ def _at(
     interface = {
         "shape": shape,
         "strides": strides,
-        "typestr": base.dtype.str,
+        "typestr": dtype.str,
         "data": (base.ctypes.data + offset, True),
         "version": 3,
     }
     # The interface has no name for bfloat16.
-    return np.asarray(_Holder(interface, base)).view(base.dtype)
+    return np.asarray(_Holder(interface, base)).view(dtype)
 
 
 class _Holder:
@@ -404,6 +404,7 @@ def _collector(layout: _Layout, view: View, taken: set[int]) -> Read:
     if (
         not whole
         or prod(view.shape) != prod(buffer.shape)
+        or view.dtype != buffer.dtype
         or buffer.kind not in ("output", "opaque")
         or view.buffer in taken
     ):

@@ -25,9 +25,9 @@ Movement nodes are never placed: reading through one reads its operand at anothe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass, replace
 from typing import cast
 
 from tracejit.graph.graph import Graph
@@ -45,9 +45,11 @@ from tracejit.schedule.cluster import (
     operand_maps,
     whole,
 )
+from tracejit.schedule.demand import Demand, statistics, total_size
 from tracejit.schedule.gather import Scatter, gathered, scatter_of
 from tracejit.schedule.index import (
     VIEWS,
+    ZERO,
     Affine,
     Map,
     axes_of,
@@ -67,7 +69,7 @@ from tracejit.schedule.maps import (
     worth_rows,
 )
 from tracejit.schedule.merged import merges_axes, within_padding
-from tracejit.schedule.pieces import makes_records, pieces
+from tracejit.schedule.pieces import regions
 from tracejit.schedule.prologue import Prologues, base_of, viewed, widens, worth_packing
 from tracejit.schedule.siblings import Siblings
 from tracejit.sizes import hint, is_one
@@ -79,24 +81,6 @@ MAX_REDUCTIONS = 12
 MAX_RECOMPUTE = 64
 # Nodes that are numbers in the code of whatever reads them.
 _NUMBERS = frozenset({"constant", "iota"})
-
-
-@dataclass(slots=True)
-class Demand:
-    """Who wants a node: ``stored`` in memory before unit ``before``; read by clusters at maps.
-
-    ``packed`` are the products that may compute it where they pack an operand.
-    """
-
-    stored: bool = False
-    before: int = -1
-    readers: dict[Cluster, list[Map]] = field(default_factory=dict[Cluster, list[Map]])
-    packed: dict[Cluster, list[Map]] = field(default_factory=dict[Cluster, list[Map]])
-
-    def read(self, cluster: Cluster, index: Map) -> None:
-        maps = self.readers.setdefault(cluster, [])
-        if index not in maps:
-            maps.append(index)
 
 
 @dataclass(slots=True)
@@ -118,7 +102,8 @@ class Fuser:
         self.graph = graph
         self.strided = strided
         self.lowers = lowers
-        self.statistics = _statistics(graph)
+        self.statistics = statistics(graph)
+        self.uses = Counter((*(i for n in graph.nodes for i in n.inputs), *graph.outputs))
         self.siblings = Siblings(graph)
         self.prologues = Prologues(lowers)
         self.attentions = find_attention(graph, lowers)
@@ -195,6 +180,10 @@ class Fuser:
             return
         elif name in VIEWS and not node.dtype.hasobject:
             self._place_view(node, demand)
+        elif name == "view_as_real":
+            self._place_parts(node, demand)
+        elif name == "view_as_complex":
+            self._place_complex(node)
         elif name == "iota" and not demand.stored:
             return
         elif name == "iota" or native.is_elementwise(node, self.lowers):
@@ -233,7 +222,7 @@ class Fuser:
             for cluster, index in composed:
                 below.read(cluster, cast(Map, index))
             return
-        before = max([demand.before, *(c.number + 1 for c in demand.readers)])
+        before = demand.before_all()
         operand = node.inputs[0]
         if node.op.name == "reshape" and operand not in self.strided:
             # The same contiguous memory under another shape.
@@ -252,6 +241,22 @@ class Fuser:
             below = through(node, cluster.roots[0].index, cluster.extents)
             self._demand(operand).read(cluster, cast(Map, below))
             cluster.members[node] = [cluster.roots[0].index]
+
+    def _place_parts(self, node: Node, demand: Demand) -> None:
+        """Read the parts of complex values where those are stored."""
+        self._want_stored(node.inputs[0], demand.before_all())
+        self.stored[node] = node.inputs[0]
+
+    def _place_complex(self, node: Node) -> None:
+        """Store the parts where the complex values are wanted."""
+        parts = node.inputs[0]
+        self.stored[node] = node
+        if parts.op.name == "concat":
+            self._store_pieces(parts, node)
+        elif 0 not in node.shape:
+            target = whole(node, parts.shape)
+            cluster = self._cluster_into(parts, parts.shape, (0,) * len(parts.shape), target)
+            self._demand(parts).read(cluster, cluster.roots[0].index)
 
     def _place_elementwise(self, node: Node, demand: Demand) -> None:
         homes = self._homes(node, demand)
@@ -327,7 +332,7 @@ class Fuser:
         """Whether every reader should compute ``node`` again rather than load it."""
         if demand.stored or len(demand.readers) > 8:
             return False
-        if _total_size(demand) <= node.size:
+        if total_size(demand) <= node.size:
             return True  # the readers want different parts of it
         operands = [i for i in dict.fromkeys(node.inputs) if i.size > 1]
         if 2 * sum(i.nbytes for i in operands) <= node.nbytes:
@@ -489,8 +494,18 @@ class Fuser:
 
     def _beside_sibling(self, node: Node, demand: Demand) -> Cluster | None:
         """Store ``node`` in a kernel that reads what it reads, if one runs before its readers."""
+        found = self._sibling(node, demand)
+        if found is None:
+            return None
+        cluster, index = found
+        self._store_in(node, cluster, index)
+        return cluster
+
+    def _sibling(self, value: Node, demand: Demand) -> tuple[Cluster, Map] | None:
+        """Return a kernel that reads what ``value`` reads and runs before those that want it, and
+        where its loops would compute it."""
         after = max([demand.before, *(c.number for c in demand.readers)])
-        cluster = self.siblings.find(node, after)
+        cluster = self.siblings.find(value, after)
         if cluster is None or cluster.product or cluster.attention:
             return None
         if cluster.values + 1 > MAX_VALUES:
@@ -498,14 +513,13 @@ class Fuser:
         first = cluster.roots[0]
         if cluster.scanned or not axes_of(first.index) <= cluster.parallel:
             return None  # loops inside others would compute it again and again
-        if native.is_reduction(node) and len(cluster.reduced) >= MAX_REDUCTIONS:
+        if native.is_reduction(value) and len(cluster.reduced) >= MAX_REDUCTIONS:
             return None
-        index, missing = first.index[: len(node.shape)], node.shape[len(first.index) :]
-        if node.shape[: len(index)] != first.node.shape[: len(index)]:
+        index, missing = first.index[: len(value.shape)], value.shape[len(first.index) :]
+        if value.shape[: len(index)] != first.node.shape[: len(index)]:
             return None
-        index += tuple(axis_index(fresh_axis(cluster, n)) for n in missing)
-        self._store_in(node, cluster, index)
-        return cluster
+        more = (ZERO if is_one(n) else axis_index(fresh_axis(cluster, n)) for n in missing)
+        return cluster, (*index, *more)
 
     def _cluster_into(
         self, node: Node, shape: Shape, start: Sequence[int], target: Target
@@ -534,19 +548,29 @@ class Fuser:
     def _place_pieces(self, node: Node) -> None:
         """Store each part of a concat, pad or slice update straight into its region."""
         self.stored[node] = node
+        self._store_pieces(node, node)
+
+    def _store_pieces(self, node: Node, into: Node) -> None:
+        """Store each part of ``node`` in the memory of ``into``, which has the same bytes."""
         if 0 in node.shape:
             return
-        together: Cluster | None = None
-        for piece, shape, start, target in reversed(pieces(node)):
-            if 0 in shape:
-                continue
-            if together is None:
-                cluster = self._cluster_into(piece, shape, start, target)
-                together = cluster if makes_records(node) else None
-            else:
-                cluster = together
-                cluster.roots.append(Root(piece, cluster.roots[0].index, target))
-            self._demand(piece).read(cluster, cluster.roots[-1].value_index)
+        groups = regions(node, lambda piece: self.uses[piece] == 1)
+        for group in reversed(groups):
+            home: tuple[Cluster, Map] | None = None
+            if len(groups) == 1 and len(group) > 1:
+                home = self._sibling(group[0][0], self._demand(into))
+            for piece, shape, start, place in reversed(group):
+                if 0 in shape:
+                    continue
+                target = replace(place, node=into)
+                if home is None:
+                    cluster = self._cluster_into(piece, shape, start, target)
+                    home = cluster, cluster.roots[0].index
+                    if len(groups) == 1:
+                        self.siblings.add(piece, cluster)
+                else:
+                    home[0].roots.append(Root(piece, home[1], target))
+                self._demand(piece).read(home[0], home[0].roots[-1].value_index)
 
     # -- scatters ------------------------------------------------------------------------------
 
@@ -580,30 +604,6 @@ class Fuser:
         self._demand(scatter.values).read(cluster, broadcast(index, scatter.values.shape))
         for position in scatter.to(index, len(cluster.extents)).positions:
             self._demand(position.node).read(cluster, position.where)
-
-
-def _statistics(graph: Graph) -> set[Node]:
-    """Return the nodes computed from a reduction without growing again: means, norms, scales.
-
-    Where one is broadcast back, its reduction makes its axes the outer loops, so it is computed
-    once for each of its elements, whatever the loops look like before the reduction has joined.
-    """
-    found: set[Node] = set()
-    for node in graph.nodes:
-        if native.is_reduction(node) or any(
-            i in found and i.size == node.size for i in node.inputs
-        ):
-            found.add(node)
-    return found
-
-
-def _total_size(demand: Demand) -> int:
-    """Return how many elements the readers compute together, each map counted."""
-    return sum(
-        prod(cluster.extents[a] for a in axes_of(index))
-        for cluster, maps in demand.readers.items()
-        for index in maps
-    )
 
 
 def fuse(graph: Graph, lowers: native.Lowers, strided: frozenset[Node] = frozenset()) -> Fusion:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from tracejit.graph.node import Node
@@ -15,7 +17,33 @@ _BY_ELEMENT = frozenset({Family.LEAF, Family.ELEMENTWISE, Family.MOVEMENT})
 Piece = tuple[Node, Shape, tuple[int, ...], Target]
 
 
-def pieces(node: Node) -> list[Piece]:
+def regions(node: Node, alone: Callable[[Node], bool]) -> list[list[Piece]]:
+    """Return the pieces of ``node``, those together that one kernel stores, in execution order.
+
+    A piece whose elements are records themselves, and which is read by ``node`` ``alone``, is
+    stored field by field too.
+    """
+    if makes_records(node):
+        return [_pieces(node)]
+    found: list[list[Piece]] = []
+    for piece in _pieces(node):
+        source = piece[0]
+        found.append(_fields(piece) if makes_records(source) and alone(source) else [piece])
+    return found
+
+
+def _fields(piece: Piece) -> list[Piece]:
+    """Return the pieces that a region of records falls into, one a field."""
+    records, shape, start, target = piece
+    result: list[Piece] = []
+    for number, field in enumerate(records.inputs):
+        position = target.start[-1] + number * target.step[-1]
+        place = replace(target, start=(*target.start[:-1], position))
+        result.append((field, (*shape[:-1], 1), (*start[:-1], 0), place))
+    return result
+
+
+def _pieces(node: Node) -> list[Piece]:
     """Return (source, shape, start in source, target) of each region that makes up ``node``.
 
     In execution order: a later piece may overwrite an earlier one.

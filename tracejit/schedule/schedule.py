@@ -160,6 +160,8 @@ class _Scheduler:
                 layout = layouts[cast(int, node.attrs["index"])]
                 if layout is not None:
                     self.layouts[node] = layout
+            elif node.op.name == "view_as_real" and node.inputs[0] in self.layouts:
+                self.layouts[node] = _parts(self.layouts[node.inputs[0]])
         self.fusion: Fusion = fuse(graph, lowers, frozenset(self.layouts))
         self.units = {u.node for u in self.fusion.units if isinstance(u, Unit)}
         self.buffers: list[Buffer] = []
@@ -224,6 +226,8 @@ class _Scheduler:
         if node.op.name == "data" and node.value is not None:
             itemsize = max(node.dtype.itemsize, 1)
             return tuple(s // itemsize for s in node.value.strides)
+        if node.op.name == "view_as_real":
+            return _parts(self._strides(node.inputs[0]))
         return contiguous_strides(node.shape)
 
     def _view(self, node: Node) -> View:
@@ -388,6 +392,11 @@ class _Scheduler:
         for number, offset in zip(others, arena.offsets, strict=True):
             self.buffers[number] = replace(self.buffers[number], offset=offset)
         return arena
+
+
+def _parts(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of the parts of complex values, in parts."""
+    return (*(2 * s for s in strides), 1)
 
 
 def _joined(product: ContractionStep, reader: KernelStep) -> ContractionStep:

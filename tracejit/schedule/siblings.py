@@ -15,10 +15,10 @@ from typing import NamedTuple, cast
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
-from tracejit.ops.table import Family
+from tracejit.ops.table import Family, Shape
 from tracejit.schedule.cluster import Cluster
 from tracejit.schedule.unroll import TINY
-from tracejit.sizes import frozen
+from tracejit.sizes import frozen, is_one
 
 # Sources kept for a node, and kernels looked at for one: both bound the cost, not the result.
 MAX_SOURCES = 8
@@ -71,9 +71,15 @@ def _origins(graph: Graph) -> dict[Node, Origin]:
             found[node] = Origin((*shapes, over), found[operand].sources)
         elif node.op.family is Family.ELEMENTWISE:
             found[node] = _elementwise(node, found)
+        elif node.op.name == "reshape" and _same_but_ones(node.shape, node.inputs[0].shape):
+            found[node] = found[node.inputs[0]]
         else:
             found[node] = Origin(node.shape, frozenset({node}))
     return found
+
+
+def _same_but_ones(shape: Shape, other: Shape) -> bool:
+    return [n for n in shape if not is_one(n)] == [n for n in other if not is_one(n)]
 
 
 def _has_coordinates(reduction: Node) -> bool:

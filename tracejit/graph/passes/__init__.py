@@ -15,6 +15,7 @@ from functools import partial
 from tracejit.graph.graph import Graph
 from tracejit.graph.passes import (
     algebra,
+    complexes,
     dead,
     decompose,
     fold,
@@ -34,6 +35,7 @@ Pass = Callable[[Graph], Graph]
 # running to a fixpoint would let one odd graph cost many rounds.
 PIPELINE: tuple[Pass, ...] = (
     decompose.run,
+    complexes.run,
     fold.run,
     movement.run,
     algebra.run,
@@ -50,10 +52,10 @@ PIPELINE: tuple[Pass, ...] = (
 
 # What ``fast_math=True`` runs in place of PIPELINE.
 RELAXED: tuple[Pass, ...] = (
-    *PIPELINE[:6],
+    *PIPELINE[:7],
     relax.run,
     partial(reassociate.run, floats=True),
-    *PIPELINE[7:],
+    *PIPELINE[8:],
 )
 
 
