@@ -78,12 +78,12 @@ class Frame:
 
         b.loop(first, stop, 1, [], run)
 
-    def batch_element(self, batch: Value) -> list[Value]:
-        """Return the addresses of A, B and C of one batch element."""
+    def batch_element(self, batch: Value, axes: int | None = None) -> list[Value]:
+        """Return the addresses of A, B and C of one batch element, by the first ``axes`` axes."""
         b = self.b
         bases = [self.pointer(i) for i in (A_POINTER, B_POINTER, C_POINTER)]
         rest = batch
-        for axis in reversed(range(self.spec.batch_axes)):
+        for axis in reversed(range(self.spec.batch_axes if axes is None else axes)):
             slot = Slot.BATCH + 4 * axis
             index = rest
             if axis:

@@ -1,7 +1,7 @@
 """Emits a matrix product: its microkernels and packing, and the loops around them.
 
 ``panels`` packs as it goes, ``ahead`` before; products with one row are in ``gemv``,
-those of windows with few rows in ``direct``.
+those of windows with few rows in ``direct``, batches of tiny ones in ``tiny``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tracejit.codegen.contraction.pack import emit_pack
 from tracejit.codegen.contraction.panels import Panels, has_full, micro_name
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
 from tracejit.codegen.contraction.split import emit_exact
+from tracejit.codegen.contraction.tiny import Tiny
 from tracejit.codegen.contraction.windows import emit_pack_windows
 
 
@@ -36,7 +37,7 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
     """
     if spec.kind == "gemm":
         _emit_parts(module, name, spec, spec.unit(module.target))
-    elif spec.kind != "direct":
+    elif spec.kind in ("axpys", "dots"):
         emit_finish(module, f"{name}.finish", spec)
     b = module.define(
         name,
@@ -46,8 +47,8 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
         parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
     )
     gemm = Tiles if spec.tiled else Ahead if spec.ahead else Panels
-    kernels: dict[Kind, type[Panels | Axpys | Dots | Direct]] = {
-        "gemm": gemm, "axpys": Axpys, "dots": Dots, "direct": Direct,
+    kernels: dict[Kind, type[Panels | Axpys | Dots | Direct | Tiny]] = {
+        "gemm": gemm, "axpys": Axpys, "dots": Dots, "direct": Direct, "tiny": Tiny,
     }  # fmt: skip
     kernels[spec.kind](b, name, spec).emit()
     b.ret()

@@ -65,6 +65,8 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
     cache = spec.cache(target)
     if p.gather is not None and p.gather.planes is not None:
         return _direct(spec, target, p, p.gather.planes)
+    if spec.kind == "tiny":  # a run is a part of the innermost batch axis
+        return Grid(m, n, k, p.batch[-1], 1, 1, 0, 0)
     if spec.kind != "gemm":
         tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
         work_a = round_up(tile_n, unit.columns)
@@ -266,6 +268,8 @@ def tile_count(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     p, _ = canonical(problem, fold=spec.folds)
     if p.m == 0 or p.n == 0:
         return 0
+    if spec.kind == "tiny":
+        return prod(p.batch)
     grid = grid_of(spec, target, p)
     return grid.tiles_m * (1 if spec.slabs else grid.tiles_n) * prod(p.batch)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -33,13 +34,13 @@ from tracejit.codegen.contraction.prologue import KernelPrologue
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type, Value
 from tracejit.errors import DTypeError
-from tracejit.sizes import hint
+from tracejit.sizes import hint, is_size
 
 if TYPE_CHECKING:
     from tracejit.codegen.builder import Builder
 
 Stride = Literal["last", "first", "any"]
-Kind = Literal["gemm", "dots", "axpys", "direct"]
+Kind = Literal["gemm", "dots", "axpys", "direct", "tiny"]
 Side = Literal["a", "b"]
 # Which axis of a packed operand is contiguous: the one across a panel, along it, or neither.
 Layout = Literal["width", "depth", "any"]
@@ -136,6 +137,55 @@ class Epilogue(Protocol):
         ...
 
 
+class TinyShape(NamedTuple):
+    """Sizes and strides (of rows and columns) that are in the code of a batch of tiny products."""
+
+    m: int
+    n: int
+    k: int
+    a: tuple[int, int]
+    b: tuple[int, int]
+    c: tuple[int, int]
+
+    @property
+    def scalar(self) -> bool:
+        """Whether sums are scalars: few rows are worth no vectors of elements with gaps."""
+        return self.b[1] != 1 and self.m < 3
+
+    def widths(self, target: Target, dtype: str) -> list[int]:
+        """Return the lanes of the vectors that hold a row of C; the last may reach beyond it
+        where there are masks."""
+        lanes, left = target.lanes(Type(dtype).bits), self.n
+        if self.scalar:
+            return [1] * left
+        found = [lanes] * (left // lanes)
+        left %= lanes
+        if target.masks:
+            return found + [1 << (left - 1).bit_length()] * (left > 0)
+        return found + [1 << bit for bit in reversed(range(left.bit_length())) if left >> bit & 1]
+
+
+# Elements of a batch from which on its products have code of their own, and the work that it may
+# have: multiply-adds of vectors, and elements of B that are put together.
+_TINY_BATCH, _TINY_WORK, _TINY_GATHERED = 16, 512, 64
+
+
+def _tiny(target: Target, kind: str, p: GemmProblem) -> TinyShape | None:
+    """Return what is in the code of ``p`` where it is a batch of tiny products.
+
+    Sizes that vary are not: each would need code of its own.
+    """
+    shape = TinyShape(p.m, p.n, p.k, p.a, p.b, p.c)
+    numbers = (*shape[:3], *p.a, *p.b, *p.c)
+    if not p.batch or any(map(is_size, numbers)) or hint(prod(p.batch)) < _TINY_BATCH:
+        return None
+    if min(numbers[:3]) < 1 or p.n > 2 * target.lanes(Type(kind).bits) or (p.c[1] != 1 and p.n > 1):
+        return None
+    work = p.m * p.k * len(shape.widths(target, kind))
+    gathered = p.n * p.k if p.b[1] != 1 else 0
+    return shape if work <= _TINY_WORK and gathered <= _TINY_GATHERED else None
+
+
 @dataclass(frozen=True, slots=True)
 class GemmSpec:
     """All that changes the code of a product.
@@ -145,7 +195,8 @@ class GemmSpec:
     ``c`` is "last" or "any". ``pack_a``, ``pack_b``: whether the operand is copied to panels; B
     can be read in place only where ``b`` is "last", and A is packed only where B is (``ahead``).
     ``kind``: "gemm", for M = 1 "axpys" (rows of B are summed up) and "dots" (columns of B are
-    dotted), or "direct" (a gathered B is read where the image of its windows is).
+    dotted), "direct" (a gathered B is read where the image of its windows is), or "tiny" (a batch
+    of matrices of the sizes and strides ``tiny``).
     ``batch_axes``: how many batch axes there are. ``gather``: how a gathered B is read, None where
     B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
     ``prologue`` computes operands where they are packed; ``a`` and ``b`` then tell along which of
@@ -171,6 +222,7 @@ class GemmSpec:
     symmetric: bool = False
     wide: bool = False
     narrow: bool = False
+    tiny: TinyShape | None = None
 
     @property
     def folds(self) -> bool:
@@ -383,6 +435,9 @@ def classify(
             kind, a, b, c, pack_a, True, "gemm", batches, epilogue, None, prologue, slabs,
             symmetric, wide,
         )  # fmt: skip
+    tiny = _tiny(target, kind, p) if epilogue is None and not slabs else None
+    if tiny is not None:
+        return GemmSpec(kind, a, b, c, False, False, "tiny", len(p.batch), tiny=tiny)
     if p.m == 1 and p.b[0] == 1:
         b = "first"
     if p.m == 1 and b != "any":
