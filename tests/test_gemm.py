@@ -268,7 +268,7 @@ def test_what_c_held_and_what_lies_around_it_do_not_matter(target: Target) -> No
         assert np.isnan(frame).all()
 
 
-def _before_a_forbidden_page(values: Array) -> Array:
+def before_a_forbidden_page(values: Array) -> Array:
     """Return an equal array whose last byte is the last that may be touched."""
     page = mmap.PAGESIZE
     size = -(-values.nbytes // page) * page
@@ -288,9 +288,9 @@ def test_nothing_beyond_the_operands_is_touched(target: Target, dtype: Any) -> N
     rng = np.random.default_rng(11)
     for m, n, k in [(3, 5, 7), (15, 17, 9), (29, 47, 33), (21, 34, 70), (1, 19, 21), (19, 1, 21)]:
         for packs in ("", "b", "ab"):
-            a = _before_a_forbidden_page(random(rng, (m, k), dtype))
-            b = _before_a_forbidden_page(random(rng, (k, n), dtype))
-            c = _before_a_forbidden_page(np.zeros((m, n), dtype))
+            a = before_a_forbidden_page(random(rng, (m, k), dtype))
+            b = before_a_forbidden_page(random(rng, (k, n), dtype))
+            c = before_a_forbidden_page(np.zeros((m, n), dtype))
             options = {"pack_a": "a" in packs, "pack_b": "b" in packs} if min(m, n) > 1 else {}
             product(target, a, b, c, **options)
 

@@ -74,6 +74,49 @@ class MatrixVector(Product):
     memory_bound = True
 
 
+class SmallBatch(Row):
+    """A thousand products of 6×6 by 6×6, as of states of many bodies or elements of a mesh."""
+
+    name = "matmul_batch_small"
+    title = "matmul 1000 × 6×6×6 f32"
+    group = "matmul"
+    dtype = "f32"
+    atol = 1e-4
+    flops = 2 * 1000 * 6**3
+    bytes = 3 * 4 * 1000 * 6**2
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        shape = (1000, 6, 6)
+        return tuple(rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+
+    @staticmethod
+    def numpy(a: Any, b: Any) -> Any:
+        return a @ b
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda a, b: a @ b)
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda a, b: a @ b
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        # There matmul takes two axes.
+        def product(a: Any, b: Any) -> Any:
+            c = np.zeros((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+            for i in range(a.shape[0]):
+                for m in range(a.shape[1]):
+                    for k in range(a.shape[2]):
+                        for n in range(b.shape[2]):
+                            c[i, m, n] += a[i, m, k] * b[i, k, n]
+            return c
+
+        return numba.njit(product)
+
+
 class BytesProduct(Row):
     """Exact sums of products of bytes; they may be faster than the peak, which is of floats."""
 

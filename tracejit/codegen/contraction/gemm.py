@@ -63,6 +63,9 @@ def _emit_microkernels(module: Module, name: str, spec: GemmSpec, unit: Register
     )
     if spec.prologue is not None:
         shape = shape._replace(dot=spec.prologue.dot, corrected=spec.corrected)
+    # The products of a batch follow each other in memory, and each is read for a short time.
+    if spec.batch_axes and spec.a == "last" and not spec.pack_a and spec.gather is None:
+        shape = shape._replace(follows=True)
     for rows in offered_heights(unit):
         for vectors in offered_vectors(unit, rows):
             if spec.tiled and spec.prologue is not None:

@@ -30,6 +30,11 @@ class MicroShape(NamedTuple):
     """One microkernel: its accumulators, the strides known at compile time (or None), and whether
     it fetches what is read next into the second-level cache.
 
+    With ``follows`` the rows of A behind its own are fetched, a line a step: where A is dense they
+    are those of the next row panel, and at the end those of the next product of a batch (measured:
+    100 products of 64×64 by 64×64 take 0.85 of the time in float32, 0.93 in float64, 300 of 32×32
+    0.86 and 0.93).
+
     ``dot`` says what an element of A and B holds; with ``corrected`` a panel of B ends with a row
     that is added to every row of the sums. With ``full`` all columns of the block count. With
     ``copies`` what is read of B is also written to a packed panel, at ``following``.
@@ -47,6 +52,7 @@ class MicroShape(NamedTuple):
     corrected: bool = False
     full: bool = False
     copies: bool = False
+    follows: bool = False
 
 
 class MicroCall(NamedTuple):
@@ -148,6 +154,9 @@ def _accumulate(
         if shape.a_row is not None and shape.a_depth is not None:
             _prefetch(b, type, a, const(shape.a_depth, I64), shape.a_depth)
         _prefetch(b, type, b_row, call.b_depth, shape.vectors * shape.lanes)
+        if shape.follows:
+            behind = b.element(call.a, b.mul(call.a_row, const(shape.rows, I64)), type)
+            b.prefetch(b.offset(behind, b.mul(depth, const(64, I64))))
         columns = row(b_row)
         if shape.copies:
             place = b.mul(depth, const(shape.vectors * shape.lanes, I64))

@@ -165,9 +165,9 @@ class TinyShape(NamedTuple):
         return found + [1 << bit for bit in reversed(range(left.bit_length())) if left >> bit & 1]
 
 
-# Elements of a batch from which on its products have code of their own, and the work that it may
-# have: multiply-adds of vectors, and elements of B that are put together.
-_TINY_BATCH, _TINY_WORK, _TINY_GATHERED = 16, 512, 64
+# Elements of a batch from which on its products have code of their own, and how large they may be:
+# multiply-adds of vectors, vectors in a row, and elements of B that are put together.
+_TINY_BATCH, _TINY_WORK, _TINY_VECTORS, _TINY_GATHERED = 16, 512, 8, 64
 
 
 def _tiny(target: Target, kind: str, p: GemmProblem) -> TinyShape | None:
@@ -179,11 +179,12 @@ def _tiny(target: Target, kind: str, p: GemmProblem) -> TinyShape | None:
     numbers = (*shape[:3], *p.a, *p.b, *p.c)
     if not p.batch or any(map(is_size, numbers)) or hint(prod(p.batch)) < _TINY_BATCH:
         return None
-    if min(numbers[:3]) < 1 or p.n > 2 * target.lanes(Type(kind).bits) or (p.c[1] != 1 and p.n > 1):
+    if min(numbers[:3]) < 1 or (p.c[1] != 1 and p.n > 1):
         return None
-    work = p.m * p.k * len(shape.widths(target, kind))
+    vectors = len(shape.widths(target, kind))
     gathered = p.n * p.k if p.b[1] != 1 else 0
-    return shape if work <= _TINY_WORK and gathered <= _TINY_GATHERED else None
+    small = p.m * p.k * vectors <= _TINY_WORK and gathered <= _TINY_GATHERED
+    return shape if small and (vectors <= _TINY_VECTORS or shape.scalar) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 
 from tracejit.codegen.builder import I1, I64, Builder, Value, const
 from tracejit.codegen.contraction.dot import multiply_add
-from tracejit.codegen.contraction.frame import ZERO, Frame
+from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
 from tracejit.codegen.contraction.spec import GemmSpec, Slot, TinyShape
 
+# Bytes of an operand from which on the next product's is fetched.
+_LARGE = 512
 # Multiply-adds of vectors that are written out; more are a loop over the depth.
 _UNROLLED = 128
 
@@ -41,15 +43,31 @@ class Tiny(Frame):
         strides = [self.size(Slot.BATCH + 4 * inner + 1 + i) for i in range(3)]
 
         def one(i: Value, _: list[Value]) -> list[Value]:
-            self._product(
-                *(
-                    b.element(base, b.mul(i, stride), self.type)
-                    for base, stride in zip(bases, strides, strict=True)
-                )
-            )
+            self._fetch(bases, strides, b.add(i, ONE))
+            places = [
+                b.element(base, b.mul(i, stride), self.type)
+                for base, stride in zip(bases, strides, strict=True)
+            ]
+            self._product(*places)
             return []
 
         b.loop(low, high, 1, [], one)
+
+    def _fetch(self, bases: list[Value], strides: list[Value], i: Value) -> None:
+        """Fetch what the product ``i`` reads, if its operand is large and dense.
+
+        Hardware follows smaller ones (measured: 16×16 from the third-level cache take 0.90 to 0.93
+        of the time, 12×12 in float32 0.89; 8×8 in float32 would take 1.27).
+        """
+        b, shape, item = self.b, self.shape, self.type.bits // 8
+        operands = ((shape.m, shape.k, shape.a), (shape.k, shape.n, shape.b))
+        for number, (rows, columns, steps) in enumerate(operands):
+            size = rows * columns * item
+            if size < _LARGE or sorted(steps) not in ([1, rows], [1, columns]):
+                continue
+            place = b.element(bases[number], b.mul(i, strides[number]), self.type)
+            for byte in range(0, size, 64):
+                b.prefetch(b.offset(place, const(byte, I64)))
 
     def _product(self, a: Value, b: Value, c: Value) -> None:
         most = 24 if self.b.target.registers >= 32 else 10
