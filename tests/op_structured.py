@@ -139,10 +139,20 @@ def view_cases(name: str) -> Iterator[Case]:
 
 @cases_for("pad_mode")
 def pad_mode_cases(name: str) -> Iterator[Case]:
-    for mode in ("edge", "reflect", "symmetric", "wrap", "maximum", "minimum"):
+    for mode in ("maximum", "minimum"):
         for dtype in (np.dtype("int32"), F32):
             attrs = {"low": (2, 0), "high": (1, 3), "mode": mode}
             yield Case(name, (values(dtype, 4, 5),), attrs)
+
+
+@cases_for("extend")
+def extend_cases(name: str) -> Iterator[Case]:
+    for mode in ("edge", "reflect", "symmetric", "wrap"):
+        for dtype in (np.dtype("int32"), F32, np.dtype(bool)):
+            for shape in ((4, 5), (1, 2), (33, 70)):
+                for low, high in (((2, 0), (1, 3)), ((1, 9), (11, 4)), ((0, 0), (0, 1))):
+                    attrs = {"low": low, "high": high, "mode": mode}
+                    yield Case(name, (values(dtype, *shape),), attrs)
 
 
 # -- contractions ----------------------------------------------------------------------------------

@@ -76,6 +76,16 @@ def edges(u: Any) -> Any:
     return x[2:] * x[:-2], x[2:, 1:] > x[:-2, 1:]
 
 
+def outlines(u: Any) -> Any:
+    """An image pipeline with borders of the image's own elements: blur, gradient, threshold."""
+    p = np.pad(u, 1, mode="edge")
+    wide = p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]
+    p = np.pad((wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 16, 1, mode="reflect")
+    x = p[:-2, 2:] + 2 * p[1:-1, 2:] + p[2:, 2:] - p[:-2, :-2] - 2 * p[1:-1, :-2] - p[2:, :-2]
+    y = p[2:, :-2] + 2 * p[2:, 1:-1] + p[2:, 2:] - p[:-2, :-2] - 2 * p[:-2, 1:-1] - p[:-2, 2:]
+    return np.where(x * x + y * y > 0.25, u, 0)
+
+
 def rows(u: Any) -> Any:
     """Kernels that reduce rows, between stencils."""
     p = np.pad(u, 1)
@@ -122,7 +132,7 @@ def steps(function: Function, x: Any) -> list[str]:
     return [type(step).__name__ for step in tj.trace(function, x).schedule.steps]
 
 
-CHAINS = [jacobi, life, rod, insulated, block, edges, rows, wrapped]
+CHAINS = [jacobi, life, rod, insulated, block, edges, outlines, rows, wrapped]
 
 
 @pytest.mark.parametrize("function", CHAINS)
@@ -174,6 +184,23 @@ def test_a_hundred_sweeps_have_the_code_of_few() -> None:
     # So is a band of other sweeps, of another height, on another grid.
     more = tj.trace(lambda u: jacobi(u, 90), data(jacobi, 60, 80))
     assert more.kernels[-1].text == traced.kernels[-1].text
+
+
+@pytest.mark.usefixtures("banded")
+def test_bands_may_end_with_two_results_at_different_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sweep stores to a grid and, for the next one, to the inside of that by itself."""
+    monkeypatch.setattr(bands, "MAX_PARTS", 7)
+
+    def long(u: Any) -> Any:
+        return rod(rod(u))
+
+    x = data(rod, 1001)
+    schedule = tj.trace(long, x).schedule
+    found = [step.band for step in schedule.steps if isinstance(step, BandStep)]
+    assert len(found) >= 2
+    assert any(len({k.accesses[s.access].buffer for s in k.stores}) > 1 for k in found[0].kernels)
+    check(tj.jit(long, compile="now")(x), long(x), 1e-12)
+    check(tj.jit(long, compile="now")(x), apart(long, x))
 
 
 def test_memory_between_large_sweeps_is_a_few_rows() -> None:

@@ -41,6 +41,7 @@ from tracejit.functions.movement import (
     reshape,
     squeeze,
 )
+from tracejit.ops.padding import PAD_COPIES
 from tracejit.ops.table import Array
 from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
 
@@ -281,6 +282,8 @@ def pad(x: Any, pad_width: Any, /, mode: str = "constant", *, constant_values: A
         raise fail(ArgumentError, "pad: widths must be whole numbers")
     low = tuple(int(n) for n in widths[:, 0])
     high = tuple(int(n) for n in widths[:, 1])
+    if mode in PAD_COPIES:
+        return apply("extend", (value,), low=low, high=high, mode=mode)
     if mode != "constant":
         return record("pad_mode", (value,), low=low, high=high, mode=mode)
     fill = lift(constant_values, value.dtype)

@@ -9,6 +9,7 @@ from tracejit.ops import leaves as leaves
 from tracejit.ops import library as library
 from tracejit.ops import movement as movement
 from tracejit.ops import nn as nn
+from tracejit.ops import padding as padding
 from tracejit.ops import random as random
 from tracejit.ops import reductions as reductions
 from tracejit.ops import scan as scan

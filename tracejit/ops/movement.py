@@ -310,10 +310,10 @@ def _concat(*operands: Array, axis: int) -> Array:
 def _pad_shape(x: Aval, value: Aval, *, low: Ints, high: Ints) -> Shape:
     if value.shape != ():
         raise ShapeError(f"pad: the value must be 0-d, got shape {value.shape}")
-    return _padded_shape("pad", x, low, high)
+    return padded_shape("pad", x, low, high)
 
 
-def _padded_shape(name: str, x: Aval, low: Ints, high: Ints) -> Shape:
+def padded_shape(name: str, x: Aval, low: Ints, high: Ints) -> Shape:
     if not len(low) == len(high) == len(x.shape):
         raise ShapeError(f"{name}: widths {low} and {high} for shape {x.shape}")
     if any(n < 0 for n in (*low, *high)):
@@ -329,36 +329,11 @@ def _pad(x: Array, value: Array, *, low: Ints, high: Ints) -> Array:
     return result
 
 
-PAD_MODES = ("edge", "reflect", "symmetric", "wrap", "linear_ramp", "maximum", "mean", "minimum")
-
-
-def _pad_mode_shape(x: Aval, *, low: Ints, high: Ints, mode: str) -> Shape:
-    if mode not in PAD_MODES:
-        raise ValueArgumentError(f"pad: unknown mode {mode!r}", hint=", ".join(PAD_MODES))
-    for axis, (a, n, b) in enumerate(zip(low, x.shape, high, strict=True)):
-        if n == 0 and (a or b):
-            raise ShapeError(f"pad: cannot extend empty axis {axis} of {x.shape} by mode {mode!r}")
-    return _padded_shape("pad", x, low, high)
-
-
-def _pad_mode(x: Array, *, low: Ints, high: Ints, mode: Any) -> Array:
-    return np.pad(x, list(zip(low, high, strict=True)), mode=mode)
-
-
 movement("concat", _concat, _concat_shape, arity=None, doc="Joined along an axis.")
 movement(
     "pad", _pad, _pad_shape, arity=2,
     doc="Extended by a 0-d value on every side.",
 )  # fmt: skip
-row(
-    "pad_mode",
-    Family.INDEXING,
-    _pad_mode,
-    arity=1,
-    types=same_types("pad_mode", kinds="biufcV"),
-    shape=_pad_mode_shape,
-    doc="Extended from its own elements, with the modes of numpy.pad.",
-)
 
 # -- composites ------------------------------------------------------------------------------------
 

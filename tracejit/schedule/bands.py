@@ -54,8 +54,8 @@ SHARED_RATE, OWN_RATE, ARITHMETIC_RATE, DEAR = 40, 200, 256, 20
 ENTRY_NS = 10
 # What a band has to gain by these estimates: the halo may miss the cache, blocks may be uneven.
 LEAST_GAIN = 0.1
-# A search ends when so many longer bands have not been better.
-PATIENCE = 3
+# A search ends when so many longer bands have not been better, or so many have not been any good.
+PATIENCE, FRUITLESS = 3, 8
 
 
 def find_bands(
@@ -117,13 +117,15 @@ class _Finder:
         self.first: dict[int, int] = {}
         self.last: dict[int, int] = {}
         self.written: dict[int, int] = {}
+        self.stored: list[set[int]] = []
         for number, kernel in enumerate(kernels):
+            self.stored.append(set())
             if kernel is not None:
                 for access in kernel.accesses:
                     self.first.setdefault(access.buffer, number)
                     self.last[access.buffer] = number
-                for store in kernel.stores:
-                    self.written[kernel.accesses[store.access].buffer] = number
+                self.stored[-1].update(kernel.accesses[s.access].buffer for s in kernel.stores)
+                self.written.update(dict.fromkeys(self.stored[-1], number))
         self._known: dict[int, Groups | None] = {}
         self._costs: dict[int, tuple[float, dict[int, int]]] = {}
 
@@ -136,7 +138,8 @@ class _Finder:
         gains: list[float] = []
         for cut in cuts:
             gains.append(self._gain(start, cut))
-            if len(gains) - 1 - gains.index(max(gains)) >= PATIENCE:
+            worse = len(gains) - 1 - gains.index(max(gains))
+            if worse >= (PATIENCE if max(gains) > 0 else FRUITLESS):
                 break
         if not gains or max(gains) < LEAST_GAIN:
             return start + 1, None
@@ -156,8 +159,7 @@ class _Finder:
             kernel = self.kernels[number]
             if kernel is None or self._groups(number) is None:
                 return
-            stored = {kernel.accesses[s.access].buffer for s in kernel.stores}
-            until = max([until, *(self.written[b] for b in stored)])
+            until = max([until, *(self.written[b] for b in self.stored[number])])
             number += 1
             if number > until:
                 found += 1
@@ -179,25 +181,23 @@ class _Finder:
     def _halo(self, start: int, stop: int) -> Halo | None:
         """Return the halo of kernels [start, stop) by typical sizes."""
         known = [cast(Groups, self._groups(n)) for n in range(start, stop)]
-        return find_halo(known, self._inner(start, stop, known), self.typical)
+        return find_halo(known, self._inner(start, stop), self.typical)
 
-    def _inner(self, start: int, stop: int, known: Sequence[Groups]) -> set[int]:
+    def _inner(self, start: int, stop: int) -> set[int]:
         """Return the buffers that exist in a band of kernels [start, stop) only."""
-        touched = {edge.buffer for groups in known for edge in groups.edges}
         return {
             b
-            for b in touched
+            for n in range(start, stop)
+            for b in self.stored[n]
             if self.grids[b].inner and start <= self.first[b] and self.last[b] < stop
         }
 
     def _gain(self, start: int, stop: int) -> float:
         """Return which part of their time kernels [start, stop) would save; 0 where no band."""
-        halo = self._halo(start, stop)
-        if halo is None:
-            return 0.0
-        saving = {b for b in halo.lives if self.typical[b].nbytes >= MIN_BYTES}
-        height = self._height(halo)
-        if not saving or height < 1:
+        saving = {b for b in self._inner(start, stop) if self.typical[b].nbytes >= MIN_BYTES}
+        halo = self._halo(start, stop) if saving else None
+        height = self._height(halo) if halo is not None else 0
+        if halo is None or height < 1:
             return 0.0
         cost = saved = extra = 0.0
         for number, (before, after) in zip(range(start, stop), halo.groups, strict=True):
@@ -245,7 +245,7 @@ class _Finder:
         known = [groups for groups in found if groups is not None]
         if len(known) < len(found):
             return None
-        halo = find_halo(known, self._inner(start, stop, known), self.grids)
+        halo = find_halo(known, self._inner(start, stop), self.grids)
         return None if halo is None else Windows(kernels, known, halo, self.grids, height).band()
 
 

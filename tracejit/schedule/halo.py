@@ -112,6 +112,7 @@ def find_halo(parts: Sequence[Groups], inner: Container[int], grids: Sequence[Gr
     else is stored is a result, each row of which one block stores: else blocks would race.
     """
     stored = {e.buffer for p in parts for e in p.edges if e.stores}
+    starts = _starts(parts, inner)
     wanted: dict[int, tuple[int, int]] = {}
     touched: dict[int, tuple[int, int]] = {}
     lives: dict[int, tuple[int, int]] = {}
@@ -124,7 +125,8 @@ def find_halo(parts: Sequence[Groups], inner: Container[int], grids: Sequence[Gr
         run: tuple[int, int] | None = None
         for edge in mine:
             if edge.stores:
-                before, after = wanted.get(edge.buffer, (0, 0))
+                start = starts.get(edge.buffer, 0)
+                before, after = wanted.get(edge.buffer, (start, start))
                 run = _hull(run, (before - edge.last, after - edge.first))
         if run is None:
             return None
@@ -137,15 +139,35 @@ def find_halo(parts: Sequence[Groups], inner: Container[int], grids: Sequence[Gr
                 return None
             span = _plain(first, MAX_HALO), _plain(last, MAX_HALO)
             if edge.buffer not in inner:
-                if span != (0, 0) or run[0] != run[1]:
+                start = starts.get(edge.buffer, 0)
+                if span != (start, start) or run[0] != run[1]:
                     return None
-                rows = size if rows is not size and size > rows else rows
+                until = size - start
+                rows = until if rows is not until and until > rows else rows
                 continue
             touched[edge.buffer] = _hull(touched.get(edge.buffer), span)
             if not edge.stores:
                 wanted[edge.buffer] = _hull(wanted.get(edge.buffer), span)
             lives[edge.buffer] = (number, lives.get(edge.buffer, (0, number))[1])
     return Halo(groups[::-1], touched, lives, rows)
+
+
+def _starts(parts: Sequence[Groups], inner: Container[int]) -> dict[int, int]:
+    """Return from which row on results are computed for block [a, b), counted from a; else 0.
+
+    What one kernel stores to several results, at different rows, has to be for one block. No
+    result starts above a, and so the blocks cover all rows of each.
+    """
+    starts: dict[int, int] = {}
+    for groups in parts:
+        rows = {e.buffer: e.first for e in groups.edges if e.stores and e.buffer not in inner}
+        if len(rows) > 1:
+            known = (starts[b] - row for b, row in rows.items() if b in starts)
+            base = next(known, 0)
+            for buffer, row in rows.items():
+                starts.setdefault(buffer, base + row)
+    last = max(starts.values(), default=0)
+    return {buffer: start - last for buffer, start in starts.items()}
 
 
 def _hull(a: tuple[int, int] | None, b: tuple[int, int]) -> tuple[int, int]:
