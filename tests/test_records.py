@@ -193,3 +193,16 @@ def test_fuzz_records(
     x = values(shape[0] + shape[1] + shape[2], dtype)
     with tj.isa(NATIVE[number % len(NATIVE)]):
         check(lambda x: run(program, x), x)
+
+
+def test_a_field_of_new_records_is_replaced() -> None:
+    """Regression: records that an update keeps in part were stored whole beside it."""
+
+    def replaced(x: Any) -> Any:
+        records = np.stack([x, x * x, x + 1], axis=-1)
+        records[..., 1] = x * 0.5
+        records[1:2] = 7
+        return records
+
+    for shape in ((3,), (5, 4)):
+        check(replaced, values(shape, np.float32))

@@ -671,7 +671,7 @@ def test_large_graphs_are_cheap_to_record(monkeypatch: pytest.MonkeyPatch):
         record(2)
         few = calls_of(lambda: record(10))
         many = calls_of(lambda: record(1000))
-    assert many <= 120 * few  # an op costs the same at the end of a long graph
+    assert many <= 150 * few  # an op costs the same at the end of a long graph
     assert len(asked) <= 2  # its row is asked once about these dtypes and shapes
 
 

@@ -132,3 +132,64 @@ class Mandelbrot(Row):
             return out
 
         return numba.njit(run, parallel=True)
+
+
+def escape_complex(where: Any, zeros_like: Any, as_dtype: Any) -> Function:
+    """Return Mandelbrot's iteration in complex numbers over a library's functions."""
+
+    def run(c: Any) -> Any:
+        z, count = zeros_like(c), zeros_like(c.real)
+        for _ in range(STEPS):
+            inside = z.real * z.real + z.imag * z.imag <= 4
+            z = where(inside, z * z + c, z)
+            count = count + as_dtype(inside, c.real.dtype)
+        return count
+
+    return run
+
+
+class ComplexMandelbrot(Row):
+    """The same in complex numbers, as users write it."""
+
+    name, title = "mandelbrot_complex", "Mandelbrot in complex numbers, 512², complex64"
+    bytes, flops = 3 * 4 * SIDE * SIDE, int(10 * 4.5 * SIDE * SIDE)
+    differing = 2e-3
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        x, y = Mandelbrot.data(rng)
+        return (x + np.complex64(1j) * y,)
+
+    @staticmethod
+    def numpy(c: Any) -> Any:
+        return escape_complex(np.where, np.zeros_like, lambda mask, dtype: mask.astype(dtype))(c)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        jnp = jax.numpy
+        return jax.jit(
+            escape_complex(jnp.where, jnp.zeros_like, lambda mask, dtype: mask.astype(dtype))
+        )
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return escape_complex(torch.where, torch.zeros_like, lambda mask, dtype: mask.to(dtype))
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        one, four = np.float32(1), np.float32(4)
+
+        def run(c: Any) -> Any:
+            out = np.empty(c.shape, np.float32)
+            for i in numba.prange(c.shape[0]):
+                for j in range(c.shape[1]):
+                    z, count = np.complex64(0), np.float32(0)
+                    for _ in range(STEPS):
+                        if z.real * z.real + z.imag * z.imag > four:
+                            break
+                        z = z * z + c[i, j]
+                        count += one
+                    out[i, j] = count
+            return out
+
+        return numba.njit(run, parallel=True)

@@ -27,8 +27,9 @@ def regions(node: Node, alone: Callable[[Node], bool]) -> list[list[Piece]]:
         return [_pieces(node)]
     found: list[list[Piece]] = []
     for piece in _pieces(node):
-        source = piece[0]
-        found.append(_fields(piece) if makes_records(source) and alone(source) else [piece])
+        source, shape, *_ = piece
+        by_field = makes_records(source) and shape[-1] == source.shape[-1] and alone(source)
+        found.append(_fields(piece) if by_field else [piece])
     return found
 
 
