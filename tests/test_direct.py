@@ -119,7 +119,7 @@ def test_planes_of_an_image() -> None:
     found = gather_of(image_walks(1), 1).planes
     assert found is not None
     assert (found.places, found.extents, found.planes, found.step) == ((6, 9), (8, 11), 1, 1)
-    assert found.taps == tuple(11 * i + j for i in range(3) for j in range(3))
+    assert found.offsets() == tuple(11 * i + j for i in range(3) for j in range(3))
     assert found.rows[0] == found.rows[7] == (0, 0, 0)
     assert found.rows[1:7] == tuple((-1 + 9 * i, 1, 10) for i in range(6))
     assert gather_of(image_walks(1), 9).planes is None  # many rows: packing pays
@@ -133,7 +133,7 @@ def test_planes_of_walks_without_borders_pair_alike_strides() -> None:
     walks = image_walks(0, taps=(1, 3))
     single = gather_of(walks._replace(depths=walks.depths[1:]), 1).planes
     assert single is not None
-    assert (single.places, single.extents, single.taps) == ((6, 7), (6, 9), (0, 1, 2))
+    assert (single.places, single.extents, single.offsets()) == ((6, 7), (6, 9), (0, 1, 2))
 
 
 def test_walks_across_two_borders_are_no_planes() -> None:

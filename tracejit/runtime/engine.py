@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import cast
 
+import numpy as np
+
 from tracejit.codegen import attention, bands, contraction
 from tracejit.codegen.lowered import lowers
 from tracejit.codegen.target import Target
@@ -25,6 +27,7 @@ from tracejit.schedule.arena import aligned
 from tracejit.schedule.attention import visible_scores
 from tracejit.schedule.grain import NEVER, SERIAL_NS, estimate_ns, grain
 from tracejit.schedule.kernel import SCRATCH, Access, Contract, Kernel
+from tracejit.schedule.merged import MAX_SIZE
 from tracejit.schedule.product import batch_axes, is_gram, is_plain, left_access, right_access
 from tracejit.schedule.schedule import (
     BandStep,
@@ -231,7 +234,7 @@ def _contraction_calls(
     """Return the calls of a product; ``workspace`` is the number of the buffer after the last."""
     kernel = step.kernel
     contract = cast(Contract, kernel.contract)
-    problem, accesses = _gemm_problem(kernel)
+    problem, accesses = _gemm_problem(kernel, target)
     _, turned = contraction.canonical(problem, fold=False)
     epilogue = None if is_plain(kernel) else _epilogue(kernel, swapped=turned)
     prologue = contraction.find_prologue(kernel, target, swapped=turned)
@@ -310,7 +313,7 @@ def _attention_calls(
     ]
 
 
-def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]]:
+def _gemm_problem(kernel: Kernel, target: Target) -> tuple[contraction.GemmProblem, list[Access]]:
     """Return the matrix product of a kernel, and its A, B and C."""
     contract = cast(Contract, kernel.contract)
     m, n, k = contract.rows, contract.columns, contract.over
@@ -333,10 +336,20 @@ def _gemm_problem(kernel: Kernel) -> tuple[contraction.GemmProblem, list[Access]
         pick(c.strides),
         None
         if contract.gather is None
-        else contraction.gather_of(contract.gather, kernel.extents[m]),
+        else contraction.gather_of(
+            contract.gather,
+            kernel.extents[m],
+            target if _splits(contract, kernel.extents[k], a.strides[k], target) else None,
+        ),
         is_gram(kernel),
     )
     return problem, [a, b, c]
+
+
+def _splits(contract: Contract, depth: int, step: int, target: Target) -> bool:
+    """Whether a product of windows may be one of split float32s: its weights are read at 32-bit
+    offsets in a row."""
+    return target.tiles and contract.dtype == np.float32 and depth * abs(step) < MAX_SIZE
 
 
 def _epilogue(kernel: Kernel, *, swapped: bool) -> contraction.KernelEpilogue:

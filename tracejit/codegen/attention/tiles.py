@@ -13,11 +13,16 @@ from tracejit.codegen.attention.frame import ZERO, Frame, Keys, Queries
 from tracejit.codegen.attention.products import Products
 from tracejit.codegen.attention.spec import TILE_DEPTH, TILE_ELEMENTS, AttentionSpec, Slot
 from tracejit.codegen.builder import F32, I1, I32, I64, PTR, Module, Value, const
-from tracejit.codegen.contraction.amx import configure, release, tile_loop
-from tracejit.codegen.contraction.blocking import TILE, TILES
+from tracejit.codegen.contraction.amx import (
+    Sums,
+    configure,
+    exact_sums,
+    panel_depths,
+    release,
+    tile_sums,
+)
+from tracejit.codegen.contraction.blocking import PARTS, TILE, TILES
 from tracejit.codegen.contraction.evaluate import Operand, emit_pack_computed
-from tracejit.codegen.contraction.microkernel import MicroCall
-from tracejit.codegen.contraction.panels import NO
 from tracejit.codegen.contraction.prologue import KernelPrologue
 from tracejit.codegen.contraction.spec import GemmSpec
 from tracejit.codegen.contraction.split import (
@@ -59,7 +64,7 @@ class Tiles(Products):
                 spec.dtype, "any", "any", "last", True, True, prologue=operand.prologue
             )
             emit_pack_computed(module, f"{name}.{function}", product, operand)
-        _emit_block(module, f"{name}.block", f"{name}.exact", weighted)
+        _emit_block(module, f"{name}.block", f"{name}.exact")
 
     def around(self, loops: Callable[[], None]) -> None:
         configure(self.frame.b, self.frame.name)
@@ -183,7 +188,7 @@ def _prologue(spec: AttentionSpec, product: str) -> KernelPrologue:
     return KernelPrologue(spec.kernel, spec.batch, *axes, contract.left, contract.right, "split")
 
 
-def _emit_block(module: Module, name: str, exact: str, prologue: KernelPrologue) -> None:
+def _emit_block(module: Module, name: str, exact: str) -> None:
     """Define ``float name(a, b, c, c_row, rows, depth, a_range, b_range)``: C = A @ B of two
     panels, and what C is still to be multiplied with."""
     b = module.define(
@@ -198,12 +203,11 @@ def _emit_block(module: Module, name: str, exact: str, prologue: KernelPrologue)
     )  # fmt: skip
     a, b_, c, c_row, rows, depth, *ranges = b.parameters
     a_range, b_range = (Range.at(b, place) for place in ranges)
+    depths = panel_depths(b, a, b_, depth, PARTS)
 
     def tiles() -> list[Value]:
-        call = MicroCall(a, ZERO, ZERO, b_, ZERO, c, c_row, ZERO, depth, NO)
-
         def height(rows: int) -> list[Value]:
-            tile_loop(b, call, prologue, rows, TILES.vectors)
+            tile_sums(b, depths, Sums(c, c_row, rows, TILES.vectors), "tdpbf16ps", PARTS)
             return []
 
         low = b.compare("le", rows, const(TILE, I64))
@@ -211,10 +215,8 @@ def _emit_block(module: Module, name: str, exact: str, prologue: KernelPrologue)
         return [const(_UNSCALE, F32)]
 
     def one_by_one() -> list[Value]:
-        counts = (const(TILES.rows, I64), const(TILES.vectors, I64))
-        raw = (r.irregular(b) for r in (a_range, b_range))
-        arguments = (a, b_, c, c_row, *counts, depth, *raw)
-        b.effect(f"call void @{exact}({', '.join(f'{v.type} {v.text}' for v in arguments)})")
+        block = Sums(c, c_row, TILES.rows, TILES.vectors)
+        exact_sums(b, depths, (a_range, b_range), block, exact)
         return [const(1, F32)]
 
     (factor,) = b.if_(beyond_tiles(b, a_range, b_range), one_by_one, tiles)

@@ -78,6 +78,7 @@ class Ahead(Panels):
     def _with_packed_b(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
         b, get = self.b, self.loaded
         element = b.add(batch, get[Slot.FIRST_BATCH])
+        own = b.rem(batch, get[Slot.ALONE], signed=False)
         a_base, _, c_base = self.batch_element(element)
         column = b.mul(tile, get[Slot.TILE_N])
         columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
@@ -92,7 +93,7 @@ class Ahead(Panels):
             def depth_block(index: Value, _: list[Value]) -> list[Value]:
                 k, depth = self._depths(index)
                 self.copy_a(packed_a, a_base, row, rows, k, depth, element)
-                place = b.add(b.mul(batch, get[Slot.BLOCKS_K]), index)
+                place = b.add(b.mul(own, get[Slot.BLOCKS_K]), index)
                 packed_b = self._packed_at(place, column, depth)
                 self._block_of(
                     index, packed_a, packed_b, c, row, column, rows, columns, depth, element
@@ -107,6 +108,7 @@ class Ahead(Panels):
     def _with_packed_a(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
         b, get = self.b, self.loaded
         element = b.add(batch, get[Slot.FIRST_BATCH])
+        own = b.rem(batch, get[Slot.ALONE], signed=False)
         _, b_base, c_base = self.batch_element(element)
         column, row = b.mul(tile, get[Slot.TILE_N]), b.mul(low, get[Slot.TILE_M])
         columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
@@ -117,7 +119,7 @@ class Ahead(Panels):
         def depth_block(index: Value, _: list[Value]) -> list[Value]:
             k, depth = self._depths(index)
             self.copy_b(packed_b, b_base, column, columns, k, depth, element)
-            place = b.add(b.mul(batch, get[Slot.BLOCKS_K]), index)
+            place = b.add(b.mul(own, get[Slot.BLOCKS_K]), index)
             packed_a = self._packed_at(place, row, depth)
             self._block_of(index, packed_a, packed_b, c, row, column, rows, columns, depth, element)
             return []

@@ -18,18 +18,20 @@ Blocks are computed whole. Where they reach beyond C they go through the tile in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from tracejit.codegen.builder import I1, I8, I64, PTR, VOID, Builder, Module, Value, const
 from tracejit.codegen.contraction.ahead import Ahead
-from tracejit.codegen.contraction.blocking import TILE, TILES
+from tracejit.codegen.contraction.blocking import PARTS, TILE, TILES
 from tracejit.codegen.contraction.frame import ZERO
 from tracejit.codegen.contraction.microkernel import PARAMETERS, MicroCall
 from tracejit.codegen.contraction.panels import NO, Block, Variant, micro_name
 from tracejit.codegen.contraction.prologue import KernelPrologue
-from tracejit.codegen.contraction.split import PRODUCTS, Range, beyond_tiles, unscale
+from tracejit.codegen.contraction.split import PRODUCTS, Range, beyond_tiles, clear, unscale
 
-# Bytes of a row of a tile, and of a row of elements of a panel of B.
+# Bytes of a row of a tile.
 _ROW = 64
-_B_ROW = 4 * TILES.columns
 # Registers of A and of B; the sums are in those before.
 _A, _B = 4, 6
 
@@ -43,47 +45,97 @@ def emit_tile_kernel(
     """
     b = module.define(name, VOID, PARAMETERS, linkage="internal", attributes="nounwind noinline")
     call = MicroCall(*b.parameters)
-    if prologue.dot == "split":
-        _ranged(b, call, exact, prologue, rows, vectors)
+    depths = panel_depths(b, call.a, call.b, call.depth, prologue.pieces)
+    c = Sums(call.c, call.c_row, rows, vectors)
+    if prologue.dot == "split":  # never asked to add to C (``Tiles._whole``)
+        ranges = Range.of(b, call.a, call.depth), Range.of(b, call.b, call.depth)
+        ranged_sums(b, depths, ranges, c, exact)
     else:
-        tile_loop(b, call, prologue, rows, vectors)
+        tile_sums(b, depths, c, _instruction(prologue), 1, call.accumulate)
     b.ret()
 
 
-def _ranged(
-    b: Builder, call: MicroCall, exact: str, prologue: KernelPrologue, rows: int, vectors: int
+class Columns(NamedTuple):
+    """A tile's depth of B: where it is, and how many elements its rows are apart; its parts, if it
+    is split, follow each other."""
+
+    at: Value
+    row: Value
+
+
+# Writes a loop over the depth, and has for every tile of it the code that adds the products of A's
+# tiles at an address and B's.
+Depths = Callable[[Callable[[Value, Columns], None]], None]
+
+
+def panel_depths(b: Builder, a: Value, b_: Value, depth: Value, pieces: int) -> Depths:
+    """Return the loop over the depth of two panels."""
+    elements, b_row = TILE * pieces, const(TILES.columns, I64)
+
+    def depths(add: Callable[[Value, Columns], None]) -> None:
+        def step(_: Value, carried: list[Value]) -> list[Value]:
+            a, column = carried
+            add(a, Columns(column, b_row))
+            further = b.offset(a, const(elements * 4 * TILES.rows, I64))
+            return [further, b.offset(column, const(elements * 4 * TILES.columns, I64))]
+
+        b.loop(ZERO, depth, elements, [a, b_], step)
+
+    return depths
+
+
+class Sums(NamedTuple):
+    """Where the sums go; their rows are ``row`` elements apart."""
+
+    at: Value
+    row: Value
+    rows: int
+    vectors: int
+
+
+def ranged_sums(
+    b: Builder, depths: Depths, ranges: tuple[Range, Range], c: Sums, exact: str
 ) -> None:
-    """Write the block of split numbers: tiles compute it unless it is beyond their range. They
-    are never asked to add to C (``Tiles._whole``)."""
-    a, b_ = (Range.of(b, panel, call.depth) for panel in (call.a, call.b))
+    """Write the block of split numbers: tiles compute it unless it is beyond their range."""
     # Reading C again would wait for its lines (measured: twice the time where K is 32).
     sums = b.emit(PTR, f"alloca [{TILES.rows * TILES.columns} x float], align 64")
 
     def tiles() -> list[Value]:
-        apart = call._replace(c=sums, c_row=const(TILES.columns, I64), accumulate=NO)
-        tile_loop(b, apart, prologue, rows, vectors)
-        unscale(b, sums, call.c, call.c_row, rows, vectors)
+        tile_sums(b, depths, c._replace(at=sums, row=const(TILES.columns, I64)), "tdpbf16ps", PARTS)
+        unscale(b, sums, c.at, c.row, c.rows, c.vectors)
         return []
 
     def one_by_one() -> list[Value]:
-        counts = (const(rows, I64), const(vectors, I64))
-        raw = (r.irregular(b) for r in (a, b_))
-        arguments = (call.a, call.b, call.c, call.c_row, *counts, call.depth, *raw)
-        b.effect(f"call void @{exact}({', '.join(f'{v.type} {v.text}' for v in arguments)})")
+        exact_sums(b, depths, ranges, c, exact)
         return []
 
-    b.if_(beyond_tiles(b, a, b_), one_by_one, tiles)
+    b.if_(beyond_tiles(b, *ranges), one_by_one, tiles)
 
 
-def tile_loop(
-    b: Builder, call: MicroCall, prologue: KernelPrologue, rows: int, vectors: int
+def exact_sums(
+    b: Builder, depths: Depths, ranges: tuple[Range, Range], c: Sums, exact: str
+) -> None:
+    """Write the block of split numbers by multiply-adds; ``exact`` is what ``emit_exact`` makes."""
+    clear(b, c.at, c.row, c.rows, c.vectors)
+    raw = [r.irregular(b) for r in ranges]
+    counts = (const(c.rows, I64), const(c.vectors, I64))
+
+    def step(a: Value, columns: Columns) -> None:
+        arguments = (a, *columns, c.at, c.row, *counts, *raw)
+        b.effect(f"call void @{exact}({', '.join(f'{v.type} {v.text}' for v in arguments)})")
+
+    depths(step)
+
+
+def tile_sums(
+    b: Builder, depths: Depths, c: Sums, multiply: str, pieces: int, accumulate: Value = NO
 ) -> None:
     """Write the set-up of the sums, the loop over the depth, and the stores."""
-    blocks = [(r, v) for r in range(rows // TILE) for v in range(vectors)]
-    c_row = b.mul(call.c_row, const(4, I64))
+    blocks = [(r, v) for r in range(c.rows // TILE) for v in range(c.vectors)]
+    c_row = b.mul(c.row, const(4, I64))
 
     def place(r: int, v: int) -> Value:
-        row = b.offset(call.c, b.mul(const(TILE * r, I64), c_row))
+        row = b.offset(c.at, b.mul(const(TILE * r, I64), c_row))
         return b.offset(row, const(_ROW * v, I64))
 
     def add() -> list[Value]:
@@ -96,42 +148,33 @@ def tile_loop(
             _tile(b, "tilezero", 2 * r + v)
         return []
 
-    b.if_(call.accumulate, add, clear)
-
-    def step(_: Value, carried: list[Value]) -> list[Value]:
-        a, column = carried
-        _step(b, prologue, a, column, rows, vectors)
-        depth = TILE * prologue.pieces
-        further = b.offset(a, const(depth * 4 * TILES.rows, I64))
-        return [further, b.offset(column, const(depth * _B_ROW, I64))]
-
-    b.loop(ZERO, call.depth, TILE * prologue.pieces, [call.a, call.b], step)
+    b.if_(accumulate, add, clear)
+    depths(lambda a, columns: _step(b, a, columns, c, multiply, pieces))
     for r, v in blocks:
         _tile(b, "tilestored64", 2 * r + v, place(r, v), c_row)
 
 
-def _step(
-    b: Builder, prologue: KernelPrologue, a: Value, column: Value, rows: int, vectors: int
-) -> None:
+def _step(b: Builder, a: Value, columns: Columns, c: Sums, multiply: str, pieces: int) -> None:
     """Write the products of a tile's depth; loads come just before what needs them first."""
-    multiply = _instruction(prologue)
+    b_row = b.mul(columns.row, const(4, I64))
     held: tuple[int | None, int | None] = (None, None)
-    for i, j in PRODUCTS if prologue.pieces > 1 else [(0, 0)]:
-        for r in range(rows // TILE):
+    for i, j in PRODUCTS if pieces > 1 else [(0, 0)]:
+        for r in range(c.rows // TILE):
             if i != held[0]:
                 at = b.offset(a, const(_ROW * (TILES.rows * i + TILE * r), I64))
-                _tile(b, "tileloadd64", _A + r, at, _bytes(_ROW))
-            for v in range(vectors):
+                _tile(b, "tileloadd64", _A + r, at, const(_ROW, I64))
+            for v in range(c.vectors):
                 if r == 0 and j != held[1]:
-                    at = b.offset(column, const(_B_ROW * TILE * j + _ROW * v, I64))
-                    _tile(b, "tileloadd64", _B + v, at, _bytes(_B_ROW))
+                    part = b.offset(columns.at, b.mul(b_row, const(TILE * j, I64)))
+                    at = b.offset(part, const(_ROW * v, I64))
+                    _tile(b, "tileloadd64", _B + v, at, b_row)
                 _tile(b, multiply, 2 * r + v, _A + r, _B + v)
         held = (i, j)
 
 
 def _instruction(prologue: KernelPrologue) -> str:
     """Return the product of A's with B's bytes, each signed or unsigned, or of bfloat16s."""
-    if prologue.dot in ("pairs", "split"):
+    if prologue.dot == "pairs":
         return "tdpbf16ps"
     signs = ("s" if is_signed(prologue, side) else "u" for side in (prologue.a, prologue.b))
     return f"tdpb{''.join(signs)}d"
@@ -140,10 +183,6 @@ def _instruction(prologue: KernelPrologue) -> str:
 def is_signed(prologue: KernelPrologue, operand: int | None) -> bool:
     assert operand is not None
     return prologue.kernel.exprs[operand].dtype.kind == "i"
-
-
-def _bytes(count: int) -> Value:
-    return const(count, I64)
 
 
 def _tile(b: Builder, name: str, *operands: int | Value) -> None:

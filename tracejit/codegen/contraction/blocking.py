@@ -36,6 +36,8 @@ class CacheBlock(NamedTuple):
 # Tile registers: two by two of them, 16×16 sums each, on elements of four bytes.
 TILE = 16
 TILES = RegisterBlock(2 * TILE, 2, TILE)
+# Parts that a split number has (``split``).
+PARTS = 3
 
 
 def register_block(target: Target, dtype: str) -> RegisterBlock:

@@ -15,6 +15,8 @@ from tracejit.codegen.contraction.blocking import (
     offered_vectors,
 )
 from tracejit.codegen.contraction.direct import Direct
+from tracejit.codegen.contraction.direct_tiles import DirectTiles
+from tracejit.codegen.contraction.direct_tiles import emit_parts as emit_direct_parts
 from tracejit.codegen.contraction.evaluate import Operand, emit_pack_computed
 from tracejit.codegen.contraction.finish import emit_finish
 from tracejit.codegen.contraction.gemv import Axpys, Dots
@@ -37,6 +39,8 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
     """
     if spec.kind == "gemm":
         _emit_parts(module, name, spec, spec.unit(module.target))
+    elif spec.kind == "direct" and spec.tiled:
+        emit_direct_parts(module, name, spec)
     elif spec.kind in ("axpys", "dots"):
         emit_finish(module, f"{name}.finish", spec)
     b = module.define(
@@ -47,8 +51,9 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
         parameter_attributes=("noalias readonly", "noalias readonly", "", ""),
     )
     gemm = Tiles if spec.tiled else Ahead if spec.ahead else Panels
+    direct = DirectTiles if spec.tiled else Direct
     kernels: dict[Kind, type[Panels | Axpys | Dots | Direct | Tiny]] = {
-        "gemm": gemm, "axpys": Axpys, "dots": Dots, "direct": Direct, "tiny": Tiny,
+        "gemm": gemm, "axpys": Axpys, "dots": Dots, "direct": direct, "tiny": Tiny,
     }  # fmt: skip
     kernels[spec.kind](b, name, spec).emit()
     b.ret()

@@ -7,10 +7,12 @@ what threads share: their sizes change no bits, and follow from the caches and t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from math import prod
 from typing import NamedTuple
 
 from tracejit.codegen.contraction.blocking import (
+    TILE,
     RegisterBlock,
     balanced,
     cheap_height,
@@ -35,7 +37,7 @@ def gemm_arguments(spec: GemmSpec, target: Target, problem: GemmProblem) -> Gemm
     p, swapped = canonical(problem, fold=spec.folds)
     grid = grid_of(spec, target, p)
     axes = zip(p.batch, p.a_batch, p.b_batch, p.c_batch, strict=True)
-    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0, 0, 0, 0, grid.blocks_k, 0, 0, 0)
+    fixed = (p.m, p.n, p.k, *p.a, *p.b, *p.c, *grid, 0, 0, 0, 0, grid.blocks_k, 0, 0, 0, 0)
     return GemmArguments((*fixed, *(number for axis in axes for number in axis)), swapped)
 
 
@@ -64,7 +66,8 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
     unit = spec.unit(target)
     cache = spec.cache(target)
     if p.gather is not None and p.gather.planes is not None:
-        return _direct(spec, target, p, p.gather.planes)
+        direct = _direct_in_tiles if spec.tiled else _direct
+        return direct(spec, target, p, p.gather.planes)
     if spec.kind == "tiny":  # a run is a part of the innermost batch axis
         return Grid(m, n, k, p.batch[-1], 1, 1, 0, 0)
     if spec.kind != "gemm":
@@ -221,6 +224,42 @@ def slab_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     return grid_of(spec, target, p).tile_m * p.n * (spec.type.bits // 8)
 
 
+def _direct_in_tiles(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> Grid:
+    """Return rows of weights by outermost places. Behind the results of a tile stand the range of
+    the image and its planes."""
+    unit, outer = spec.unit(target), planes.places[0]
+    rows = planes.blocks * TILE * spec.pieces * planes.phases
+    depth = planes.blocks * TILE * spec.pieces * len(planes.taps)
+    fitting = target.l2_bytes // 2 // (4 * rows * planes.outer_pitch) - planes.more
+    least = -(-outer // max(1, fitting))
+    batch, panels = hint(prod(p.batch)), -(-hint(p.m) // unit.rows)
+    wanted = -(-_wanted_tiles(target, p) // max(1, batch))
+    far = 4 * hint(p.m) * depth > target.l2_bytes // 2
+
+    def cost(strips: int, parts: int) -> float:
+        """Return what two threads take, which may wait for a tile, in the units of
+        ``prologue.split_pays``: an element of the image takes 70, one of weights from afar 4."""
+        height = balanced(outer, -(-outer // strips), 1)
+        count, last = divmod(outer, height)
+        total = strips * 4 * far * panels * unit.rows * depth
+        for n, high in ((count, height), (1, last)):
+            if high:
+                places = round_up(planes.flat(high, unit.lanes), unit.columns)
+                image = 70 * parts * rows * planes.outer_pitch * (high + planes.more)
+                total += n * (image + 4 * places * panels * unit.rows * depth // spec.pieces)
+        return total * (1 / 2 + 1 / (strips * parts * batch))
+
+    tiles = max(1, wanted, least)
+    choices = product(range(least, min(outer, tiles) + 1), range(1, min(panels, tiles) + 1))
+    strips, parts = min((c for c in choices if prod(c) <= tiles), key=lambda c: cost(*c))
+    height = balanced(outer, max(1, -(-outer // strips)), 1)
+    tile_m = balanced(p.m, round_up(-(-p.m // parts), unit.rows), unit.rows)
+    work = round_up(tile_m, unit.rows) * planes.flat(height, unit.lanes)
+    image = unit.columns + rows * planes.pair_pitch(height)
+    counts = (max(1, -(-p.m // tile_m)), max(1, -(-outer // height)), 1)
+    return Grid(tile_m, height, depth, *counts, work, work + image)
+
+
 def _direct(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> Grid:
     """Return blocks of outermost places: what a tile reads and sums stays in the second level."""
     lanes, size, outer = target.lanes(spec.type.bits), spec.type.bits // 8, planes.places[0]
@@ -229,7 +268,8 @@ def _direct(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> G
     height = max(1, more, target.l2_bytes // 4 // each - more)
     shared = -(-outer * prod(p.batch) // max(1, _wanted_tiles(target, p)))
     height = balanced(outer, min(height, max(shared, 4 * more)), 1)
-    results, image = planes.elements(p.m, height, lanes)
+    results = p.m * planes.flat(height, lanes)
+    image = planes.planes * prod(planes.extents) + 2 * lanes
     blocks = max(1, -(-outer // height))
     return Grid(p.m, height, max(1, p.k), 1, blocks, 1, results, results + image)
 
@@ -287,7 +327,7 @@ def tile_grain(spec: GemmSpec, target: Target, problem: GemmProblem, threads: in
     tiles = tile_count(spec, target, problem)
     if threads <= 1 or prod(p.batch) * p.m * p.n * p.k < 1 << 18:
         return max(1, tiles)
-    if spec.kind == "direct":
+    if spec.kind == "direct" and not spec.ahead:
         return max(1, tiles // (4 * threads))
     if spec.gather is not None or spec.ahead or spec.slabs:
         return 1

@@ -9,6 +9,7 @@ So however tiles are shared, no thread packs the B that another has packed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -55,8 +56,12 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
     grain = tile_grain(spec, target, problem, threads)
     if not spec.ahead or not tiles:
         return [Stage(sizes, tiles, grain)]
-    grid, batch, packed = _layout(spec, target, problem)
-    elements, depths = _part(spec, grid, batch, packed)
+    grid, batch, alone, packed = _layout(spec, target, problem)
+    elements, depths = _part(spec, grid, alone, packed)
+    if elements == alone:
+        elements = batch
+    else:
+        alone = batch
     found: list[Stage] = []
     for first in range(0, batch, elements):
         count = min(elements, batch - first)
@@ -66,8 +71,10 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
                 own = list(sizes)
                 own[Slot.PACKING : Slot.FIRST_K + 1] = packing, first, k
                 own[Slot.BLOCKS_K] = deep
-                own[Slot.PACKED : Slot.STRIPS + 1] = packed
-                total = count * (deep * packed.strips if packing else tiles // batch)
+                own[Slot.PACKED : Slot.ALONE + 1] = *packed, alone
+                total = (
+                    min(count, alone) * deep * packed.strips if packing else count * tiles // batch
+                )
                 found.append(Stage(tuple(own), total, grain if threads > 1 else total))
     return found
 
@@ -76,13 +83,14 @@ def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     """Return the bytes of the packed operand that all threads share, 64-byte aligned."""
     if not spec.ahead:
         return 0
-    grid, batch, packed = _layout(spec, target, problem)
-    elements, depths = _part(spec, grid, batch, packed)
+    grid, _, alone, packed = _layout(spec, target, problem)
+    elements, depths = _part(spec, grid, alone, packed)
     return elements * depths * packed.block * (spec.type.bits // 8)
 
 
-def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, _Packed]:
-    """Return the tiles, the number of batch elements, and how a depth block is packed."""
+def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, int, _Packed]:
+    """Return the tiles, the number of batch elements, how many of these have packed operands of
+    their own, and how a depth block is packed."""
     p, _ = canonical(problem, fold=spec.folds)
     grid, unit = grid_of(spec, target, p), spec.unit(target)
     extent, width = (p.m, unit.rows) if spec.ahead == "a" else (p.n, unit.columns)
@@ -90,8 +98,15 @@ def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid,
     block = round_up(
         round_up(extent, width) * (grid.block_k + spec.last_rows(spec.ahead or "b")), line
     )
-    strip = _STRIP * width
-    return grid, prod(p.batch), _Packed(block, strip, max(1, -(-extent // strip)))
+    strip = _STRIP * width if spec.kind == "gemm" else width
+    alone = _alone(p.batch, p.a_batch if spec.ahead == "a" else p.b_batch)
+    return grid, prod(p.batch), alone, _Packed(block, strip, max(1, -(-extent // strip)))
+
+
+def _alone(batch: Sequence[int], strides: Sequence[int]) -> int:
+    """Return after how many batch elements an operand repeats itself."""
+    outer = next((i for i, stride in enumerate(strides) if stride != 0), len(batch))
+    return prod(batch[outer:])
 
 
 def _part(spec: GemmSpec, grid: Grid, batch: int, packed: _Packed) -> tuple[int, int]:

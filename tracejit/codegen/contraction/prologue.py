@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from tracejit.codegen.contraction.blocking import TILE, TILES, round_up
+from tracejit.codegen.contraction.blocking import PARTS, TILE, TILES, round_up
 from tracejit.codegen.target import Target
 from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 # of float32s, in three such elements.
 Dot = Literal["none", "words", "bytes", "tiles", "pairs", "split"]
 GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4, "tiles": 4, "pairs": 2, "split": 2}
-# Parts that a split number has.
-PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 
 from tracejit.codegen.contraction.blocking import (
+    PARTS,
     TILE,
     TILES,
     CacheBlock,
@@ -62,7 +63,8 @@ class Slot(IntEnum):
     Where B (or A) is packed ahead (``plan``): ``PACKING`` is 1 in a stage that packs. A stage is
     about the batch elements from ``FIRST_BATCH`` and the ``BLOCKS_K`` depth blocks from ``FIRST_K``
     on, of ``ALL_K``. ``PACKED`` are the elements of a packed depth block, which is packed in
-    ``STRIPS`` strips of ``STRIP`` columns (or rows).
+    ``STRIPS`` strips of ``STRIP`` columns (or rows). ``ALONE`` batch elements have packed operands
+    of their own, and those after them the same ones again.
 
     From ``BATCH`` on stand, for each batch axis, outermost first: its extent and the strides of
     A, B and C. What an epilogue needs follows at ``epilogue_slot(spec)``.
@@ -93,7 +95,8 @@ class Slot(IntEnum):
     PACKED = 22
     STRIP = 23
     STRIPS = 24
-    BATCH = 25
+    ALONE = 25
+    BATCH = 26
 
 
 # Index in ``ptrs`` of each pointer: element [0, …, 0] of A, B and C, this worker's own workspace,
@@ -196,8 +199,8 @@ class GemmSpec:
     ``c`` is "last" or "any". ``pack_a``, ``pack_b``: whether the operand is copied to panels; B
     can be read in place only where ``b`` is "last", and A is packed only where B is (``ahead``).
     ``kind``: "gemm", for M = 1 "axpys" (rows of B are summed up) and "dots" (columns of B are
-    dotted), "direct" (a gathered B is read where the image of its windows is), or "tiny" (a batch
-    of matrices of the sizes and strides ``tiny``).
+    dotted), "direct" (a gathered B is read where the image of its windows is, split for tile
+    registers too), or "tiny" (a batch of matrices of the sizes and strides ``tiny``).
     ``batch_axes``: how many batch axes there are. ``gather``: how a gathered B is read, None where
     B has strides. ``epilogue`` stores what becomes of a finished vector, instead of C.
     ``prologue`` computes operands where they are packed; ``a`` and ``b`` then tell along which of
@@ -238,6 +241,8 @@ class GemmSpec:
     @property
     def pieces(self) -> int:
         """How many elements of a panel hold the same depths."""
+        if self.gather is not None and self.gather.split:
+            return PARTS
         return self.prologue.pieces if self.prologue is not None else 1
 
     def last_rows(self, side: Side) -> int:
@@ -256,6 +261,8 @@ class GemmSpec:
     @property
     def tiled(self) -> bool:
         """Whether tile registers multiply the operands."""
+        if self.gather is not None:
+            return self.gather.split
         return self.prologue is not None and self.prologue.tiled
 
     def unit(self, target: Target) -> RegisterBlock:
@@ -423,6 +430,10 @@ def classify(
     if p.gather is not None:
         # The weights are read in place: packing them for each tile costs 8 % (measured).
         batches, gather = len(p.batch), p.gather.spec
+        if p.gather.planes is not None and gather.split:
+            return GemmSpec(
+                kind, a, "any", c, True, False, "direct", batches, epilogue, gather, wide=True
+            )
         if p.gather.planes is not None:
             return GemmSpec(kind, a, "any", c, False, False, "direct", batches, epilogue, gather)
         return GemmSpec(kind, a, "any", c, False, True, "gemm", batches, epilogue, gather)

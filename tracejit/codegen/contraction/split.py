@@ -39,9 +39,8 @@ from tracejit.codegen.builder import (
     Value,
     const,
 )
-from tracejit.codegen.contraction.blocking import TILE, TILES
+from tracejit.codegen.contraction.blocking import PARTS, TILE, TILES
 from tracejit.codegen.contraction.frame import ONE, ZERO
-from tracejit.codegen.contraction.prologue import PARTS
 
 # Which part of A by which of B, least first; those that follow have one in common, which need not
 # be loaded again.
@@ -115,38 +114,54 @@ def _bits(b: Builder, x: Value) -> Value:
 # -- the range of a panel --------------------------------------------------------------------------
 
 
-def open_range(b: Builder, last_row: Value) -> None:
-    """Begin the range of a panel: a vector of largest magnitudes, and one of least less one, so
+def empty_range() -> list[Value]:
+    """Return the range of no numbers: a vector of largest magnitudes, and one of least less one, so
     that zero is none of these."""
-    vector = I32.vector(TILE)
-    b.store(const(0, vector), last_row)
-    b.store(const(-1, vector), b.element(last_row, const(TILE, I64), I32))
+    return [const(0, I32.vector(TILE)), const(-1, I32.vector(TILE))]
 
 
-def extend_range(b: Builder, last_row: Value, values: Sequence[Value]) -> None:
-    """Take vectors of float32s into a range."""
-    vector = I32.vector(TILE)
-    places = [last_row, b.element(last_row, const(TILE, I64), I32)]
-    largest, least = (b.load(place, vector) for place in places)
+def wider_range(b: Builder, so_far: Sequence[Value], values: Sequence[Value]) -> list[Value]:
+    """Return the range with vectors of float32s taken in."""
+    largest, least = so_far
+    vector = largest.type
     for value in values:
         magnitude = b.and_(_bits(b, value), const(_MAGNITUDE, vector))
         largest = b.intrinsic("umax", vector, largest, magnitude)
         least = b.intrinsic("umin", vector, least, b.sub(magnitude, const(1, vector)))
-    b.store(largest, places[0])
-    b.store(least, places[1])
+    return [largest, least]
+
+
+def store_range(b: Builder, last_row: Value, found: Sequence[Value]) -> None:
+    """Leave the exponents of the largest and of the least number that is not zero (or of one just
+    below it) in the first two elements; of zeros alone, 0 and one above all."""
+    for place, (lanes, name) in enumerate(zip(found, ("umax", "umin"), strict=True)):
+        end = b.fold(lanes, lambda x, y, name=name: b.intrinsic(name, x.type, x, y))
+        b.store(b.lshr(end, const(23, I32)), b.element(last_row, const(place, I64), I32))
+
+
+def open_range(b: Builder, last_row: Value) -> None:
+    """Begin the range of a panel, in the row behind it."""
+    _put_range(b, last_row, empty_range())
+
+
+def extend_range(b: Builder, last_row: Value, values: Sequence[Value]) -> None:
+    """Take vectors of float32s into a range."""
+    _put_range(b, last_row, wider_range(b, _get_range(b, last_row), values))
 
 
 def close_range(b: Builder, last_row: Value) -> None:
-    """Leave the exponents of the largest and of the least number that is not zero (or of one just
-    below it) in the first two elements; of zeros alone, 0 and one above all."""
-    vector = I32.vector(TILE)
-    ends: list[Value] = []
-    for start, name in ((0, "umax"), (TILE, "umin")):
-        lanes = b.load(b.element(last_row, const(start, I64), I32), vector)
-        ends.append(b.fold(lanes, lambda x, y, name=name: b.intrinsic(name, x.type, x, y)))
-    for place, end in enumerate(ends):
-        exponent = b.lshr(end, const(23, I32))
-        b.store(exponent, b.element(last_row, const(place, I64), I32))
+    """Leave in the row what ``Range`` reads."""
+    store_range(b, last_row, _get_range(b, last_row))
+
+
+def _get_range(b: Builder, last_row: Value) -> list[Value]:
+    second = b.element(last_row, const(TILE, I64), I32)
+    return [b.load(place, I32.vector(TILE)) for place in (last_row, second)]
+
+
+def _put_range(b: Builder, last_row: Value, found: Sequence[Value]) -> None:
+    b.store(found[0], last_row)
+    b.store(found[1], b.element(last_row, const(TILE, I64), I32))
 
 
 class Range(NamedTuple):
@@ -192,49 +207,63 @@ def unscale(b: Builder, sums: Value, c: Value, c_row: Value, rows: int, vectors:
     b.loop(ZERO, const(rows, I64), 1, [], row)
 
 
+def clear(b: Builder, c: Value, c_row: Value, rows: int, vectors: int) -> None:
+    """Write zeros to C."""
+    vector = F32.vector(TILE)
+
+    def row(i: Value, _: list[Value]) -> list[Value]:
+        for v in range(vectors):
+            place = b.add(b.mul(i, c_row), const(v * TILE, I64))
+            b.store(const(0.0, vector), b.element(c, place, F32))
+        return []
+
+    b.loop(ZERO, const(rows, I64), 1, [], row)
+
+
 # -- the block of numbers that tiles do not take -------------------------------------------------
 
 EXACT_PARAMETERS = [
-    ("a", PTR), ("b", PTR), ("c", PTR), ("cr", I64), ("rows", I64), ("vectors", I64), ("d", I64),
-    ("raw_a", I1), ("raw_b", I1),
+    ("a", PTR), ("b", PTR), ("br", I64), ("c", PTR), ("cr", I64), ("rows", I64), ("vectors", I64),
+    ("ra", I1), ("rb", I1),
 ]  # fmt: skip
 # Rows that share the numbers of B, which take longer to add up than to multiply.
 _TOGETHER = 4
 
 
 def emit_exact(module: Module, name: str) -> None:
-    """Define ``void name(a, b, c, c_row, rows, vectors, depth, raw_a, raw_b)``: a block of C by
-    multiply-adds, of panels of which each has the numbers themselves or their parts."""
+    """Define ``void name(a, b, b_row, c, c_row, rows, vectors, raw_a, raw_b)``: add to C the
+    product over a tile's depth, by multiply-adds.
+
+    The rows of B are ``b_row`` elements apart, its parts follow each other; ``raw_*`` tells that an
+    operand has numbers in place of parts.
+    """
     b = module.define(
         name, VOID, EXACT_PARAMETERS, linkage="internal", attributes="nounwind noinline cold"
     )
-    a, b_, c, c_row, rows, vectors, depth, raw_a, raw_b = b.parameters
-    vector = F32.vector(TILE)
+    a, b_, b_row, c, c_row, rows, vectors, raw_a, raw_b = b.parameters
+    vector, a_row = F32.vector(TILE), const(TILES.rows, I64)
 
     def block(row: Value, column: Value) -> list[Value]:
-        def step(at: Value, sums: list[Value]) -> list[Value]:
-            a_step, b_step = (b.element(x, b.mul(at, const(TILES.rows, I64)), I32) for x in (a, b_))
-            a_step = b.element(a_step, b.mul(row, const(TILE, I64)), I32)
+        places = [
+            b.element(c, b.add(b.mul(b.add(row, const(r, I64)), c_row), column), F32)
+            for r in range(_TOGETHER)
+        ]
 
-            def pair(e: Value, sums: list[Value]) -> list[Value]:
-                place = b.add(b.mul(e, const(TILES.columns, I64)), column)
-                ys = _read(b, b.element(b_step, place, I32), TILES.columns, TILE, raw_b)
-                done: list[Value] = []
-                for r, total in enumerate(sums):
-                    place = b.add(const(r * TILE, I64), e)
-                    xs = _read(b, b.element(a_step, place, I32), TILES.rows, 1, raw_a)
-                    for x, y in zip(xs, ys, strict=True):
-                        total = b.fma(b.splat(x, TILE), y, total)
-                    done.append(total)
-                return done
+        def pair(e: Value, sums: list[Value]) -> list[Value]:
+            place = b.add(b.mul(e, b_row), column)
+            ys = _read(b, b.element(b_, place, I32), b_row, TILE, raw_b)
+            done: list[Value] = []
+            for r, total in enumerate(sums):
+                place = b.add(b.mul(b.add(row, const(r, I64)), const(TILE, I64)), e)
+                xs = _read(b, b.element(a, place, I32), a_row, 1, raw_a)
+                for x, y in zip(xs, ys, strict=True):
+                    total = b.fma(b.splat(x, TILE), y, total)
+                done.append(total)
+            return done
 
-            return b.loop(ZERO, const(TILE, I64), 1, sums, pair)
-
-        zeros = [const(0.0, vector)] * _TOGETHER
-        sums = b.loop(ZERO, depth, PARTS * TILE, zeros, step)
-        for r, total in enumerate(sums):
-            place = b.add(b.mul(b.add(row, const(r, I64)), c_row), column)
-            b.store(total, b.element(c, place, F32))
+        sums = [b.load(place, vector) for place in places]
+        for place, total in zip(places, b.loop(ZERO, const(TILE, I64), 1, sums, pair), strict=True):
+            b.store(total, place)
         return []
 
     def column(v: Value, _: list[Value]) -> list[Value]:
@@ -246,10 +275,10 @@ def emit_exact(module: Module, name: str) -> None:
     b.ret()
 
 
-def _read(b: Builder, place: Value, width: int, lanes: int, raw: Value) -> list[Value]:
-    """Return the numbers of two depths from a panel that is ``width`` wide."""
+def _read(b: Builder, place: Value, width: Value, lanes: int, raw: Value) -> list[Value]:
+    """Return the numbers of two depths from an operand whose rows are ``width`` apart."""
     bits, numbers = (I32.vector(lanes), F32.vector(lanes)) if lanes > 1 else (I32, F32)
-    places = [b.element(place, const(p * TILE * width, I64), I32) for p in range(PARTS)]
+    places = [b.element(place, b.mul(const(p * TILE, I64), width), I32) for p in range(PARTS)]
 
     def as_they_are() -> list[Value]:
         return [b.load(p, numbers) for p in places[:2]]
