@@ -184,12 +184,11 @@ def test_sizes_may_vary(level: str) -> None:
         (lambda x, w: ((x @ w).max(axis=1), np.cumsum(x @ w, axis=0)), ((200, 9), (9, 20))),
         (lambda x, w: np.cumsum(x @ w, axis=1), ((1, 9), (9, 20))),
         (lambda x, w: np.sort(x @ w, axis=1), ((200, 9), (9, 20))),
-        (lambda x, w: (x @ w).reshape(100, 40).max(axis=1), ((200, 9), (9, 20))),
         (lambda x, w: (x @ w)[::-1].max(axis=1) + (x @ w)[:, 0], ((200, 9), (9, 20))),
         (lambda x, w: np.exp(x @ w - (x @ w).max(axis=1, keepdims=True)), ((64, 200), (200, 900))),
         (lambda x, w: (x @ w).max(axis=1), ((3, 1), (1, 70_000))),
     ],
-    ids=["result", "columns", "two readers", "one row", "NumPy", "pairs of rows", "other rows",
+    ids=["result", "columns", "two readers", "one row", "NumPy", "other rows",
          "few rows for threads", "long rows"],
 )  # fmt: skip
 def test_other_readers_find_the_product_in_memory(
@@ -199,6 +198,101 @@ def test_other_readers_find_the_product_in_memory(
     values = [random(rng, shape, F64) for shape in shapes]
     schedule = check(function, *values, kernels=None)
     assert len(schedule.steps) > 1
+    assert all(b.kind != "slab" for b in schedule.buffers)
+
+
+def test_a_reader_may_take_rows_by_groups(any_level: str) -> None:
+    x, w, _ = operands(200, 9, 20, F64)
+    check(lambda x, w: (x @ w).reshape(100, 40).max(axis=1), x, w)
+    check(lambda x, w: (x @ w).reshape(25, 8, 20).sum(axis=1), x, w)
+
+
+# -- reductions over the rows of a product, by groups of rows ------------------------------------
+
+
+def column_sums(x: Any, w: Any, b: Any) -> Any:
+    return (x @ w).sum(axis=0)
+
+
+def column_ends(x: Any, w: Any, b: Any) -> Any:
+    return (x @ w + b).max(axis=0), (x @ w).min(axis=0, keepdims=True)
+
+
+def column_means(x: Any, w: Any, b: Any) -> Any:
+    return np.tanh(x @ w + b).mean(axis=0)
+
+
+def squares(x: Any, w: Any, b: Any) -> Any:
+    return np.sqrt(((x @ w) ** 2).sum()), np.abs(x @ w).max()
+
+
+def loss(x: Any, w: Any, b: Any) -> Any:
+    return ((x @ w - b) ** 2).mean()
+
+
+BY_GROUPS = (column_sums, column_ends, column_means, squares, loss)
+
+
+@pytest.mark.parametrize("function", BY_GROUPS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+def test_reductions_over_rows_store_no_product(
+    any_level: str, function: Callable[..., Any], dtype: np.dtype[Any]
+) -> None:
+    for m, k, n in [(300, 130, 120), (576, 33, 260)]:
+        x, w, b = operands(m, k, n, dtype)
+        w = w / np.sqrt(k, dtype=dtype)
+        schedule = check(function, x, w, b, kernels=2)
+        assert [b.shape for b in schedule.buffers if b.kind == "slab"] == [(m, n)]
+        assert schedule.arena.nbytes < m * n * dtype.itemsize
+
+
+def test_reductions_over_rows_propagate_nan_and_infinity(level: str) -> None:
+    x, w, b = operands(256, 20, 160, F32)
+    x[2, 3], x[200, 5], w[7, 7], w[9, 100] = np.nan, np.inf, -np.inf, -0.0
+    for function in (column_sums, column_ends, squares):
+        check(function, x, w, b, kernels=2)
+
+
+def test_reductions_of_integer_products_are_exact(level: str) -> None:
+    def summed(x: Any, w: Any) -> Any:
+        return (x @ w).sum(axis=0, dtype=np.int32), (x @ w).max(axis=0)
+
+    check(summed, *operands(512, 33, 100, I32)[:2], kernels=2, exact=True)
+
+
+def test_threads_do_not_change_the_bits_of_reductions_over_rows() -> None:
+    values = operands(2048, 60, 300, F32)
+    for function in (column_sums, loss):
+        found: set[bytes] = set()
+        for threads in (1, 2, 3):
+            with tj.num_threads(threads):
+                executable = tj.trace(function, *values).executable
+                found.add(executable.run(values)[0].tobytes())
+        assert len(found) == 1
+
+
+def test_reductions_over_rows_of_sizes_that_vary(level: str) -> None:
+    jitted = tj.jit(column_means, compile="now", dynamic=True)
+    for m in (256, 512, 77, 1000, 1024, 257):
+        values = operands(m, 24, 133, F64, seed=m)
+        np.testing.assert_allclose(jitted(*values), column_means(*values), rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, w: (x @ w).std(axis=0),
+        lambda x, w: (x @ w, (x @ w).sum(axis=0)),
+        lambda x, w: ((x @ w).sum(axis=0), (x @ w).sum(axis=1)),
+        lambda x, w: (x[:251] @ w).sum(axis=0),
+        lambda x, w: ((x @ w).sum(axis=0), (x @ w).max()),
+        lambda x, w: np.argmax(x @ w, axis=0),
+    ],
+    ids=["twice", "result", "both axes", "prime", "columns and all", "positions"],
+)
+def test_reductions_that_need_the_product_store_it_once(function: Callable[..., Any]) -> None:
+    schedule = check(function, *operands(256, 20, 200, F64)[:2], kernels=None)
+    assert sum(isinstance(step, ContractionStep) for step in schedule.steps) == 1
     assert all(b.kind != "slab" for b in schedule.buffers)
 
 

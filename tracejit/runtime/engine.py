@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import cast
 
@@ -38,6 +39,7 @@ from tracejit.schedule.schedule import (
     Schedule,
     make_schedule,
 )
+from tracejit.schedule.slabs import group_rows
 from tracejit.sizes import hint
 
 # The name of the function in a kernel's code.
@@ -241,6 +243,8 @@ def _contraction_calls(
     if prologue is not None:
         problem = prologue.grouped(problem)
     slabs = step.reader is not None
+    if step.reader is not None:
+        problem = replace(problem, group=group_rows(kernel, step.reader))
     spec = contraction.classify(target, contract.dtype, problem, epilogue, prologue, slabs=slabs)
     _, swapped = contraction.canonical(problem, fold=spec.folds)
     if swapped:
@@ -263,8 +267,9 @@ def _contraction_calls(
         code = obtain(f"gemm {spec.key}", lambda: _emit(spec, target))
     else:
         partial = kernel.accesses[contract.partial]
-        row_bytes = kernel.extents[contract.columns] * partial.dtype.itemsize
-        call = contraction.bind_slabs(spec, pointers, step.reader, partial.buffer, row_bytes)
+        row = kernel.extents[contract.columns] * partial.dtype.itemsize
+        rows = (row, problem.group)
+        call = contraction.bind_slabs(spec, pointers, step.reader, partial.buffer, rows)
         pointers, ns = call.pointers, ns + estimate_ns(step.reader)
         sizes = [call.sizes(s, slab) for s in sizes]
         code = obtain(f"slabs {call.spec.key}", lambda: _emit(call.spec, target))

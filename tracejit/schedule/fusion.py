@@ -71,6 +71,7 @@ from tracejit.schedule.maps import (
 from tracejit.schedule.merged import merges_axes, within_padding
 from tracejit.schedule.pieces import regions
 from tracejit.schedule.prologue import Prologues, base_of, viewed, widens, worth_packing
+from tracejit.schedule.row_groups import takes_groups
 from tracejit.schedule.siblings import Siblings
 from tracejit.sizes import hint, is_one
 
@@ -392,7 +393,8 @@ class Fuser:
             return None
         if not worth_rows(node, rows, last):
             return None
-        if not axes_of(index) <= last.parallel and not self._check_repeats(node, index, last):
+        nested = not axes_of(index) <= last.parallel
+        if nested and (takes_groups(node) or not self._check_repeats(node, index, last)):
             return None
         if stored:
             if not covers(node, maps, last):

@@ -16,7 +16,7 @@ import numpy as np
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Array, Shape
-from tracejit.schedule import native, one_row, split
+from tracejit.schedule import native, one_row, row_groups, split
 from tracejit.schedule.arena import Life, Plan, Room, lodge, plan
 from tracejit.schedule.bands import Band, Grid, find_bands
 from tracejit.schedule.borders import join_borders
@@ -449,4 +449,5 @@ def make_schedule(graph: Graph, layouts: Sequence[Layout], lowers: native.Lowers
     ``layouts[i]`` is None where input ``i`` is C-contiguous, else its strides in elements;
     ``lowers`` says which elementwise ops code generation has.
     """
-    return _Scheduler(split.run(one_row.run(graph, lowers)), layouts, lowers).run()
+    graph = split.run(row_groups.run(one_row.run(graph, lowers)))
+    return _Scheduler(graph, layouts, lowers).run()

@@ -73,6 +73,8 @@ def _origins(graph: Graph) -> dict[Node, Origin]:
             found[node] = _elementwise(node, found)
         elif node.op.name == "reshape" and _same_but_ones(node.shape, node.inputs[0].shape):
             found[node] = found[node.inputs[0]]
+        elif node.op.name == "reshape" and found[node.inputs[0]].kind == node.inputs[0].shape:
+            found[node] = Origin(node.shape, found[node.inputs[0]].sources)
         else:
             found[node] = Origin(node.shape, frozenset({node}))
     return found

@@ -9,6 +9,9 @@ or gates that are computed from parts of a row::
     for rows: p[i, j] = Σ x[i, k] w[k, j]          for slab of rows:
     for rows: y[i] = max over j of p[i, j]   →       for rows of the slab: slab[i, j] = Σ …
                                                      for rows of the slab: y[i] = max slab[i, j]
+
+An iteration may also read some rows that follow each other, as many for each: partial results of
+what reduces the rows (``row_groups``). Then a slab has whole groups of them.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def check_slabs(product: Kernel, reader: Kernel, buffer: int) -> bool:
     """Whether ``reader`` may run by slabs of the product in ``buffer``, which only it reads.
 
     ``product`` stores all of it there in order, and each iteration of the reader's outer loop
-    reads what lies in one row.
+    reads what lies in one row, or in one group of rows.
     """
     contract = product.contract
     if contract is None or product.attend is not None or contract.gather is not None:
@@ -45,7 +48,21 @@ def check_slabs(product: Kernel, reader: Kernel, buffer: int) -> bool:
     others = {product.accesses[s.access].buffer for s in product.stores} - {buffer}
     if any(access.buffer in others for access in reader.loaded):
         return False
-    return _in_order(product, contract, buffer) and _row_by_row(reader, buffer, all_rows, columns)
+    if not _in_order(product, contract, buffer) or not reader.parallel:
+        return False
+    group = group_rows(product, reader)
+    if group > 1 and rows % group:
+        return False
+    return _row_by_row(reader, buffer, all_rows, columns, group)
+
+
+def group_rows(product: Kernel, reader: Kernel) -> int:
+    """Return how many rows of the product an iteration of the reader's outer loop would read, if
+    they read all of them."""
+    contract = product.contract
+    assert contract is not None
+    axes = (contract.rows, *batch_axes(product))
+    return prod(product.extents[a] for a in axes) // max(1, reader.extents[reader.parallel[0]])
 
 
 def _in_order(product: Kernel, contract: Contract, buffer: int) -> bool:
@@ -63,23 +80,21 @@ def _in_order(product: Kernel, contract: Contract, buffer: int) -> bool:
     )
 
 
-def _row_by_row(reader: Kernel, buffer: int, rows: int, columns: int) -> bool:
-    """Whether each iteration of the outer loop, of ``rows``, reads one row of ``buffer``."""
-    if not reader.parallel or reader.chain is not None:
-        return False
+def _row_by_row(reader: Kernel, buffer: int, rows: int, columns: int, group: int) -> bool:
+    """Whether each iteration of the outer loop reads one row of ``buffer``, or one ``group``."""
     outer = reader.parallel[0]
-    if reader.extents[outer] != rows:
+    if reader.chain is not None or reader.extents[outer] * group != rows:
         return False
     gathered = {e.access for e in reader.exprs if isinstance(e, Gather)}
     for number, access in enumerate(reader.accesses):
         if access.buffer != buffer:
             continue
-        if number in gathered or access.strides[outer] != columns or access.offset < 0:
+        if number in gathered or access.strides[outer] != group * columns or access.offset < 0:
             return False
         inside = [(n, s) for a, (n, s) in enumerate(_steps(reader, number)) if a != outer]
         if any(s < 0 for _, s in inside):
             return False
-        if access.offset + sum((n - 1) * s for n, s in inside if s) >= columns:
+        if access.offset + sum((n - 1) * s for n, s in inside if s) >= group * columns:
             return False
     return True
 

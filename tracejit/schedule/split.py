@@ -27,7 +27,7 @@ from tracejit.schedule import native
 from tracejit.sizes import hint
 
 # How the partial results of a reduction combine.
-_COMBINE = {
+COMBINE = {
     "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
     "any": "logical_or", "all": "logical_and",
 }  # fmt: skip
@@ -58,17 +58,24 @@ def _split(node: Node, x: Node) -> Node | None:
         return None
     emit = Emit(node.loc)
     reduce = getattr(emit, node.op.name)
-    main = _rows(emit, x, outer, 0, count * rows)
-    shape = (*x.shape[:outer], count, rows, *x.shape[outer + 1 :])
-    # Axes after the outer one have moved up by one place.
-    inner = tuple(sorted((outer + 1, *(a + (a > outer) for a in axes if a != outer))))
-    partial = reduce(emit.reshape(main, shape=shape), axis=inner, keepdims=False)
-    place = outer - sum(a < outer for a in axes)
-    result = reduce(partial, axis=(place,), keepdims=False)
+    result = by_groups(emit, node, _rows(emit, x, outer, 0, count * rows), outer, rows)
     if rest:
         tail = reduce(_rows(emit, x, outer, count * rows, rest), axis=axes, keepdims=False)
-        result = getattr(emit, _COMBINE[node.op.name])(result, tail)
+        result = getattr(emit, COMBINE[node.op.name])(result, tail)
     return emit.reshape(result, shape=node.shape) if result.shape != node.shape else result
+
+
+def by_groups(emit: Emit, node: Node, x: Node, outer: int, rows: int) -> Node:
+    """Reduce ``x`` as ``node`` does: groups of ``rows`` rows along ``outer``, then their results.
+
+    The axes that are reduced are gone from the result.
+    """
+    axes, reduce = cast(tuple[int, ...], node.attrs["axis"]), getattr(emit, node.op.name)
+    shape = (*x.shape[:outer], x.shape[outer] // rows, rows, *x.shape[outer + 1 :])
+    # Axes after the outer one have moved up by one place.
+    inner = tuple(sorted((outer + 1, *(a + (a > outer) for a in axes if a != outer))))
+    partial = reduce(emit.reshape(x, shape=shape), axis=inner, keepdims=False)
+    return reduce(partial, axis=(outer - sum(a < outer for a in axes),), keepdims=False)
 
 
 def _by_rows(node: Node, outer: int) -> Node:
@@ -96,7 +103,7 @@ def _needs_reduction(x: Node) -> bool:
 
 def check_split(node: Node) -> bool:
     """Whether ``node`` is a long reduction to few elements."""
-    if node.op.name not in _COMBINE or not native.is_reduction(node):
+    if node.op.name not in COMBINE or not native.is_reduction(node):
         return False
     few, many = node.size, node.inputs[0].size
     # What is cut has to be long; what is not may be.

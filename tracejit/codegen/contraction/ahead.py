@@ -15,8 +15,11 @@ Where A is much smaller than B they change places (``amx``):
     packing:    for (batch, depth block, strip of rows):  pack it
     computing:  for (batch, column tile):
                   for depth block:
-                    pack the block of B
-                    for row panel: for column panel:  microkernel
+                    pack the block of B               → this worker's own memory
+                  for row panel: for depth block:
+                    for column panel:                 microkernel
+
+So a row panel's sums wait for the next depth block in the cache, its part of A in the first one.
 """
 
 from __future__ import annotations
@@ -112,19 +115,37 @@ class Ahead(Panels):
         _, b_base, c_base = self.batch_element(element)
         column, row = b.mul(tile, get[Slot.TILE_N]), b.mul(low, get[Slot.TILE_M])
         columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
-        rows = b.sub(self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M]), row)
+        end = self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
         packed_b = b.element(self.work, get[Slot.WORK_B], self.type)
-        c = self.at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
+        size = b.mul(get[Slot.TILE_N], self.panel_depth(get[Slot.BLOCK_K]))
 
-        def depth_block(index: Value, _: list[Value]) -> list[Value]:
+        def packed_block(index: Value) -> Value:
+            return b.element(packed_b, b.mul(index, size), self.type)
+
+        def pack(index: Value, _: list[Value]) -> list[Value]:
             k, depth = self._depths(index)
-            self.copy_b(packed_b, b_base, column, columns, k, depth, element)
-            place = b.add(b.mul(own, get[Slot.BLOCKS_K]), index)
-            packed_a = self._packed_at(place, row, depth)
-            self._block_of(index, packed_a, packed_b, c, row, column, rows, columns, depth, element)
+            self.copy_b(packed_block(index), b_base, column, columns, k, depth, element)
             return []
 
-        b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], depth_block)
+        def panel(row: Value, _: list[Value]) -> list[Value]:
+            c = self.at(c_base, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
+            rows = self.minimum(b.sub(end, row), const(self.unit.rows, I64))
+
+            def depth_block(index: Value, _: list[Value]) -> list[Value]:
+                depth = self._depths(index)[1]
+                place = b.add(b.mul(own, get[Slot.BLOCKS_K]), index)
+                packed_a = self._packed_at(place, row, depth)
+                self._block_of(
+                    index, packed_a, packed_block(index), c, row, column, rows, columns, depth,
+                    element,
+                )  # fmt: skip
+                return []
+
+            b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], depth_block)
+            return []
+
+        b.loop(ZERO, get[Slot.BLOCKS_K], 1, [], pack)
+        b.loop(row, end, self.unit.rows, [], panel)
 
     def _block_of(
         self, index: Value, packed_a: Value, packed_b: Value, c: Value, row: Value, column: Value,

@@ -215,32 +215,6 @@ class Tiles(Ahead):
         super().multiply()
         release(self.b)
 
-    def block(self, block: Block) -> None:
-        """Where A streams from afar, go through it once."""
-        if not self.spec.wide:
-            super().block(block)
-            return
-        b, width = self.b, const(self.unit.columns, I64)
-
-        def down(i: Value, _: list[Value]) -> list[Value]:
-            rows = self._panel_rows(b.sub(block.rows, i))
-
-            def across(j: Value, _: list[Value]) -> list[Value]:
-                columns = self.minimum(b.sub(block.columns, j), width)
-                source, stride = self._panel_of_b(block, j, columns)
-
-                def panel(vectors: int) -> list[Value]:
-                    self.row_panel(block, i, j, rows, columns, source, stride, vectors)
-                    return []
-
-                narrow = b.compare("le", columns, const(TILE, I64))
-                return b.if_(narrow, lambda: panel(1), lambda: panel(2))
-
-            b.loop(ZERO, block.columns, self.unit.columns, [], across)
-            return []
-
-        b.loop(ZERO, block.rows, self.unit.rows, [], down)
-
     def _panel_rows(self, left: Value) -> Value:
         return self.minimum(left, const(self.unit.rows, I64))
 

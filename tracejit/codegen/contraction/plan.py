@@ -18,6 +18,7 @@ from tracejit.codegen.contraction.grid import (
     Grid,
     gemm_arguments,
     grid_of,
+    near_blocks,
     tile_count,
     tile_grain,
 )
@@ -57,7 +58,7 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
     if not spec.ahead or not tiles:
         return [Stage(sizes, tiles, grain)]
     grid, batch, alone, packed = _layout(spec, target, problem)
-    elements, depths = _part(spec, grid, alone, packed)
+    elements, depths = _part(spec, target, grid, alone, packed)
     if elements == alone:
         elements = batch
     else:
@@ -84,7 +85,7 @@ def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     if not spec.ahead:
         return 0
     grid, _, alone, packed = _layout(spec, target, problem)
-    elements, depths = _part(spec, grid, alone, packed)
+    elements, depths = _part(spec, target, grid, alone, packed)
     return elements * depths * packed.block * (spec.type.bits // 8)
 
 
@@ -109,9 +110,14 @@ def _alone(batch: Sequence[int], strides: Sequence[int]) -> int:
     return prod(batch[outer:])
 
 
-def _part(spec: GemmSpec, grid: Grid, batch: int, packed: _Packed) -> tuple[int, int]:
+def _part(
+    spec: GemmSpec, target: Target, grid: Grid, batch: int, packed: _Packed
+) -> tuple[int, int]:
     """Return how many batch elements and depth blocks are packed at a time."""
     most = max(1, PACKED_BYTES // (packed.block * (spec.type.bits // 8)))
-    if most < grid.blocks_k and not spec.slabs:  # a slab is computed at once
-        return 1, most
+    depths = most
+    if spec.wide and spec.kind == "gemm":  # a tile packs all of the other operand's
+        depths = min(most, near_blocks(target, spec, grid.block_k))
+    if depths < grid.blocks_k and not spec.slabs:  # a slab is computed at once
+        return max(1, min(batch, most // depths)), depths
     return max(1, min(batch, most // grid.blocks_k)), grid.blocks_k

@@ -2,7 +2,7 @@
 
     for slab of [begin, end):
       for column tile:  the product's tile of these rows  → the slab
-      for row of the slab:  the reader's iteration
+      for row of the slab, or group of rows:  the reader's iteration
 
 Product and reader are the functions that they are by themselves. They find the slab where they
 look for C: the pointers to C are moved so far back that the slab's first row is where the row of
@@ -53,6 +53,7 @@ def emit_slabs(module: Module, name: str, spec: SlabSpec) -> None:
                 b.store(b.load(b.element(ptrs, place, PTR), PTR), b.element(own, place, PTR))
         work = b.load(b.element(ptrs, const(WORK_POINTER, I64), PTR), PTR)
         slab, row_bytes = b.offset(work, size(Head.SLAB)), size(Head.ROW_BYTES)
+        group = size(Head.GROUP)
         offsets = [size(Head.HELD + i) for i in range(len(spec.held))]
         reader_sizes = b.element(sizes, size(Head.READER), I64)
         reader_ptrs = b.element(own, const(spec.first, I64), PTR)
@@ -76,7 +77,8 @@ def emit_slabs(module: Module, name: str, spec: SlabSpec) -> None:
                 return []
 
             b.loop(ZERO, across, 1, [], columns)
-            call(reader, reader_ptrs, reader_sizes, row, b.add(row, count))
+            first, end = (b.div(r, group, signed=False) for r in (row, b.add(row, count)))
+            call(reader, reader_ptrs, reader_sizes, first, end)
             return []
 
         b.loop(begin, end, 1, [], one)

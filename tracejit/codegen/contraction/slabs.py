@@ -18,15 +18,17 @@ from tracejit.schedule.kernel import SCRATCH, Kernel
 class Head(IntEnum):
     """Index in ``sizes`` of what the loop over slabs needs, before the sizes of the product.
 
-    ``ROW_BYTES`` are the bytes of a row, ``SLAB`` those from the workspace to the slab, ``READER``
-    is the index of the first size of the reader. From ``HELD`` on stand, for each pointer into
-    the slab, the bytes from its first row to where the pointer starts.
+    ``ROW_BYTES`` are the bytes of a row, ``GROUP`` the rows that an iteration of the reader takes,
+    ``SLAB`` the bytes from the workspace to the slab, ``READER`` is the index of the first size of
+    the reader. From ``HELD`` on stand, for each pointer into the slab, the bytes from its first
+    row to where the pointer starts.
     """
 
     ROW_BYTES = 0
-    SLAB = 1
-    READER = 2
-    HELD = 3
+    GROUP = 1
+    SLAB = 2
+    READER = 3
+    HELD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +65,27 @@ class SlabCall(NamedTuple):
 
     spec: SlabSpec
     pointers: list[Pointer]
-    row_bytes: int
+    rows: tuple[int, int]  # bytes of one, and how many the reader takes at a time
     offsets: list[int]
 
     def sizes(self, product: Sequence[int], slab: int) -> tuple[int, ...]:
         """Return ``sizes`` for those of the product; ``slab`` is where it is in the workspace."""
         spec = self.spec
         reader = spec.head + len(product)
-        return (self.row_bytes, slab, reader, *self.offsets, *product, *spec.reader.sizes())
+        return (*self.rows, slab, reader, *self.offsets, *product, *spec.reader.sizes())
 
 
 def bind_slabs(
-    product: GemmSpec, pointers: Sequence[Pointer], reader: Kernel, buffer: int, row_bytes: int
+    product: GemmSpec,
+    pointers: Sequence[Pointer],
+    reader: Kernel,
+    buffer: int,
+    rows: tuple[int, int],
 ) -> SlabCall:
     """Return the call of a product with these pointers, and of the kernel that reads its result.
 
-    That is in ``buffer``, which is no memory: pointers to it are computed slab by slab.
+    That is in ``buffer``, which is no memory: pointers to it are computed slab by slab. ``rows``
+    has the bytes of a row, and how many rows the reader takes at a time.
     """
     own = ((a.buffer, a.offset * a.dtype.itemsize) for a in reader.accesses if a.buffer != SCRATCH)
     everything = [*pointers, *own]
@@ -87,4 +94,4 @@ def bind_slabs(
     for i in held:
         everything[i] = everything[WORK_POINTER]
     spec = SlabSpec(product, reader, len(pointers), len(everything), held)
-    return SlabCall(spec, everything, row_bytes, offsets)
+    return SlabCall(spec, everything, rows, offsets)

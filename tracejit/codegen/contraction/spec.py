@@ -296,7 +296,8 @@ class GemmProblem:
 
     ``batch`` are the extents of the batch axes, ``*_batch`` the strides of the operands along
     them. C must not overlap A or B, nor itself. With ``gather`` it says where B's elements are,
-    and ``b`` means nothing. ``gram``: A is the transpose of B.
+    and ``b`` means nothing. ``gram``: A is the transpose of B. ``group``: how many rows the
+    reader of a slab takes at a time; slabs have whole groups.
     """
 
     m: int
@@ -311,6 +312,7 @@ class GemmProblem:
     c_batch: tuple[int, ...] = ()
     gather: Gather | None = None
     gram: bool = False
+    group: int = 1
 
 
 class GemmArguments(NamedTuple):
@@ -353,7 +355,7 @@ def canonical(problem: GemmProblem, *, fold: bool = True) -> tuple[GemmProblem, 
         return p, False
     turned = GemmProblem(
         p.n, p.m, p.k, _turned(p.b), _turned(p.a), _turned(p.c),
-        p.batch, p.b_batch, p.a_batch, p.c_batch, gram=p.gram,
+        p.batch, p.b_batch, p.a_batch, p.c_batch, gram=p.gram, group=p.group,
     )  # fmt: skip
     return (_fold_rows(turned) if fold else turned), True
 
