@@ -168,20 +168,23 @@ def test_few_columns_behind_the_last_vector(target: Target, dtype: Any) -> None:
     rng = np.random.default_rng(12)
     small = target.with_caches(*TINY_CACHES)
     lanes = target.lanes(8 * np.dtype(dtype).itemsize)
-    for m, k in [(4, 200), (8, 64), (9, 130), (30, 65), (60, 33)]:
+    for (m, k), layout in itertools.product(
+        [(4, 200), (8, 64), (9, 130), (30, 65), (60, 33)], ["rows", "columns"]
+    ):
         for n in (1, 2, 3, lanes + 1, 2 * lanes + lanes // 2, 4 * lanes + 2):
             a, b = random(rng, (m, k), dtype), random(rng, (k, n), dtype)
+            a = laid_out(a, layout)
             c = product(small, a, b, np.empty((m, n), dtype))
-            plain = product(small, a, b, np.empty((m, n), dtype), narrow=False)
-            whole = n - n % lanes
-            np.testing.assert_array_equal(c[:, :whole], plain[:, :whole])
+            plain = product(small, a, b, np.empty((m, n), dtype), few="")
+            same = n - n % lanes if layout == "rows" else n
+            np.testing.assert_array_equal(c[:, :same], plain[:, :same])
 
 
 def test_gram_matrices_have_no_columns_of_their_own() -> None:
     f32, layout = np.dtype(np.float32), ((65, 1), (1, 65), (33, 1))
     gram = classify(LEVELS["avx512"], f32, GemmProblem(33, 33, 65, *layout, gram=True))
-    assert not gram.narrow
-    assert classify(LEVELS["avx512"], f32, GemmProblem(33, 33, 65, *layout)).narrow
+    assert not gram.few
+    assert classify(LEVELS["avx512"], f32, GemmProblem(33, 33, 65, *layout)).few == "dots"
 
 
 @targets

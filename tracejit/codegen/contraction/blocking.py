@@ -113,8 +113,8 @@ def offered_vectors(unit: RegisterBlock, rows: int) -> tuple[int, ...]:
     return (1, unit.vectors) if rows > 4 or rows == unit.rows else (unit.vectors,)
 
 
-def few_columns(unit: RegisterBlock) -> int:
-    """Return how many columns at most are computed by themselves (``narrow``)."""
+def most_few(unit: RegisterBlock) -> int:
+    """Return how many columns at most are computed by themselves (``few``)."""
     return max(1, unit.lanes // 2)
 
 

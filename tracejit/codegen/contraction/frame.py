@@ -94,3 +94,19 @@ class Frame:
                 step = b.mul(index, self.size(slot + 1 + i))
                 bases[i] = b.element(bases[i], step, self.type)
         return bases
+
+
+def advance(b: Builder, start: Value, stop: Value, body: Callable[[Value], Value]) -> None:
+    """Write a loop from ``start`` to ``stop`` whose ``body(i)`` says how far the next step goes."""
+    before, head, inside, done = b.current_block, *(b.label(x) for x in ("head", "body", "done"))
+    b.jump(head)
+    b.block(head)
+    place = b.emit(I64, f"phi i64 [ {start.text}, %{before} ], [ %{head}.next, %{head}.latch ]")
+    b.branch(b.compare("lt", place, stop), inside, done)
+    b.block(inside)
+    step = body(place)
+    b.jump(f"{head}.latch")
+    b.block(f"{head}.latch")
+    b.effect(f"%{head}.next = add i64 {place.text}, {step.text}")
+    b.jump(head)
+    b.block(done)

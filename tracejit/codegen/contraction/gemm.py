@@ -18,11 +18,11 @@ from tracejit.codegen.contraction.direct import Direct
 from tracejit.codegen.contraction.direct_tiles import DirectTiles
 from tracejit.codegen.contraction.direct_tiles import emit_parts as emit_direct_parts
 from tracejit.codegen.contraction.evaluate import Operand, emit_pack_computed
+from tracejit.codegen.contraction.few import emit_few
 from tracejit.codegen.contraction.finish import emit_finish
 from tracejit.codegen.contraction.gemv import Axpys, Dots
 from tracejit.codegen.contraction.microkernel import MicroShape, emit_microkernel
 from tracejit.codegen.contraction.mirror import emit_mirror, emit_square
-from tracejit.codegen.contraction.narrow import emit_narrow
 from tracejit.codegen.contraction.pack import emit_pack
 from tracejit.codegen.contraction.panels import Panels, has_full, micro_name
 from tracejit.codegen.contraction.spec import GemmSpec, Kind, Layout
@@ -92,8 +92,7 @@ def _emit_parts(module: Module, name: str, spec: GemmSpec, unit: RegisterBlock) 
         emit_exact(module, f"{name}.exact")
     _emit_microkernels(module, name, spec, unit)
     emit_finish(module, f"{name}.finish", spec)
-    if spec.narrow:
-        emit_narrow(module, f"{name}.narrow", spec.type, unit)
+    emit_few(module, name, spec, unit)
     if spec.symmetric:
         emit_mirror(module, f"{name}.mirror", spec)
         if spec.pieces > 1:

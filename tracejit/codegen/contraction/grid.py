@@ -17,7 +17,7 @@ from tracejit.codegen.contraction.blocking import (
     RegisterBlock,
     balanced,
     cheap_height,
-    few_columns,
+    most_few,
     round_down,
     round_up,
 )
@@ -99,7 +99,7 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
     if spec.prologue is not None:
         work += round_up(max(unit.rows, unit.columns) * block_k + line, line)
     counts = (max(1, -(-m // tile_m)), max(1, -(-n // tile_n)), max(1, -(-k // block_k)))
-    after = round_up(few_columns(unit) * block_k + line, line) if spec.narrow else 0
+    after = round_up(most_few(unit) * block_k + line, line) if spec.few == "dots" else 0
     return Grid(tile_m, tile_n, block_k, *counts, work, work + after)
 
 

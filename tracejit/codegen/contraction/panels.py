@@ -12,26 +12,20 @@ whole panel are copied. The first k block writes C, later ones add to it: C is n
 is written, so what it held does not matter. Blocks that do not lie along the rows of C, that the
 epilogue is to see (in the last k block), or that are not whole where there are no masks go through
 a small tile in the workspace (``finish``). A few columns behind the last whole vector may be
-computed by themselves (``narrow``).
+computed by themselves (``few``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from tracejit.codegen.builder import I1, I64, PTR, Builder, Value, const
-from tracejit.codegen.contraction.blocking import (
-    few_columns,
-    offered_heights,
-    offered_vectors,
-    panel_heights,
-)
-from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
+from tracejit.codegen.contraction.blocking import offered_heights, offered_vectors, panel_heights
+from tracejit.codegen.contraction.few import few_columns
+from tracejit.codegen.contraction.frame import ONE, ZERO, Frame, advance
 from tracejit.codegen.contraction.grid import stage_place
 from tracejit.codegen.contraction.microkernel import MicroCall
-from tracejit.codegen.contraction.narrow import rows_at_once
 from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Side, Slot, epilogue_slot
 from tracejit.codegen.target import Target
 
@@ -52,22 +46,6 @@ def has_full(target: Target, spec: GemmSpec, rows: int, vectors: int) -> bool:
     5 % from 64 to 128). Lower panels are rare, and each microkernel takes 5 ms to compile.
     """
     return target.masks and not spec.pack_b and rows >= 8 and vectors > 1
-
-
-def _advance(b: Builder, start: Value, stop: Value, body: Callable[[Value], Value]) -> None:
-    """Write a loop from ``start`` to ``stop`` whose ``body(i)`` says how far the next step goes."""
-    before, head, inside, done = b.current_block, *(b.label(x) for x in ("head", "body", "done"))
-    b.jump(head)
-    b.block(head)
-    place = b.emit(I64, f"phi i64 [ {start.text}, %{before} ], [ %{head}.next, %{head}.latch ]")
-    b.branch(b.compare("lt", place, stop), inside, done)
-    b.block(inside)
-    step = body(place)
-    b.jump(f"{head}.latch")
-    b.block(f"{head}.latch")
-    b.effect(f"%{head}.next = add i64 {place.text}, {step.text}")
-    b.jump(head)
-    b.block(done)
 
 
 @dataclass(slots=True)
@@ -117,8 +95,8 @@ class Panels(Frame):
         column = b.mul(tile, get[Slot.TILE_N])
         columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
         high = self.down_to_diagonal(high, column, columns)
-        few = self._few(columns) if self.spec.narrow else ZERO
-        columns = b.sub(columns, few)
+        few = few_columns(self, columns)
+        columns = b.sub(columns, few.count)
         top = b.mul(low, get[Slot.TILE_M])
         bottom = self.minimum(b.mul(high, get[Slot.TILE_M]), get[Slot.M])
         work_b = b.element(self.work, get[Slot.WORK_B], self.type)
@@ -130,7 +108,7 @@ class Panels(Frame):
             origin = self.at(b_base, (k, Slot.B_DEPTH), (column, Slot.B_COLUMN))
             several = b.compare("gt", b.sub(bottom, top), get[Slot.TILE_M])
             apart = b.select(several, ONE, ZERO) if self.copies else ONE
-            lines = self._lines(origin, columns, few, depth) if self.spec.narrow else origin
+            few.begin(origin, columns, depth)
 
             def row_tile(row: Value, _: list[Value]) -> list[Value]:
                 rows = self.minimum(b.sub(bottom, row), get[Slot.TILE_M])
@@ -144,8 +122,7 @@ class Panels(Frame):
                     origin, b.compare("eq", row, top), apart,
                 )  # fmt: skip
                 self.block(block)
-                if self.spec.narrow:
-                    b.if_(b.compare("gt", few, ZERO), lambda: self._narrow(block, lines, few))
+                few.compute(block)
                 return []
 
             b.loop(top, bottom, get[Slot.TILE_M], [], row_tile)
@@ -251,73 +228,6 @@ class Panels(Frame):
 
         b.loop(ZERO, block.columns, unit.columns, [], panel)
 
-    def _few(self, columns: Value) -> Value:
-        """Return how many of the last columns are computed by themselves: those behind the last
-        whole vector, where that takes less time.
-
-        A row takes for each column of a pair half a cycle for a vector of terms, and three for the
-        sum of its lanes; copying the column takes a cycle for a term. With a vector of columns a
-        row takes 5/8 cycles for a term. Measured in f32 and f64 from 4 to 128: what this chooses
-        is 3 to 70 % faster. The size of tiles has no say in it, so that all give the same bits.
-        """
-        b, get, lanes = self.b, self.loaded, self.unit.lanes
-        rest = b.rem(columns, const(lanes, I64), signed=False)
-        pairs = b.and_(b.add(rest, ONE), const(-2, I64))
-        # In cycles, times twice the lanes.
-        cost = b.mul(get[Slot.M], b.add(get[Slot.K], const(6 * lanes, I64)))
-        if self.spec.b != "first":
-            cost = b.add(cost, b.mul(get[Slot.K], const(2 * lanes, I64)))
-        other = b.mul(b.mul(get[Slot.M], get[Slot.K]), const(5 * lanes, I64))
-        cheap = b.compare("le", b.mul(b.mul(pairs, cost), const(4, I64)), other)
-        few = b.compare("le", rest, const(few_columns(self.unit), I64))
-        return b.select(b.and_(cheap, few), rest, ZERO)
-
-    def _lines(self, origin: Value, columns: Value, few: Value, depth: Value) -> Value:
-        """Return where the last ``few`` columns are, contiguous along the depth."""
-        b = self.b
-        source = self.at(origin, (columns, Slot.B_COLUMN))
-        if self.spec.b == "first":
-            return source
-        copy = b.element(self.work, self.loaded[Slot.WORK_A], self.type)
-
-        def row(k: Value, _: list[Value]) -> list[Value]:
-            own, target = self.at(source, (k, Slot.B_DEPTH)), b.element(copy, k, self.type)
-
-            def element(j: Value, _: list[Value]) -> list[Value]:
-                value = b.load(self.at(own, (j, Slot.B_COLUMN)), self.type)
-                b.store(value, b.element(target, b.mul(j, depth), self.type))
-                return []
-
-            b.loop(ZERO, few, 1, [], element)
-            return []
-
-        b.loop(ZERO, b.select(b.compare("gt", few, ZERO), depth, ZERO), 1, [], row)
-        return copy
-
-    def _narrow(self, block: Block, lines: Value, few: Value) -> list[Value]:
-        """Compute the ``few`` columns behind those of the block."""
-        b, j = self.b, block.columns
-        whole = self._writes_c(block)
-        group = rows_at_once(b.target.registers)
-        tile = self.unit.rows - self.unit.rows % group or self.unit.rows
-        height = b.select(whole, block.rows, const(tile, I64))
-        line = self.loaded[Slot.B_COLUMN] if self.spec.b == "first" else block.depth
-
-        def some(i: Value) -> Value:
-            rows = self.minimum(b.sub(block.rows, i), height)
-            a = b.element(block.a, b.mul(i, block.a_row), self.type)
-            c = self.at(block.c, (i, Slot.C_ROW), (j, Slot.C_COLUMN))
-            self.call(
-                "narrow", a, block.a_row, lines, line, b.select(whole, c, self.work),
-                b.select(whole, self.loaded[Slot.C_ROW], const(self.unit.columns, I64)),
-                rows, few, block.depth, b.and_(whole, b.not_(block.first)),
-            )  # fmt: skip
-            b.if_(b.not_(whole), lambda: self._finish(block, c, i, j, rows, few))
-            return height
-
-        _advance(b, ZERO, block.rows, some)
-        return []
-
     def _panel_of_b(self, block: Block, j: Value, left: Value) -> tuple[Value, Value]:
         """Return where the ``left`` columns from ``j`` on are read, and their depth stride."""
         b, width = self.b, const(self.unit.columns, I64)
@@ -344,7 +254,7 @@ class Panels(Frame):
             self.row_panel(block, i, j, rows, columns, source, b_depth, vectors, variant)
             return rows
 
-        _advance(b, start, stop, panel)
+        advance(b, start, stop, panel)
         if self.spec.symmetric:
             b.if_(block.last, lambda: self._mirror(block, j, columns, above))
 
@@ -480,9 +390,9 @@ class Panels(Frame):
             variant,
         )
 
-        b.if_(b.not_(whole), lambda: self._finish(block, call.c, i, j, rows, columns))
+        b.if_(b.not_(whole), lambda: self.finish(block, call.c, i, j, rows, columns))
 
-    def _finish(
+    def finish(
         self, block: Block, c: Value, i: Value, j: Value, rows: Value, columns: Value
     ) -> list[Value]:
         """Take the tile in the workspace, of the block's element [i, j] on, to C."""
@@ -516,7 +426,7 @@ class Panels(Frame):
     def _whole(self, block: Block, rows: Value, columns: Value, vectors: int) -> Value:
         """Return (i1) whether the microkernel may write its block of C itself."""
         b, unit = self.b, self.unit
-        whole = self._writes_c(block)
+        whole = self.writes_c(block)
         if self.spec.c == "last" and not b.target.masks:
             whole = b.and_(whole, b.compare("eq", columns, const(vectors * unit.lanes, I64)))
             narrow = [h for h in offered_heights(unit) if 1 in offered_vectors(unit, h)]
@@ -524,7 +434,7 @@ class Panels(Frame):
                 whole = b.and_(whole, b.compare("ge", rows, const(min(narrow), I64)))
         return whole
 
-    def _writes_c(self, block: Block) -> Value:
+    def writes_c(self, block: Block) -> Value:
         """Return (i1) whether finished sums go to C as they are."""
         if self.spec.c != "last":
             return NO

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 Stride = Literal["last", "first", "any"]
 Kind = Literal["gemm", "dots", "axpys", "direct", "tiny"]
 Side = Literal["a", "b"]
+Few = Literal["", "dots", "turned"]
 # Which axis of a packed operand is contiguous: the one across a panel, along it, or neither.
 Layout = Literal["width", "depth", "any"]
 
@@ -208,7 +209,7 @@ class GemmSpec:
     taken from it before the next one is computed (``slabs``): work is counted in these.
     ``symmetric``: C equals its transpose, and only its upper triangle is computed (``mirror``).
     ``wide``: A is the smaller operand, and packed ahead in place of B.
-    ``narrow``: the last few columns may be dot products (``narrow``).
+    ``few``: how the last few columns may be computed by themselves (``few``).
     """
 
     dtype: str
@@ -225,7 +226,7 @@ class GemmSpec:
     slabs: bool = False
     symmetric: bool = False
     wide: bool = False
-    narrow: bool = False
+    few: Few = ""
     tiny: TinyShape | None = None
 
     @property
@@ -460,10 +461,14 @@ def classify(
     pack_a, pack_b = _packing(target, kind, p, a, b)
     symmetric = symmetric and p.m >= MIN_SYMMETRIC
     # Elements [i, j] and [j, i] of a Gram matrix are equal, so all its sums have the same order.
-    narrow = a == "last" and not (pack_a or p.gram) and target.lanes(Type(kind).bits) > 2
+    few: Few = ""
+    if a == "last" and not (pack_a or p.gram) and target.lanes(Type(kind).bits) > 2:
+        few = "dots"
+    elif (a, b, c) == ("first", "last", "last") and target.masks and not (pack_a or symmetric):
+        few = "turned" if epilogue is None else ""
     return GemmSpec(
         kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue,
-        slabs=slabs, symmetric=symmetric, narrow=narrow,
+        slabs=slabs, symmetric=symmetric, few=few,
     )  # fmt: skip
 
 
