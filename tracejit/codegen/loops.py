@@ -63,8 +63,9 @@ from tracejit.schedule.kernel import (
     operands,
 )
 
-# Elements per accumulator in one block of a compensated sum: see reducers.py.
-BLOCK_STEPS = 16
+# Elements per accumulator in one block of a compensated sum: see reducers.py. In lanes, merging
+# the accumulators adds a few roundings; beside them, blocks end more often for the work in each.
+BLOCK_STEPS, ORDERED_BLOCK_STEPS = 16, 32
 
 
 class KernelEmitter:
@@ -391,8 +392,9 @@ class KernelEmitter:
         stop = self.extents[axis]
         if not any(a.compensated for a in sums):
             return self.steps(nest, axis, const(0, I64), stop, sums, scope, carried)
-        width = self.lanes * self.unroll if nest.vector == axis else 1
-        block = const(width * BLOCK_STEPS, I64)
+        in_lanes = nest.vector == axis
+        steps = self.lanes * self.unroll * BLOCK_STEPS if in_lanes else ORDERED_BLOCK_STEPS
+        block = const(steps, I64)
 
         def body(start: Value, state: Values) -> Values:
             limit = b.add(start, block)
