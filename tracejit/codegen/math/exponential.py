@@ -187,10 +187,16 @@ def _times_root(b: Builder, less: Value, k: Value, index: Value) -> Value:
     return positive_scaled(b, b.add(root, b.fma(root, less, tail)), k)
 
 
+def _bounded(b: Builder, x: Value, least: float, most: float) -> Value:
+    """Return x cut to [least, most]; on AVX-512 to ``most``, since scaling makes less be 0."""
+    x = at_most(b, x, most)
+    return x if avx512.available(b) else at_least(b, x, least)
+
+
 @register("exp", inline=True)
 def exp(b: Builder, x: Value) -> Value:
     """e^x; overflows from 88.73 (f32) and 709.79 (f64) on, subnormal below -87.34 and -708.4."""
-    x = at_least(b, at_most(b, x, pick(x, f32=89.0, f64=710.0)), pick(x, f32=-104.5, f64=-746.0))
+    x = _bounded(b, x, pick(x, f32=-104.5, f64=-746.0), pick(x, f32=89.0, f64=710.0))
     if _has_table(b, x):
         k, index = _sixteenths(b, x, LOG2_E)
         r = fnma(b, k, like(LN2_F64.lo, x), fnma(b, k, like(LN2_F64.hi, x), x))
@@ -235,7 +241,7 @@ def exp2_reduced(b: Builder, r: Value) -> Value:
 @register("exp2", inline=True)
 def exp2(b: Builder, x: Value) -> Value:
     """2^x; exact for integers."""
-    x = at_least(b, at_most(b, x, pick(x, f32=129.0, f64=1025.0)), pick(x, f32=-151.0, f64=-1076.0))
+    x = _bounded(b, x, pick(x, f32=-151.0, f64=-1076.0), pick(x, f32=129.0, f64=1025.0))
     if _has_table(b, x):
         k, index = _sixteenths(b, x, 1.0)
         r = b.sub(x, k)

@@ -144,28 +144,44 @@ def _log_core(b: Builder, f: Value, e: Value, correction: Value | None = None) -
 
 def _log_by_table(b: Builder, x: Value, table: Logarithm) -> Value:
     """Return the logarithm of any x: ±0 gives -inf, x < 0 and NaN give NaN, inf gives inf."""
-    m = avx512.mantissa(b, x)
-    e = b.sub(avx512.exponent(b, x), avx512.exponent(b, m))
+    m, e = _taken_apart(b, x)
     return _table_core(b, m, e, None, table)
 
 
+def _taken_apart(b: Builder, x: Value) -> tuple[Value, Value]:
+    """Return (m, e) with x = m 2^e, m in [1, 2) (f32) or [3/4, 3/2) (f64), as tables want them."""
+    if x.type.kind == "f32":
+        return avx512.significand(b, x), avx512.exponent(b, x)
+    m = avx512.mantissa(b, x)
+    return m, b.sub(avx512.exponent(b, x), avx512.exponent(b, m))
+
+
 def _table_core(b: Builder, m: Value, e: Value, rest: Value | None, table: Logarithm) -> Value:
-    """Return log((m + rest) 2^e), m in [3/4, 3/2); next to 1 the first terms are exact."""
+    """Return log((m + rest) 2^e); next to 1 the first terms are exact."""
     bits = to_bits(b, m)
-    index = b.lshr(bits, const(format_of(m).mantissa - 4, bits.type))
+    index_bits = len(table.inverses).bit_length() - 1
+    index = b.lshr(bits, const(format_of(m).mantissa - index_bits, bits.type))
     inverse = lookup(b, table.inverses, index)
     head = b.fma(e, like(table.of_two[0], m), lookup(b, table.logs, index))
     r = b.fma(m, inverse, like(-1.0, m))
     r = r if rest is None else b.fma(rest, inverse, r)
     low = polynomial(b, r, table.series)
-    if table.of_two[1] != 0.0:
-        low = b.fma(b.mul(r, r), low, b.mul(e, like(table.of_two[1], m)))
-    else:
-        low = b.mul(b.mul(r, r), low)
+    tail = _tail(b, e, index, table)
+    square = b.mul(r, r)
+    low = b.mul(square, low) if tail is None else b.fma(square, low, tail)
     if table.of_e[0] == 1.0:
         return b.add(head, b.add(r, low))
     low = b.fma(r, like(table.of_e[1], m), low)
     return b.add(head, b.fma(r, like(table.of_e[0], m), low))
+
+
+def _tail(b: Builder, e: Value, index: Value, table: Logarithm) -> Value | None:
+    """Return what e log(2) and the logarithm in the table have beside their heads, if anything."""
+    of_two = like(table.of_two[1], e)
+    if not table.tails:
+        return b.mul(e, of_two) if table.of_two[1] != 0.0 else None
+    tail = lookup(b, table.tails, index)
+    return b.fma(e, of_two, tail) if table.of_two[1] != 0.0 else tail
 
 
 def _exponent_added(b: Builder, e: Value, extra: float) -> Value:
@@ -270,8 +286,7 @@ def log_of_sum_by_table(b: Builder, u: Pair, doublings: Value | None = None) -> 
     Only an infinite hi with a lo that is NaN is no regular case.
     """
     form = format_of(u.hi)
-    m = avx512.mantissa(b, u.hi)
-    e = b.sub(avx512.exponent(b, u.hi), avx512.exponent(b, m))
+    m, e = _taken_apart(b, u.hi)
     e = e if doublings is None else b.add(e, doublings)
     # 2^-e from the bits; 0 where it is no normal number, for there the rest does not matter.
     bits = b.sub(to_bits(b, m), to_bits(b, u.hi))

@@ -16,17 +16,17 @@ from tracejit.codegen.math import avx512
 LONG, SHORT = 16, 8
 
 
-def entries(b: Builder, kind: str) -> int:
-    """Return how many values of ``kind`` (f32, f64) the target looks up at once; 0 if none."""
+def lengths(b: Builder, kind: str) -> tuple[int, ...]:
+    """Return how many values of ``kind`` (f32, f64) the target looks up at once, most first."""
     if avx512.available(b):
-        return LONG
-    return SHORT if kind == "f32" and "avx2" in b.target.flags else 0
+        return (2 * LONG, LONG) if kind == "f32" else (LONG,)
+    return (SHORT,) if kind == "f32" and "avx2" in b.target.flags else ()
 
 
 def lookup(b: Builder, table: Sequence[float], index: Value) -> Value:
     """Return table[index mod its length] per lane, as floats of the width of ``index``.
 
-    The length is what ``entries`` says, or twice as much for floats on AVX-512.
+    The length is one of ``lengths``.
     """
     if len(table) == SHORT:
         return _of_eight(b, table, index)

@@ -1,4 +1,4 @@
-"""Functions as polynomials on 8 or 16 intervals, their coefficients looked up in registers.
+"""Functions as polynomials on 8, 16 or 32 intervals, their coefficients looked up in registers.
 
 A function that is smooth and saturates (erf, tanh, the scaled erfc) then is one short polynomial,
 without exponential and without division. For targets that have such look-ups: ``lookup.py``.
@@ -22,13 +22,15 @@ from tracejit.codegen.math.common import (
     sign_bit,
     to_bits,
 )
-from tracejit.codegen.math.lookup import entries, lookup
+from tracejit.codegen.math.lookup import lengths, lookup
 from tracejit.codegen.math.piece_tables import Choice, Pieces
 
 
 def choose(b: Builder, x: Value, choice: Choice) -> Pieces | None:
     """Return the pieces for the type of ``x`` whose tables the target can look up."""
-    return choice.get((x.type.kind, entries(b, x.type.kind)))
+    kind = x.type.kind
+    found = (choice.get((kind, length)) for length in lengths(b, kind))
+    return next((pieces for pieces in found if pieces is not None), None)
 
 
 def _terms(b: Builder, x: Value, pieces: Pieces) -> tuple[Value, Value, Value]:

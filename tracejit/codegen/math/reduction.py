@@ -55,8 +55,8 @@ _PIECES_F32 = (
     9.920881893776823e-10,
     5.390302953474238e-15,
 )
-_PIECES_F32_FUSED = (1.5707963705062866, -4.371395334601402e-08, 2.5633440682570896e-12)
-_LIMIT_F64, _LIMIT_F32, _LIMIT_F32_FUSED = 1.5 * 2**20, 400.0, 3200.0
+_PIECES_F32_FUSED = (1.570796251296997, 7.549533620476723e-08, 2.5633440682570896e-12)
+_LIMIT_F64, _LIMIT_F32, LIMIT_F32_FUSED = 1.5 * 2**20, 400.0, 3200.0
 
 
 def subtract_half_pi(b: Builder, x: Value, n: Value) -> tuple[Pair, float]:
@@ -69,7 +69,7 @@ def subtract_half_pi(b: Builder, x: Value, n: Value) -> tuple[Pair, float]:
     """
     fused = x.type.kind == "f32" and b.target.fma
     pieces = _PIECES_F32_FUSED if fused else pick(x, f32=_PIECES_F32, f64=_PIECES_F64)
-    limit = _LIMIT_F32_FUSED if fused else pick(x, f32=_LIMIT_F32, f64=_LIMIT_F64)
+    limit = LIMIT_F32_FUSED if fused else pick(x, f32=_LIMIT_F32, f64=_LIMIT_F64)
     p1, p2, p3, *p4 = (like(-p, x) for p in pieces)
     t = b.fma(n, p1, x)
     r = b.fma(n, p2, t)
@@ -80,6 +80,18 @@ def subtract_half_pi(b: Builder, x: Value, n: Value) -> tuple[Pair, float]:
     hi = b.add(r, s)
     lo = b.add(b.sub(r, hi), s)
     return Pair(hi, b.fma(n, p4[0], lo)), limit
+
+
+def subtract_half_pi_fused(b: Builder, x: Value, n: Value) -> tuple[Value, Value]:
+    """Return (r, less), x - n π/2 = r - less, for floats with FMA and |x| <= LIMIT_F32_FUSED.
+
+    As above, for x of either sign; x = ±0 and n = 0 give r = x and less = +0.
+    """
+    p1, p2, p3 = _PIECES_F32_FUSED
+    t = b.fma(n, like(-p1, x), x)
+    r = b.fma(n, like(-p2, x), t)
+    error = b.fma(n, like(p2, x), b.sub(r, t))
+    return r, b.fma(n, like(p3, x), error)
 
 
 def by_lane(b: Builder, x: Value, symbol: str) -> Value:

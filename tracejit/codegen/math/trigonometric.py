@@ -28,10 +28,12 @@ from tracejit.codegen.math.common import (
     sign_bit,
 )
 from tracejit.codegen.math.reduction import (
+    LIMIT_F32_FUSED,
     PI_OVER_2,
     Remainder,
     large_function,
     subtract_half_pi,
+    subtract_half_pi_fused,
 )
 from tracejit.codegen.math.registry import register
 
@@ -125,7 +127,10 @@ def _both(b: Builder, r: Value, lo: Value | None) -> tuple[Value, Value]:
 
 
 def _odd(b: Builder, quadrant: Value) -> Value:
-    """Whether the lowest bit is set, as a test of the sign (one shift, then a blend)."""
+    """Whether the lowest bit is set: one test, or a shift and a blend by the sign."""
+    if b.target.masks:
+        one = const(1, quadrant.type)
+        return b.compare("ne", b.and_(quadrant, one), const(0, quadrant.type))
     top = b.shl(quadrant, const(quadrant.type.bits - 1, quadrant.type))
     return b.compare("lt", top, const(0, quadrant.type))
 
@@ -171,6 +176,22 @@ def _large(name: str) -> Callable[[Builder, Sequence[Value]], Value]:
     return lambda b, parameters: large_function(b, name, parameters[0], finish)
 
 
+def _fused_float(b: Builder, x: Value, turns: int, name: str) -> Value:
+    """Return sin(x + turns π/2) for floats with fused multiply-add, from x with its sign.
+
+    With the remainder's low part and the polynomial negated, -0 stays -0 without help.
+    """
+    n, quadrant = nearest(b, x, _TWO_OVER_PI, bias=turns)
+    r, less = subtract_half_pi_fused(b, x, n)
+    z = b.mul(r, r)
+    sine = b.sub(r, b.fma(b.mul(z, r), horner(b, z, [-c for c in _SIN_F32]), less))
+    cosine = horner(b, z, (1.0, -0.5, *_COS_F32))
+    value = b.select(_odd(b, quadrant), cosine, sine)
+    usual = flip_sign(b, value, _second_bit_as_sign(b, quadrant))
+    too_large = b.compare("gt", b.abs(x), like(LIMIT_F32_FUSED, x))
+    return rare(b, f"{name}.large", too_large, usual, [x], _large(name))
+
+
 @register("sin", inline=True)
 def sin(b: Builder, x: Value) -> Value:
     """sin x: at most 0.8 ULP (f64), 1.5 (f32); -0 for -0, NaN for ±inf."""
@@ -179,6 +200,8 @@ def sin(b: Builder, x: Value) -> Value:
         sign = b.xor(sixteenths.sign(b, reduced), sign_bit(b, x))
         usual = flip_sign(b, sixteenths.sine(b, reduced), sign)
         return rare(b, "sin.large", reduced.too_large, usual, [x], _large("sin"))
+    if x.type.kind == "f32" and b.target.fma:
+        return _fused_float(b, x, 0, "sin")
     remainder, too_large = _reduce(b, b.abs(x))
     usual = flip_sign(b, _turned_sine(b, remainder, 0), sign_bit(b, x))
     return rare(b, "sin.large", too_large, usual, [x], _large("sin"))
@@ -191,6 +214,8 @@ def cos(b: Builder, x: Value) -> Value:
         reduced = sixteenths.reduce(b, b.abs(x))
         usual = flip_sign(b, sixteenths.cosine(b, reduced), sixteenths.sign(b, reduced))
         return rare(b, "cos.large", reduced.too_large, usual, [x], _large("cos"))
+    if x.type.kind == "f32" and b.target.fma:
+        return _fused_float(b, x, 1, "cos")
     remainder, too_large = _reduce(b, b.abs(x))
     usual = _turned_sine(b, remainder, 1)
     return rare(b, "cos.large", too_large, usual, [x], _large("cos"))
