@@ -10,6 +10,7 @@ from .base import Function, Row
 from .elementwise import normal
 
 SWEEPS, GRID = 8, 1026
+IMAGE, DEPTH, HEATED = (1080, 1920), 130, 4
 STEPS, SIDE = 20, 512
 
 
@@ -66,6 +67,109 @@ class Jacobi(Row):
             return u
 
         return numba.njit(run, parallel=True)
+
+
+def outlines(pad: Any, where: Any) -> Function:
+    """Return a filter over a library's functions: blur, gradient, its size above a threshold."""
+
+    def run(image: Any) -> Any:
+        p = pad(image)
+        across = p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]
+        p = pad((across[:-2] + 2 * across[1:-1] + across[2:]) / 16)
+        x = p[:-2, 2:] - p[:-2, :-2] + 2 * (p[1:-1, 2:] - p[1:-1, :-2]) + p[2:, 2:] - p[2:, :-2]
+        y = p[2:, :-2] - p[:-2, :-2] + 2 * (p[2:, 1:-1] - p[:-2, 1:-1]) + p[2:, 2:] - p[:-2, 2:]
+        return where(x * x + y * y > 0.25, image, 0)
+
+    return run
+
+
+class Outlines(Row):
+    """An image where a blurred copy of it is steep, and 0 elsewhere."""
+
+    name, title, group = "outlines", "Blur, Sobel and threshold, 1080×1920 f32", "kernels"
+    bytes, flops = 2 * 4 * IMAGE[0] * IMAGE[1], 30 * IMAGE[0] * IMAGE[1]
+    differing = 1e-3  # rounding decides at the threshold
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        return (normal(rng, *IMAGE),)
+
+    @staticmethod
+    def numpy(image: Any) -> Any:
+        return outlines(lambda x: np.pad(x, 1, mode="edge"), np.where)(image)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        jnp = jax.numpy
+        return jax.jit(outlines(lambda x: jnp.pad(x, 1, mode="edge"), jnp.where))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        def pad(x: Any) -> Any:
+            return torch.nn.functional.pad(x[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+
+        return outlines(pad, torch.where)
+
+
+class Heat(Row):
+    """Heat that spreads in a block whose faces stay as they are."""
+
+    name, title, group = "heat", "4 sweeps of heat in a block, 130³ f32", "kernels"
+    bytes, flops = 2 * 4 * DEPTH**3, 9 * HEATED * (DEPTH - 2) ** 3
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        return (normal(rng, DEPTH, DEPTH, DEPTH),)
+
+    @staticmethod
+    def numpy(block: Any) -> Any:
+        u = block.copy()
+        for _ in range(HEATED):
+            u[1:-1, 1:-1, 1:-1] = warmed(u)
+        return u
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        def sweep(_: Any, u: Any) -> Any:
+            return u.at[1:-1, 1:-1, 1:-1].set(warmed(u))
+
+        return jax.jit(lambda block: jax.lax.fori_loop(0, HEATED, sweep, block))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        def run(block: Any) -> Any:
+            u = block.clone()
+            for _ in range(HEATED):
+                u[1:-1, 1:-1, 1:-1] = warmed(u)
+            return u
+
+        return run
+
+    @staticmethod
+    def numba(numba: Any) -> Function:
+        tenth, six = np.float32(0.1), np.float32(6)
+
+        def run(block: Any) -> Any:
+            u, v = block.copy(), block.copy()
+            for _ in range(HEATED):
+                for i in numba.prange(1, block.shape[0] - 1):
+                    for j in range(1, block.shape[1] - 1):
+                        for k in range(1, block.shape[2] - 1):
+                            near = u[i - 1, j, k] + u[i + 1, j, k] + u[i, j - 1, k]
+                            near += u[i, j + 1, k] + u[i, j, k - 1] + u[i, j, k + 1]
+                            v[i, j, k] = u[i, j, k] + tenth * (near - six * u[i, j, k])
+                u, v = v, u
+            return u
+
+        return numba.njit(run, parallel=True)
+
+
+def warmed(u: Any) -> Any:
+    """Return the inside of a block after one sweep."""
+    inside = u[1:-1, 1:-1, 1:-1]
+    near = u[:-2, 1:-1, 1:-1] + u[2:, 1:-1, 1:-1] + u[1:-1, :-2, 1:-1] + u[1:-1, 2:, 1:-1]
+    near = near + u[1:-1, 1:-1, :-2] + u[1:-1, 1:-1, 2:]
+    return inside + 0.1 * (near - 6 * inside)
 
 
 def escape(where: Any, zeros_like: Any, as_dtype: Any) -> Function:
