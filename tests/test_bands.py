@@ -188,19 +188,18 @@ def test_a_hundred_sweeps_have_the_code_of_few() -> None:
 
 @pytest.mark.usefixtures("banded")
 def test_bands_may_end_with_two_results_at_different_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a sweep stores to a grid and, for the next one, to the inside of that by itself."""
-    monkeypatch.setattr(bands, "MAX_PARTS", 7)
+    """What a generation stores as truth values and, for the next one, inside a border."""
+    monkeypatch.setattr(bands, "MAX_PARTS", 9)
 
     def long(u: Any) -> Any:
-        return rod(rod(u))
+        return life(life(u))
 
-    x = data(rod, 1001)
+    x = data(life, 61, 70)
     schedule = tj.trace(long, x).schedule
     found = [step.band for step in schedule.steps if isinstance(step, BandStep)]
     assert len(found) >= 2
     assert any(len({k.accesses[s.access].buffer for s in k.stores}) > 1 for k in found[0].kernels)
-    check(tj.jit(long, compile="now")(x), long(x), 1e-12)
-    check(tj.jit(long, compile="now")(x), apart(long, x))
+    check(tj.jit(long, compile="now")(x), long(x))
 
 
 def test_memory_between_large_sweeps_is_a_few_rows() -> None:

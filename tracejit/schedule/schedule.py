@@ -36,6 +36,7 @@ from tracejit.schedule.scan import CHAIN_BYTES, in_turns, shares_rows
 from tracejit.schedule.skew import skew
 from tracejit.schedule.slabs import check_slabs
 from tracejit.schedule.stream import stream
+from tracejit.schedule.twins import join_twins
 
 Layout = tuple[int, ...] | None
 
@@ -280,10 +281,8 @@ class _Scheduler:
         return self.faults
 
     def _bordered(self, steps: Sequence[Step]) -> list[Step]:
-        """Let kernels store the borders beside their regions."""
-        kernels, gone = join_borders(
-            [step.kernel if isinstance(step, KernelStep) else None for step in steps]
-        )
+        """Let kernels store values once, and the borders beside their regions."""
+        kernels, gone = join_borders(join_twins(_loops(steps), self._inner(steps)))
         result: list[Step] = []
         for number, (step, kernel) in enumerate(zip(steps, kernels, strict=True)):
             if isinstance(step, KernelStep) and kernel is not None:
@@ -319,18 +318,19 @@ class _Scheduler:
                     result.append(step)
         return result
 
+    def _inner(self, steps: Sequence[Step]) -> set[int]:
+        """Return the temporaries that only loop kernels see."""
+        others = [touched(s) for s in steps if not isinstance(s, KernelStep)]
+        temporaries = {i for i, b in enumerate(self.buffers) if b.kind == "temp"}
+        return temporaries.difference(*others)
+
     def _banded(self, steps: Sequence[Step]) -> list[Step]:
         """Let chains of kernels run by blocks of rows, where that is worth it."""
-        others = [touched(s) for s in steps if not isinstance(s, KernelStep)]
-        apart = set[int]().union(*others)
-        grids = [
-            Grid.of(b.shape, b.dtype.itemsize, b.kind == "temp" and i not in apart)
-            for i, b in enumerate(self.buffers)
-        ]
-        kernels = [step.kernel if isinstance(step, KernelStep) else None for step in steps]
+        inner = self._inner(steps)
+        grids = [Grid.of(b.shape, b.dtype.itemsize, i in inner) for i, b in enumerate(self.buffers)]
         result: list[Step] = []
         done = 0
-        for start, end, band in find_bands(kernels, grids):
+        for start, end, band in find_bands(_loops(steps), grids):
             inside = [s for s in steps[start:end] if isinstance(s, KernelStep)]
             nodes = dict.fromkeys(n for s in inside for n in s.nodes)
             copied = dict.fromkeys(n for s in inside for n in s.copied)
@@ -379,7 +379,7 @@ class _Scheduler:
             return Life(nbytes, first.get(number, 0), last.get(number, 0))
 
         buffers = list(enumerate(self.buffers))
-        temporaries = [i for i, b in buffers if b.kind == "temp"]
+        temporaries = [i for i, b in buffers if b.kind == "temp" and i in first]
         results = [i for i, b in buffers if b.kind == "output"]
         movable = [i for i in temporaries if i not in pythons]
         rooms = [Room(life(i).nbytes, life(i).first) for i in results]
@@ -397,6 +397,11 @@ class _Scheduler:
 def _parts(strides: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of the parts of complex values, in parts."""
     return (*(2 * s for s in strides), 1)
+
+
+def _loops(steps: Sequence[Step]) -> list[Kernel | None]:
+    """Return the kernel of each step that is a loop kernel alone, else None."""
+    return [step.kernel if isinstance(step, KernelStep) else None for step in steps]
 
 
 def _joined(product: ContractionStep, reader: KernelStep) -> ContractionStep:

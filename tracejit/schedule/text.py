@@ -40,6 +40,7 @@ from tracejit.schedule.schedule import (
     OpaqueStep,
     Schedule,
     View,
+    touched,
 )
 
 _INFIX = {
@@ -247,7 +248,10 @@ def _view(view: View) -> str:
 def schedule_text(schedule: Schedule) -> str:
     """Return buffers and steps of ``schedule`` as text, kernels as loop nests."""
     lines = ["buffers:"]
+    used = set[int]().union(*map(touched, schedule.steps))
     for number, buffer in enumerate(schedule.buffers):
+        if buffer.kind == "temp" and number not in used:
+            continue  # joined to another
         place = ""
         if buffer.kind == "temp":
             place = f" at {buffer.offset}" if buffer.host is None else f" in b{buffer.host}"
