@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,9 @@ def test_what_else_is_a_result_is_stored_by_one_block() -> None:
 
 
 @pytest.mark.usefixtures("banded")
-def test_the_schedule_and_explain_show_bands() -> None:
+def test_the_schedule_explain_and_pictures_show_bands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     x = data(jacobi, 60, 70)
     text = schedule_text(tj.trace(jacobi, x).schedule)
     assert "for rows [a, b) of 60, 12 at a time (parallel):" in text
@@ -243,6 +246,11 @@ def test_the_schedule_and_explain_show_bands() -> None:
     compiled = tj.jit(jacobi, compile="now")
     compiled(x)
     assert "band" in str(tj.explain(compiled, x))
+    traced = tj.trace(jacobi, x)
+    page = traced.show(tmp_path / "band.html").read_text(encoding="utf-8")
+    assert "for rows [a, b) of 60" in page
+    traced.tree()
+    assert "1 band" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("banded")

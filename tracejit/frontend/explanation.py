@@ -41,7 +41,7 @@ from tracejit.schedule.steps import size_text, step_kind, step_name, time_text
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step of the schedule. ``kind``: loop, rows (a loop that reduces), matrix, NumPy.
+    """One step of the schedule. ``kind``: loop, rows (a loop that reduces), band, matrix, NumPy.
 
     ``ops`` are the ops computed in it, repeated ones counted; ``bytes`` what it reads and writes
     of stored values, each place once. ``reason`` says why a NumPy step is no kernel.

@@ -215,6 +215,7 @@ def graph_tree(title: str, executable: Executable, *, limit: int = 400) -> Tree:
 _STYLES = {
     "loop": "bold blue",
     "rows": "bold green",
+    "band": "bold cyan",
     "matrix": "bold magenta",
     "NumPy": "bold yellow",
 }

@@ -84,7 +84,7 @@ const tracejitDraw = (() => {
     return out.length > lines ? [...out.slice(0, lines - 1), out[lines - 1] + " …"] : out;
   }
 
-  const kinds = { loop: "loop kernel", rows: "row kernel", matrix: "matrix kernel", NumPy: "NumPy" };
+  const kinds = { loop: "loop kernel", rows: "row kernel", band: "band", matrix: "matrix kernel", NumPy: "NumPy" };
   const stepTitle = (s) => `${s.number + 1} ${kinds[s.kind]}`;
 
   function closedBox(s) {

@@ -306,6 +306,7 @@
 
   const explained = {
     loop: "elementwise work in one loop nest", rows: "reductions and what follows them, row by row",
+    band: "kernels that run one after the other for a block of rows at a time",
     matrix: "a blocked matrix product", NumPy: "no native kernel yet: runs through the NumPy reference",
   };
 
