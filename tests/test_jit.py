@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import multiprocessing
+import pickle
 import threading
 import time
 from collections import namedtuple
@@ -17,7 +20,7 @@ from work import calls_of
 import tracejit as tj
 from tracejit import config
 from tracejit.errors import ArgumentError, TraceError, ValueArgumentError
-from tracejit.frontend.jitted import STATIC_VALUES
+from tracejit.frontend.hints import STATIC_VALUES
 from tracejit.frontend.trees import flatten, paths, unflatten
 from tracejit.graph.passes import canonicalise
 from tracejit.graph.text import parse
@@ -557,3 +560,47 @@ def test_zero_d_arguments_change_in_place() -> None:
     x = np.array(1.0)
     assert function(x) == 8.0
     assert x == 4.0
+
+
+# -- copies and pickles ----------------------------------------------------------------------------
+
+
+@tj.jit
+def doubled(x: Any) -> Any:
+    return x * 2
+
+
+class Shifted:
+    def __init__(self, by: float):
+        self.by = by
+
+    @tj.jit
+    def shift(self, x: Any) -> Any:
+        return x + self.by
+
+    @staticmethod
+    @tj.jit
+    def twice(x: Any) -> Any:
+        return x + x
+
+
+def test_jitted_functions_are_pickled_by_name() -> None:
+    for function in (doubled, Shifted.shift, Shifted.twice):
+        assert pickle.loads(pickle.dumps(function)) is function
+    bound = pickle.loads(pickle.dumps(Shifted(3.0).shift))
+    np.testing.assert_array_equal(bound(np.zeros(2)), [3.0, 3.0])
+    other = pickle.loads(pickle.dumps(tj.jit(np.square, compile="now")))
+    np.testing.assert_array_equal(other(np.full(2, 3.0)), [9.0, 9.0])
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(tj.jit(lambda x: x))
+
+
+def test_copies_of_a_jitted_function_are_itself() -> None:
+    assert copy.copy(doubled) is doubled
+    assert copy.deepcopy({"f": doubled})["f"] is doubled
+
+
+def test_processes_map_a_jitted_function() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (found,) = pool.map(doubled, [np.ones(3)])
+    np.testing.assert_array_equal(found, [2.0, 2.0, 2.0])

@@ -28,5 +28,8 @@ class Bound:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__func__, name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.__self__, self.__func__.__name__)
+
     def __repr__(self) -> str:
         return f"<bound {self.__func__!r} of {self.__self__!r}>"

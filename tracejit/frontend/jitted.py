@@ -11,7 +11,6 @@ import contextlib
 import functools
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
@@ -24,20 +23,23 @@ from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.counts import Counts
 from tracejit.frontend.difference import Why, why_new
 from tracejit.frontend.dynamic import Example, Kind, Variation, generalise, sizes_of
-from tracejit.frontend.names import name_of, parameter
+from tracejit.frontend.fast import STATIC, Fast, everything, fast_entry
+from tracejit.frontend.hints import hint_static
+from tracejit.frontend.names import is_found, name_of
 from tracejit.frontend.native import native_result, slots_of
 from tracejit.frontend.ranged import Ranged
 from tracejit.frontend.reported import Reported
 from tracejit.frontend.signature import (
     NUMPY_SCALARS,
-    ArrayKey,
+    Key,
     has_floats,
     is_array,
     leaf_key,
     signature_text,
+    without_sizes,
 )
 from tracejit.frontend.traced import Traced
-from tracejit.frontend.trees import Tree, check_statics, flatten, statics
+from tracejit.frontend.trees import Tree, check_statics, flatten
 from tracejit.runtime import analysis, background, entry, events, profiler, stance
 from tracejit.runtime.analysis import Family
 from tracejit.runtime.numbers import Values
@@ -50,17 +52,8 @@ from tracejit.tracing import state
 
 # Signatures kept for one function; the oldest goes first.
 SIGNATURES_KEPT = 1024
-# Values of one static integer after which a recompile is probably not what the user wants.
-STATIC_VALUES = 8
-
-_STATIC = frozenset({int, bool, str, type(None)})
 _FLOATS = frozenset({float, complex})
-Key = tuple[Any, ...]
 _T = TypeVar("_T")
-# Compiled form; positions of the leaves (None: all); where a call is just a run, which leaves
-# kernels read as they are (``everything``: all arguments), else None.
-_Fast = tuple[Compiled, list[int] | None, tuple[bool, ...] | None]
-everything: tuple[bool, ...] = (True,)
 
 
 class Jitted(Reported):
@@ -137,7 +130,7 @@ class Jitted(Reported):
             # Signature → compiled form, and what the fast path looks up → the same; the latter
             # with the settings it is for, as one object, so that threads see both or neither.
             self._compiled: dict[Key, Compiled] = {}
-            self._fast: tuple[Any, dict[Key, _Fast]] = (None, {})
+            self._fast: tuple[Any, dict[Key, Fast]] = (None, {})
             self._locks: dict[Key, threading.Lock] = {}
             self._families: dict[Key, Family] = {}
             self._stats = Counts()
@@ -165,7 +158,7 @@ class Jitted(Reported):
                     parts += (a.dtype, a.shape, a.strides, a.flags.num)
                 elif kind in NUMPY_SCALARS or (kind in _FLOATS and not self._static_floats):
                     parts.append(kind)
-                elif kind in _STATIC:
+                elif kind in STATIC:
                     parts += (kind, a)
                 else:
                     break
@@ -254,7 +247,7 @@ class Jitted(Reported):
         current, table = self._fast
         if current is not settings or len(table) >= SIGNATURES_KEPT:
             self._fast = (settings, table := {})
-        table[fast_key] = _fast_entry(compiled, args, leaves)
+        table[fast_key] = fast_entry(compiled, args, leaves)
 
     def _enter_natively(
         self,
@@ -374,7 +367,7 @@ class Jitted(Reported):
         form = plan.form
         if form is not None:
             plan.native = self._accept(lambda e: e.add_words(None, form.words, form.kept))
-        self._families.setdefault(_but_sizes(key), Family()).plans.append(plan)
+        self._families.setdefault(without_sizes(key), Family()).plans.append(plan)
         analysis.watch_also(self._variation)
 
     def _missing(self) -> Literal["leave", "ask", "wait"]:
@@ -484,30 +477,13 @@ class Jitted(Reported):
         stats = self._stats
         compiled.why = self._why(key)
         self._note_trace(key, compiled.why, compiled.tracing)
-        self._families.setdefault(_but_sizes(key), Family()).add(compiled.program)
+        self._families.setdefault(without_sizes(key), Family()).add(compiled.program)
         self._variation.note(key)
         while len(self._compiled) >= SIGNATURES_KEPT:
             stats.evict(self._compiled.pop(next(iter(self._compiled))))
         self._compiled[key] = compiled
-        self._hint(tree)
-
-    def _hint(self, tree: Tree) -> None:
-        """Warn once when a number as argument makes one compilation a value."""
-        for path, value in statics(tree):
-            if type(value) not in (int, float, complex):
-                continue
-            seen = self._values.setdefault(path, set())
-            seen.add(value)
-            if len(seen) > STATIC_VALUES and not self._hinted:
-                self._hinted = True
-                warnings.warn(
-                    f"{self.__name__} has been compiled for {len(seen)} values of the "
-                    f"{type(value).__name__} argument {parameter(self.__wrapped__, path)}, whose "
-                    "value decides what it does. Where it is only a number in the arithmetic, "
-                    "pass an array or a NumPy scalar, such as np.int64(n).",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+        if not self._hinted:
+            self._hinted = hint_static(self.__name__, self.__wrapped__, tree, self._values)
 
     def plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the Python function itself, counted and timed as a fallback."""
@@ -607,33 +583,22 @@ class Jitted(Reported):
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else Bound(self, instance)
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """A function of a module goes by its name, as Python's own do; another one by its parts."""
+        if is_found(self):
+            return self.__qualname__
+        options = (self._mode, self.fast_math, self.optimize, self.dynamic)
+        return Jitted, (self.__wrapped__, *options)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
     def __repr__(self) -> str:
         return f"<jit {self.__name__}: {len(self._compiled)} signatures>"
 
     __wrapped__: Callable[..., Any]
     __name__: str
-
-
-def _fast_entry(compiled: Compiled, args: Sequence[Any], leaves: Sequence[Any]) -> _Fast:
-    """Return what the fast path needs for arguments like these."""
-    positions = [i for i, a in enumerate(args) if a.__class__ not in _STATIC]
-    all_leaves = len(positions) == len(args)
-    direct = [as_array(leaf, key) is leaf for leaf, key in zip(leaves, compiled.keys, strict=True)]
-    ready = tuple(is_array(leaf) and own for leaf, own in zip(leaves, direct, strict=True))
-    copies = any(is_array(leaf) and not own for leaf, own in zip(leaves, direct, strict=True))
-    if copies or not compiled.simple:
-        return compiled, None if all_leaves else positions, None
-    return (
-        compiled,
-        None if all_leaves else positions,
-        (everything if all_leaves and all(ready) else ready),
-    )
-
-
-def _but_sizes(key: Key) -> Key:
-    """Return a signature without the sizes and strides of its arrays."""
-    tree, leaves, settings = key
-    kinds = tuple(
-        (part[0], len(part[1])) if isinstance(part, ArrayKey) else part for part in leaves
-    )
-    return tree, kinds, settings
+    __qualname__: str

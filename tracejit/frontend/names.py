@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,14 @@ from tracejit.errors import Location
 def name_of(function: Callable[..., Any]) -> str:
     """Return the function's name; a callable object goes by its class's."""
     return getattr(function, "__name__", type(function).__name__)
+
+
+def is_found(function: Callable[..., Any]) -> bool:
+    """Return whether the function's module has it under its qualified name."""
+    found: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is function
 
 
 def definition(function: Callable[..., Any]) -> Location | None:

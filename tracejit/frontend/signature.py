@@ -112,3 +112,12 @@ def signature_text(keys: Sequence[Any]) -> str:
         else:
             parts.append(key.__name__ if isinstance(key, type) else str(key[1]))
     return ", ".join(parts)
+
+
+def without_sizes(key: Key) -> Key:
+    """Return a signature without the sizes and strides of its arrays."""
+    tree, leaves, settings = key
+    kinds = tuple(
+        (part[0], len(part[1])) if isinstance(part, ArrayKey) else part for part in leaves
+    )
+    return tree, kinds, settings
