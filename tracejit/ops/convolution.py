@@ -243,15 +243,18 @@ def _transpose(
 
 
 def _interleaved(emit: Any, parts: list[Any], stride: Ints) -> Any:
-    """Return the value whose elements at phase c of every axis are those of ``parts[c]``."""
-    for axis in reversed(range(2, 2 + len(stride))):
-        s, (*before, n) = stride[axis - 2], parts[0].shape[: axis + 1]
-        shape = (*before, n * s, *parts[0].shape[axis + 1 :])
-        parts = [
-            emit.reshape(emit.stack(*parts[i : i + s], axis=axis + 1), shape=shape)
-            for i in range(0, len(parts), s)
-        ]
-    return parts[0]
+    """Return the value whose elements at phase c of every axis are those of ``parts[c]``.
+
+    A concat of concats is stored in one go, as one of reshapes between them is not.
+    """
+    lead, counts = parts[0].shape[:2], parts[0].shape[2:]
+    apart = (*lead, *(n for count in counts for n in (count, 1)))
+    parts = [emit.reshape(part, shape=apart) for part in parts]
+    for axis, s in reversed([*enumerate(stride)]):
+        groups = [parts[i : i + s] for i in range(0, len(parts), s)]
+        parts = [emit.concat(*group, axis=3 + 2 * axis) for group in groups]
+    shape = (*lead, *(n * s for n, s in zip(counts, stride, strict=True)))
+    return emit.reshape(parts[0], shape=shape)
 
 
 def _alike_phases(
