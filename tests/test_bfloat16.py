@@ -229,7 +229,15 @@ def check_product(a: Array, b: Array, kernels: int = 1) -> None:
 def test_products_of_every_size_and_layout(any_level: str) -> None:
     rng = np.random.default_rng(6)
     sizes = [(1, 1, 1), (3, 5, 7), (1, 40, 90), (40, 1, 90), (8, 8, 0), (8, 9, 31), (15, 17, 33)]
-    for m, n, k in [*sizes, (16, 16, 32), (31, 33, 63), (33, 31, 65), (70, 95, 301)]:
+    for m, n, k in [
+        *sizes,
+        (16, 16, 32),
+        (31, 33, 63),
+        (33, 31, 65),
+        (70, 95, 301),
+        (2, 128, 130),
+        (130, 3, 140),
+    ]:
         check_product(normal(rng, (m, k)), normal(rng, (k, n)))
     a, b = normal(rng, (40, 130)), normal(rng, (130, 50))
     for x, y in itertools.product((a, np.asfortranarray(a)), (b, np.asfortranarray(b))):

@@ -22,7 +22,10 @@ from tracejit.schedule.schedule import ContractionStep, Schedule
 from tracejit.tensor import wrap
 
 PAIRS = [("i1", "i1"), ("u1", "i1"), ("i1", "u1"), ("u1", "u1"), ("i2", "i2")]
-SIZES = [(1, 1, 1), (3, 5, 7), (16, 32, 64), (1, 40, 9), (40, 1, 9), (8, 8, 0), (70, 95, 301)]
+SIZES = [
+    (1, 1, 1), (3, 5, 7), (16, 32, 64), (1, 40, 9), (40, 1, 9), (8, 8, 0), (70, 95, 301),
+    (2, 128, 130), (130, 3, 140),
+]  # fmt: skip
 
 
 def extreme(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:

@@ -100,7 +100,7 @@ def find_prologue(kernel: Kernel, target: Target, *, swapped: bool) -> KernelPro
     a, b = (_narrow(kernel, p, contract.dtype) for p in operands)
     dot: Dot = "none"
     if a is not None and b is not None:
-        extents = [kernel.extents[axis] for axis in (rows, columns, contract.over)]
+        extents = [hint(kernel.extents[axis]) for axis in (rows, columns, contract.over)]
         dot = _dot(kernel, (a, b), target, extents)
     if dot == "none" and splits:
         dot, (a, b) = "split", operands
@@ -123,13 +123,17 @@ def _narrow(kernel: Kernel, position: int, sums: DType) -> int | None:
     return expr.args[0] if fits else None
 
 
-# Rows, columns and depth from which on tiles are worth filling up.
-_TILED = (8, 8, 32)
+# Rows (or columns) and depth from which on tiles are worth filling up; fewer rows, where the other
+# operand has so many elements. Measured on Sapphire Rapids for 2 to 7 rows of 256×256 to 1024×1024:
+# 1.6 to 2.6 times as fast in int8, 3.6 to 5.7 in bfloat16; 1.0 and 0.8 for 64×64 in int8.
+_TILED, _TILED_DEPTH, _FEW_TILED, _FEW_ELEMENTS = 8, 32, 2, 1 << 14
 
 
 def _dot(kernel: Kernel, operands: tuple[int, int], target: Target, extents: Sequence[int]) -> Dot:
     a, b = (kernel.exprs[p].dtype for p in operands)
-    tiled = target.tiles and all(n >= least for n, least in zip(extents, _TILED, strict=True))
+    few, many, depth = min(extents[:2]), max(extents[:2]), extents[2]
+    enough = few >= _TILED or (few >= _FEW_TILED and many * depth >= _FEW_ELEMENTS)
+    tiled = target.tiles and depth >= _TILED_DEPTH and enough
     if is_bfloat16(a):
         return "pairs" if tiled else "none"
     if a.itemsize > 1 or b.itemsize > 1:
