@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +23,7 @@ from tracejit.codegen.contraction import (
 from tracejit.codegen.contraction.gemm import emit_gemm
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import Target
+from tracejit.record import replace
 from tracejit.runtime.loader import LoadedObject
 
 _SIGNATURE = ctypes.CFUNCTYPE(

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ import tracejit as tj
 from tracejit import config
 from tracejit.codegen.llvm import compile_object
 from tracejit.codegen.target import LEVELS, Target
+from tracejit.record import replace
 from tracejit.runtime import cache, cpu
 from tracejit.runtime import code as codes
 from tracejit.runtime.cache import DiskCache, Entry

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from tracejit import config
 from tracejit.codegen.target import LEVELS
 from tracejit.errors import TargetError
+from tracejit.record import replace
 from tracejit.runtime import cpu
 
 AVX512 = cpu.Cpu(

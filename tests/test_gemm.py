@@ -6,7 +6,6 @@ import ctypes
 import itertools
 import mmap
 import sys
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from tracejit.codegen.contraction.spec import Slot
 from tracejit.codegen.llvm import assembly
 from tracejit.codegen.target import LEVELS, Target
 from tracejit.errors import DTypeError
+from tracejit.record import replace
 from tracejit.runtime import cpu
 
 Array = np.ndarray[Any, np.dtype[Any]]

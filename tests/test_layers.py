@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "files"),
     ("gate",),
     ("gate",),
-    ("errors", "sizes"),
+    ("errors", "sizes", "record"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from gemm_harness import bind
 import tracejit as tj
 from tracejit import config, errors
 from tracejit.codegen.target import BY_RULE, Blocking
+from tracejit.record import replace
 from tracejit.runtime import cache, cpu, tuner, tuning
 from tracejit.runtime.tuner import Trial
 from tracejit.runtime.tuning import Tuned

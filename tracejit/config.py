@@ -36,13 +36,13 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from tracejit import gate
 from tracejit.errors import ValueArgumentError
+from tracejit.record import record, replace
 
 # When this process read our sources; they may have been edited since.
 IMPORTED = time.time()
@@ -56,7 +56,7 @@ COMPILE_MODES = ("auto", "now", "background", "never")
 LOG_TOPICS = ("recompiles", "cache", "tiers")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Settings:
     """What the environment asks for; ``None`` means that it does not say."""
 

@@ -7,10 +7,10 @@ how many sweeps there are, how high blocks and halos are, and where windows lie 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from tracejit.record import record
 from tracejit.schedule.bands import Band
 from tracejit.schedule.kernel import SCRATCH, Kernel
 
@@ -50,7 +50,7 @@ class PointerWord(IntEnum):
     POINTER_WORDS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BandSpec:
     """All that changes the code of a band: its distinct kernels."""
 

@@ -12,7 +12,6 @@ Vectors are values whose ``type.lanes`` is above 1; the same calls work on scala
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tracejit.codegen.instructions import Instructions
 from tracejit.codegen.target import Target
@@ -30,6 +29,7 @@ from tracejit.codegen.values import (
     Value,
     const,
 )
+from tracejit.record import record
 
 __all__ = [
     "F32",
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _Function:
     header: str
     lines: list[str]

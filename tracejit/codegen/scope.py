@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracejit.codegen.builder import Value
 from tracejit.codegen.math.quotient import Inverse
+from tracejit.record import field, record
 
 Values = list[Value]
 
@@ -24,7 +24,7 @@ class Vector(NamedTuple):
     aligned: bool = False
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Scope:
     """The inside of some loops: fixed axes with their indices, and what is computed there."""
 

@@ -9,8 +9,9 @@ an argument and never asks for more than these fields, so one emitter serves all
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
+
+from tracejit.record import field, record, replace
 
 
 class Blocking(NamedTuple):
@@ -45,7 +46,7 @@ BY_RULE = Blocking()
 AMX = {f"amx_{part}": f"amx-{part}" for part in ("tile", "int8", "bf16")}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Target:
     """What code generation may assume of the processor.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from operator import is_not
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +25,7 @@ from tracejit.frontend.trees import LEAF, Spec, Tree, flatten, paths, unflatten
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, data, placeholder
 from tracejit.ops.table import Array, DType
+from tracejit.record import record, replace
 from tracejit.runtime import spans, stance
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program, Run, Wanted
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Source:
     """Where a value comes from: result number ``index`` of the run, argument leaf number
     ``index`` ("argument": the caller's very object; "copy": its value), or a constant.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +22,7 @@ from tracejit.frontend.ranged import Dimension, Ranged
 from tracejit.frontend.signature import ArrayKey, signature_text
 from tracejit.frontend.trees import Tree, statics
 from tracejit.ops.table import Shape
+from tracejit.record import field, record
 from tracejit.runtime import cpu, engine, profiler, service
 from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.dynamic import DynamicForm, dynamic_form
@@ -54,7 +54,7 @@ class Sizes(tuple[tuple[Shape, Shape], ...]):
     """The sizes of a signature's arrays by leaf, and the strides of those not contiguous."""
 
 
-@dataclass
+@record
 class Kind:
     """The signatures that differ in sizes only: those seen first, and where others differed.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
@@ -30,6 +29,7 @@ from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import flatten
 from tracejit.graph.graph import Graph
 from tracejit.graph.text import parse, type_text
+from tracejit.record import as_dict, field, fields, record
 from tracejit.runtime import cpu, memory, service
 from tracejit.runtime.tiers import Program
 from tracejit.schedule.steps import size_text, time_text
@@ -39,7 +39,7 @@ from tracejit.tracing import state
 IrCode = str | Graph | Traced | Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class FunctionProfile:
     """What is known of a function before it is compiled.
 
@@ -58,7 +58,7 @@ class FunctionProfile:
 HOT_CALLS = 2
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ExecutionMetrics(Mapping[str, Any]):
     """What one call cost; also a mapping of the same names.
 
@@ -86,19 +86,19 @@ class ExecutionMetrics(Mapping[str, Any]):
     memory: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.__dataclass_fields__:
+        if name not in fields(self):
             raise KeyError(name)
         return getattr(self, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.__dataclass_fields__)
+        return iter(fields(self))
 
     def __len__(self) -> int:
-        return len(self.__dataclass_fields__)
+        return len(fields(self))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as a plain dict, for JSON."""
-        return asdict(self)
+        return as_dict(self)
 
     def __str__(self) -> str:
         kernels = f"{self.kernels} kernel{'s' * (self.kernels != 1)} ({self.simd_level})"
@@ -259,7 +259,7 @@ def _profile(profile: FunctionProfile | Mapping[str, Any] | None) -> FunctionPro
         return FunctionProfile()
     if isinstance(profile, FunctionProfile):
         return profile
-    known = FunctionProfile.__dataclass_fields__
+    known = fields(FunctionProfile)
     for name in profile:
         if name not in known:
             raise ArgumentError(

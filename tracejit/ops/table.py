@@ -14,7 +14,6 @@ through their reference as opaque nodes until a kernel kind takes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, Flag, auto
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from tracejit.errors import (
     ShapeTooLarge,
 )
 from tracejit.ops.dtypes import is_bfloat16
+from tracejit.record import record
 from tracejit.sizes import families
 
 Shape = tuple[int, ...]
@@ -87,7 +87,7 @@ MAX_RANK = 64  # NumPy's own limit
 MAX_BYTES = 1 << 47  # what a process can address on the common 64-bit systems
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@record(frozen=True, eq=False, slots=True)
 class Op:
     """One row. ``arity`` is None for ops that take any number of operands.
 

@@ -14,10 +14,10 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tracejit import config
+from tracejit.record import field, record
 from tracejit.runtime import stance, ticks
 from tracejit.runtime.costs import model
 from tracejit.runtime.specialise import Specialisation, Stage
@@ -69,7 +69,7 @@ class Family:
         return ranged + sum(m.calls for m in members if m is not None and m is not program)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Activity:
     """What the last look at a program saw: its calls, those of its family beside it, its rate.
 

@@ -12,14 +12,14 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from tracejit import config
 from tracejit.codegen.target import Target
+from tracejit.record import field, record
 from tracejit.runtime.loader import LoadedObject
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Key:
     """What decides machine code: the kernel's structure, what it is compiled for, and the level.
 
@@ -31,7 +31,7 @@ class Key:
     level: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@record(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Code:
     """Loaded machine code: its entry address, and what compiling it cost, whenever that was.
 

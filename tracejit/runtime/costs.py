@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family
+from tracejit.record import record
 from tracejit.schedule.grain import loop_entries
 from tracejit.schedule.index import VIEWS
 from tracejit.schedule.kernel import Kernel
@@ -89,7 +89,7 @@ def _beside_ns(node: Node) -> float:
     return fresh + (_REDUCED_NS * node.size if node.op.family is Family.REDUCTION else 0.0)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _Line:
     """Nanoseconds of one op: ``fixed + rate · work``."""
 

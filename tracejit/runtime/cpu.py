@@ -24,7 +24,6 @@ import platform
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +31,7 @@ from typing import Any, cast
 from tracejit import config
 from tracejit.codegen.target import AMX, LEVELS, Target, legalised
 from tracejit.errors import TargetError
+from tracejit.record import record, replace
 from tracejit.runtime import amx
 
 _PROC_CPUINFO = Path("/proc/cpuinfo")
@@ -50,7 +50,7 @@ _ALIASES = {"avx1_0": "avx", "lzcnt": "abm", "lahf": "lahf_lm", "sse3": "pni"}
 _X86_64 = frozenset({"x86_64", "amd64"})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Cpu:
     """A processor: names, feature flags as Linux spells them, cache sizes of one core in bytes."""
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from tracejit.record import record
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -68,7 +69,7 @@ class _Relocation(NamedTuple):
     addend: int
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ObjectFile:
     """A parsed object file: where each section will stand, and what there is to fill in.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import prod
 from typing import cast
 
@@ -19,6 +18,7 @@ from tracejit.codegen.lowered import lowers
 from tracejit.codegen.target import Target
 from tracejit.graph.graph import Graph
 from tracejit.graph.passes import canonicalise
+from tracejit.record import replace
 from tracejit.runtime import cpu, memory, native, service
 from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.code import Code

@@ -12,16 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tracejit import config
+from tracejit.record import field, record
 
 if TYPE_CHECKING:
     from logging import Logger
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Event:
     """One decision. ``seconds`` is how long what it reports took, ``end`` when that was over.
 

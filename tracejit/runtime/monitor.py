@@ -9,16 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tracejit import gate
+from tracejit.record import field, record
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable
 
 
-@dataclass
+@record
 class Run:
     """One executable's runs: how many, and their seconds together."""
 
@@ -27,7 +27,7 @@ class Run:
     seconds: float = 0.0
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Recording:
     """The runs of a block of code, by executable, in the order of their first run.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracejit.codegen.forms import Base
+from tracejit.record import replace
 from tracejit.runtime.threads import available, pool_cell_address
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.index import contiguous_strides

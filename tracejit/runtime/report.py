@@ -7,11 +7,11 @@ Two reports can be compared: ``report.regressions(before)`` names what has becom
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracejit.errors import ValueArgumentError
+from tracejit.record import as_dict, field, record
 from tracejit.schedule.steps import time_text
 
 # A function is hot once it has taken this share of all time measured.
@@ -23,7 +23,7 @@ COMPARED_CALLS, SLOWER = 16, 1.25
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class SignatureProfile:
     """One signature: calls that kernels answered, and those that NumPy did; times in seconds.
 
@@ -58,7 +58,7 @@ class SignatureProfile:
         return self.native_calls + self.interpreted_calls
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class FunctionProfile:
     """One jitted function; ``calls`` are all, whoever answered them, ``rate`` those a second.
 
@@ -111,7 +111,7 @@ class Regression(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Report:
     """What the functions alive have cost so far, the most expensive first."""
 
@@ -157,7 +157,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"seconds": self.seconds, "functions": [asdict(f) for f in self.functions]}
+        return {"seconds": self.seconds, "functions": [as_dict(f) for f in self.functions]}
 
     def as_json(self) -> str:
         """Return JSON."""

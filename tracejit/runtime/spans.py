@@ -15,17 +15,17 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tracejit.files import atomic
 from tracejit.graph.node import Node
+from tracejit.record import field, record
 from tracejit.runtime import events, monitor
 from tracejit.runtime.interpreter import Observer
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Span:
     """Something that took time: ``start`` and ``seconds`` by ``time.perf_counter()``.
 

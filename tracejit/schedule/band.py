@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
 from tracejit.ops.table import Shape
+from tracejit.record import record, replace
 from tracejit.schedule.kernel import Kernel
 from tracejit.sizes import is_one
 
@@ -35,7 +35,7 @@ class Grid(NamedTuple):
         return self.rows * self.pitch * self.itemsize
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Part:
     """A kernel of a band. For rows [a, b) it runs its iterations
     [(a + before)·unit, (b + after)·unit), as far as there are.
@@ -47,7 +47,7 @@ class Part:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Window:
     """Where rows [a + first, …) of a buffer are while a block from row a on is computed.
 
@@ -60,7 +60,7 @@ class Window:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Band:
     """Kernels that run by blocks of ``height`` rows, of ``rows``, in ``nbytes`` of own memory."""
 

@@ -27,11 +27,11 @@ float32: eight Jacobi sweeps over 1026² take 0.98 ms on one thread and 0.53 on 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import prod
 from typing import cast
 
 from tracejit.ops.table import OPS, Fact
+from tracejit.record import replace
 from tracejit.schedule.band import Band, Grid
 from tracejit.schedule.grain import loop_entries
 from tracejit.schedule.halo import Groups, Halo, find_halo, groups_of

@@ -12,8 +12,8 @@ a kernel becomes a store of the region's kernel::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from tracejit.record import replace
 from tracejit.schedule.kernel import Access, Block, Const, Kernel, Load, Nest, Store
 
 # Elements of a row from which a loop along it is worth while.

@@ -5,12 +5,12 @@ A cluster has loop axes; fusion.py says how nodes come to be in one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
+from tracejit.record import field, record
 from tracejit.schedule.gather import Scatter
 from tracejit.schedule.index import Map, axis_index, broadcast
 
@@ -19,7 +19,7 @@ MIN_PARALLEL = 16
 SMALL_WORK = 1 << 15
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class Target:
     """Where a root is stored: ``start + step·i`` along each dimension of ``node``'s buffer.
 
@@ -37,7 +37,7 @@ def whole(node: Node, shape: Shape) -> Target:
     return Target(node, (0,) * len(shape), (1,) * len(shape), shape)
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class Root:
     """A stored value: ``node`` read at ``index`` over the cluster's root axes, into ``target``."""
 
@@ -79,7 +79,7 @@ class Attention(NamedTuple):
     keys: int
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class Cluster:
     """Nodes computed by one kernel. ``members`` holds the index maps each is computed at."""
 
@@ -107,7 +107,7 @@ class Cluster:
         return bool(self.scanned) and rows < MIN_PARALLEL and self.work > SMALL_WORK
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class Unit:
     """A node that is its own step: an opaque op."""
 

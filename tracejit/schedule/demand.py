@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
+from tracejit.record import field, record
 from tracejit.schedule import native
 from tracejit.schedule.cluster import Cluster
 from tracejit.schedule.index import Map, axes_of
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Demand:
     """Who wants a node: ``stored`` in memory before unit ``before``; read by clusters at maps.
 

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import cast
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
+from tracejit.record import record, replace
 from tracejit.schedule import native
 from tracejit.schedule.attention import Softmax, find_attention
 from tracejit.schedule.cluster import (
@@ -84,7 +84,7 @@ MAX_RECOMPUTE = 64
 _NUMBERS = frozenset({"constant", "iota"})
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Fusion:
     """The result: units in execution order, and the nodes that are in memory.
 

@@ -13,9 +13,9 @@ Every chunk of a thread copies for itself; it has many trips (schedule/grain.py)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from math import prod
 
+from tracejit.record import replace
 from tracejit.schedule.kernel import (
     SCRATCH,
     Access,

@@ -18,7 +18,6 @@ serves every size.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ import numpy as np
 
 from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType
+from tracejit.record import field, record
 from tracejit.schedule.merged import Walks
 from tracejit.sizes import is_size
 
@@ -37,7 +37,7 @@ SCRATCH = -1
 SCAN_BLOCK = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Access:
     """Memory seen by a kernel: ``buffer[offset + Σ stride·axis]``, in elements of ``dtype``."""
 
@@ -64,7 +64,7 @@ class Record(NamedTuple):
 NO_FIELD = -1
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Expr:
     """One value of the kernel's body; ``axes`` are the axes it varies with."""
 
@@ -72,12 +72,12 @@ class Expr:
     axes: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Load(Expr):
     access: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Const(Expr):
     value: Any
 
@@ -106,7 +106,7 @@ class Const(Expr):
 _LITERALS = frozenset({0, 1, -1, 2, 0.5, float("inf"), float("-inf")})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Index(Expr):
     """``offset + Σ coefficient·axis`` as a number."""
 
@@ -114,7 +114,7 @@ class Index(Expr):
     coefficients: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Bound(Expr):
     """``arg`` as a position among ``extent`` elements (both i64), negative ones from the end.
 
@@ -126,7 +126,7 @@ class Bound(Expr):
     faults: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Gather(Expr):
     """The element of ``access`` that lies Σ place·step beyond where the strides lead.
 
@@ -138,14 +138,14 @@ class Gather(Expr):
     steps: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Apply(Expr):
     op: str
     args: tuple[int, ...]
     attrs: Mapping[str, Hashable]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reduce(Expr):
     """``op`` over ``over`` (outer axis first) of ``arg``."""
 
@@ -154,7 +154,7 @@ class Reduce(Expr):
     over: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Scan(Expr):
     """The running ``op`` of ``arg`` from the first position of ``axis`` up to each one."""
 
@@ -163,7 +163,7 @@ class Scan(Expr):
     axis: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Contract(Expr):
     """The matrix product Σ left·right over axis ``over``, of two loads.
 
@@ -182,7 +182,7 @@ class Contract(Expr):
     gather: Walks | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Attend(Expr):
     """softmax(``scores``) over axis ``over``, times ``values``: a load along it and ``columns``."""
 
@@ -212,7 +212,7 @@ def operands(expr: Expr) -> tuple[int, ...]:
             return ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Store:
     """``access`` ← ``value``; with ``places``, to Σ place·step beyond where the strides lead.
 
@@ -232,7 +232,7 @@ class Store:
         return (self.value, *self.places, *self.steps)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Nest:
     """Loops over ``axes`` (outer first) around a block; the innermost may be a vector loop.
 
@@ -250,7 +250,7 @@ class Nest:
     reuses: tuple[Store, ...] = ()
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Block:
     """Inner nests in order; scalar values between them are placed by need."""
 
@@ -258,7 +258,7 @@ class Block:
     stores: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Kernel:
     """A kernel as scheduled. ``parallel`` are the axes of the outer loops, outermost first.
 

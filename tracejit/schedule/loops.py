@@ -9,9 +9,9 @@ inside a reduction (nearest centroid: a distance inside an argmin) nests to any 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from math import prod
 
+from tracejit.record import replace
 from tracejit.schedule.interleaved import separate
 from tracejit.schedule.kernel import (
     Access,

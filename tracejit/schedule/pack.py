@@ -15,9 +15,9 @@ of results are turned back (``unpacks``). So the softmax of rows of ten runs at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 
+from tracejit.record import replace
 from tracejit.schedule.kernel import SCRATCH, Access, Gather, Kernel, Load, Reduce
 from tracejit.sizes import hint
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import cast
 
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family, Shape
+from tracejit.record import replace
 from tracejit.schedule.cluster import Target
 from tracejit.schedule.unroll import TINY
 

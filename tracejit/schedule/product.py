@@ -8,9 +8,9 @@ Rows and columns that a batch axis continues grow by it, in the product and in i
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import cast
 
+from tracejit.record import replace
 from tracejit.schedule.kernel import (
     Access,
     Attend,

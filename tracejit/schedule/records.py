@@ -10,8 +10,8 @@ in registers; where a kernel stores all fields of its records, they are put toge
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
+from tracejit.record import replace
 from tracejit.schedule.kernel import NO_FIELD, Kernel, Load, Record
 from tracejit.schedule.unroll import TINY
 from tracejit.sizes import hint

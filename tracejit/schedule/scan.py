@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
+from tracejit.record import replace
 from tracejit.schedule.index import contiguous_strides
 from tracejit.schedule.kernel import SCAN_BLOCK, Access, Kernel
 

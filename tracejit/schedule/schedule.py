@@ -7,7 +7,6 @@ the arena. Its result holds no code; the engine asks code generation for each di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +15,7 @@ import numpy as np
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Array, Shape
+from tracejit.record import record, replace
 from tracejit.schedule import native, one_row, row_groups, split
 from tracejit.schedule.arena import Life, Plan, Room, lodge, plan
 from tracejit.schedule.bands import Band, Grid, find_bands
@@ -41,7 +41,7 @@ from tracejit.schedule.twins import join_twins
 Layout = tuple[int, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Buffer:
     """A piece of memory. ``kind``: input, data, output, temp (in the arena), opaque, faults, slab.
 
@@ -119,7 +119,7 @@ class OpaqueStep(NamedTuple):
 Step = KernelStep | ContractionStep | BandStep | OpaqueStep
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Schedule:
     """Steps in execution order, buffers, and where each output is found."""
 

@@ -10,10 +10,10 @@ Values of a few flops are recomputed: a load would cost as much.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 from tracejit.ops.table import OPS, Fact
+from tracejit.record import replace
 from tracejit.schedule.kernel import (
     SCRATCH,
     Access,

@@ -12,9 +12,9 @@ counts is what the kernel touches in all.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from math import prod
 
+from tracejit.record import replace
 from tracejit.schedule.kernel import Access, Block, Kernel
 
 # Bytes that a kernel touches, and of a result that it then streams.

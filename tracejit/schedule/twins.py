@@ -11,10 +11,10 @@ region, and then one store is enough::
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from itertools import combinations, permutations
 from typing import NamedTuple
 
+from tracejit.record import replace
 from tracejit.schedule.kernel import Access, Block, Gather, Kernel, Nest
 
 

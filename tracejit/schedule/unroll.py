@@ -13,9 +13,9 @@ So it is with the fields of records (a pixel's colours), which ``records.py`` th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from tracejit.ops.dtypes import spelled
+from tracejit.record import replace
 from tracejit.schedule.kernel import (
     Access,
     Apply,

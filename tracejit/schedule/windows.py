@@ -8,9 +8,9 @@ that depends on sizes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
+from tracejit.record import replace
 from tracejit.schedule.arena import ALIGNMENT, Life, aligned, plan
 from tracejit.schedule.band import Band, Grid, Part, Window
 from tracejit.schedule.halo import Edge, Groups, Halo

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -18,6 +17,7 @@ from tracejit.errors import ArgumentError, TracejitError, UnsupportedError, Valu
 from tracejit.frontend import neuralscript
 from tracejit.frontend.python import Jitted, trace
 from tracejit.ops.table import Array
+from tracejit.record import replace
 from tracejit.runtime import monitor
 from tracejit.runtime.executable import Executable
 from tracejit.viz import export, page, terminal

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +24,7 @@ import numpy as np
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.graph.text import name_nodes, value_text
+from tracejit.record import record
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.schedule.index import VIEWS
@@ -57,7 +57,7 @@ _LEAVES = {"input": "input", "data": "data", "constant": "constant", "iota": "in
 _SHORT = {"float": "f", "int": "i", "uint": "u", "complex": "c"}
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Figure:
     """An executable to draw, with its title and what is known of its runs."""
 

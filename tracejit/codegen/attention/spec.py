@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
 from typing import NamedTuple, cast
@@ -19,6 +18,7 @@ from tracejit.codegen.contraction.prologue import PARTS
 from tracejit.codegen.contraction.spec import Layout, element_kind
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type
+from tracejit.record import record
 from tracejit.schedule.kernel import Access, Attend, Contract, Kernel
 from tracejit.schedule.product import head_axes, left_access, right_access, values_access
 from tracejit.sizes import hint
@@ -72,7 +72,7 @@ class Slot(IntEnum):
 Q_POINTER, K_POINTER, V_POINTER, WORK_POINTER, POINTERS = range(5)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttentionSpec:
     """All that changes the code: the kernel's expressions, and which strides are 1.
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracejit.codegen.contraction.spec import Place, TileFinish
+from tracejit.record import record
 from tracejit.schedule.kernel import Kernel
 
 if TYPE_CHECKING:
     from tracejit.codegen.builder import Builder
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KernelEpilogue:
     """Applies and stores ``kernel``'s expressions.
 

@@ -17,7 +17,6 @@ computed by themselves (``few``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from tracejit.codegen.builder import I1, I64, PTR, Builder, Value, const
@@ -28,6 +27,7 @@ from tracejit.codegen.contraction.grid import stage_place
 from tracejit.codegen.contraction.microkernel import MicroCall
 from tracejit.codegen.contraction.spec import POINTERS, GemmSpec, Side, Slot, epilogue_slot
 from tracejit.codegen.target import Target
+from tracejit.record import record
 
 NO = const(False, I1)
 
@@ -48,7 +48,7 @@ def has_full(target: Target, spec: GemmSpec, rows: int, vectors: int) -> bool:
     return target.masks and not spec.pack_b and rows >= 8 and vectors > 1
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Block:
     """A row tile by a column tile by a k block: where its operands are read and C is written.
 

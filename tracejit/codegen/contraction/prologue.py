@@ -7,7 +7,6 @@ element, since instructions multiply and add them together (``codegen/contractio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -16,6 +15,7 @@ from tracejit.codegen.contraction.blocking import PARTS, TILE, TILES, round_up
 from tracejit.codegen.target import Target
 from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import DType
+from tracejit.record import record, replace
 from tracejit.schedule.kernel import Apply, Contract, Kernel
 from tracejit.schedule.product import batch_axes, is_computed, reached
 from tracejit.sizes import hint
@@ -30,7 +30,7 @@ Dot = Literal["none", "words", "bytes", "tiles", "pairs", "split"]
 GROUP: dict[Dot, int] = {"none": 1, "words": 2, "bytes": 4, "tiles": 4, "pairs": 2, "split": 2}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KernelPrologue:
     """Operands of the product in ``kernel`` that are computed; ``a`` and ``b`` are of the
     canonical product, whose rows, columns and depth are these axes of the kernel.

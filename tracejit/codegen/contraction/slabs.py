@@ -7,11 +7,11 @@ workspace of the worker that computes it, behind the workspace of the product it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
 from tracejit.codegen.contraction.spec import WORK_POINTER, GemmSpec
+from tracejit.record import record
 from tracejit.schedule.kernel import SCRATCH, Kernel
 
 
@@ -31,7 +31,7 @@ class Head(IntEnum):
     HELD = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SlabSpec:
     """All that changes the code of a product with the kernel that reads it.
 

@@ -14,7 +14,6 @@ the spec, on K and on the cache sizes of the target.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -35,6 +34,7 @@ from tracejit.codegen.contraction.prologue import KernelPrologue
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type, Value
 from tracejit.errors import DTypeError
+from tracejit.record import record, replace
 from tracejit.sizes import hint, is_size
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _tiny(target: Target, kind: str, p: GemmProblem) -> TinyShape | None:
     return shape if small and (vectors <= _TINY_VECTORS or shape.scalar) else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GemmSpec:
     """All that changes the code of a product.
 
@@ -291,7 +291,7 @@ class GemmSpec:
         return " ".join([str(replace(self, epilogue=None, prologue=None)), *around])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GemmProblem:
     """C[b, m, n] = Σ_k A[b, m, k] · B[b, k, n]; strides in elements, any sign, 0 broadcasts.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 
 from tracejit.frontend.neuralscript import matching, units
@@ -11,11 +10,12 @@ from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
 from tracejit.frontend.neuralscript.diagnostics import Fault, Label, fault
 from tracejit.frontend.neuralscript.source import Span
+from tracejit.record import record
 
 Shape = tuple[t.Size, ...] | None
 
 
-@dataclass
+@record
 class BuiltinCall:
     """A call of a builtin: its typed arguments by parameter name.
 

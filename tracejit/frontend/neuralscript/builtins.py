@@ -7,10 +7,10 @@ default, the array function of that name. Checker, tracer, docs and tests all re
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from tracejit.frontend.neuralscript import builtin_rules as r
 from tracejit.frontend.neuralscript import builtin_shapes as shapes
+from tracejit.record import record
 
 CONSTANTS: dict[str, float] = {
     "π": math.pi,
@@ -20,7 +20,7 @@ CONSTANTS: dict[str, float] = {
 }
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Builtin:
     """One row."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from tracejit.errors import (
     ArgumentError,
@@ -24,6 +23,7 @@ from tracejit.errors import (
     ValueArgumentError,
 )
 from tracejit.frontend.neuralscript.source import Source, Span
+from tracejit.record import field, record
 
 CODES: dict[str, str] = {
     "N001": "a character that no token starts with",
@@ -78,7 +78,7 @@ _RUN_CLASSES: dict[str, type[TracejitError]] = {
 }
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Label:
     """A further span of a diagnostic and what to say about it."""
 
@@ -86,7 +86,7 @@ class Label:
     text: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Diagnostic:
     """One finding. ``code`` is a row of ``CODES``; those from N100 on are warnings."""
 
@@ -157,7 +157,7 @@ def _width(text: str) -> int:
     return total
 
 
-@dataclass
+@record
 class _Line:
     """The marks of one shown source line."""
 

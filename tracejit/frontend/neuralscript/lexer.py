@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from tracejit.frontend.neuralscript.diagnostics import Diagnostic
 from tracejit.frontend.neuralscript.source import Source, Span
+from tracejit.record import record
 
 KEYWORDS = frozenset(
     [
@@ -175,7 +175,7 @@ class Token(NamedTuple):
     value: object = None
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Number:
     """A numeric literal: its value, a type suffix, an imaginary mark, a unit's text."""
 

@@ -7,7 +7,6 @@ name with the receiver as first argument, so numbers need no rows here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tracejit.errors import ValueArgumentError
@@ -15,13 +14,14 @@ from tracejit.frontend.neuralscript import matching
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript import types as t
 from tracejit.frontend.neuralscript.values import Variant, format_value, items_of
+from tracejit.record import record
 
 # Applies the closure that is argument ``index`` to types (or values).
 ApplyType = Callable[[int, Sequence[t.Type]], t.Type]
 Apply = Callable[[int, Sequence[Any]], Any]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Method:
     """``arity`` arguments; ``changes`` says that the receiver must be mutable."""
 

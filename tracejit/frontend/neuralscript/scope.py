@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript.source import Source, Span
 from tracejit.frontend.neuralscript.types import Bindings, Size, Type
+from tracejit.record import field, record
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Binding:
     """A variable: its type, where it was bound, its value as a size where that is known."""
 
@@ -45,7 +44,7 @@ class Scope:
         return names
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Module:
     """One file: its items by name. ``imports`` are modules bound by ``use name``."""
 
@@ -59,7 +58,7 @@ class Module:
     body: Body | None = None
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class FunctionRef:
     """A function of a module; ``self_type`` holds the generics of its impl block."""
 
@@ -72,7 +71,7 @@ class FunctionRef:
         return self.item.name if self.owner is None else f"{self.owner.name}::{self.item.name}"
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class ClosureRef:
     """A closure with the scope that it captures."""
 
@@ -85,7 +84,7 @@ class ClosureRef:
         return "closure"
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class VariantRef:
     """A constructor of an enum."""
 
@@ -97,7 +96,7 @@ class VariantRef:
         return f"{self.owner.name}::{self.item.name}"
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class ConstRef:
     module: Module
     item: s.ConstItem
@@ -106,7 +105,7 @@ class ConstRef:
     checking: bool = False
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class TypeRef:
     """A struct, enum or alias with the functions of its impl blocks."""
 
@@ -119,7 +118,7 @@ class TypeRef:
         return self.item.name
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Body:
     """What checking found out about one function, closure or program for given types.
 

@@ -10,10 +10,10 @@ it adapts once to the type that it first meets, as in Rust.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tracejit.frontend.neuralscript import syntax as s
+from tracejit.record import field, record
 
 INTEGERS = frozenset(["i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "usize", "isize"])
 FLOATS = frozenset(("f32", "f64"))
@@ -43,7 +43,7 @@ REAL_OF = {"c64": "f32", "c128": "f64"}
 # --- sizes ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Size:
     """constant + Σ coefficient · name; ``terms`` is sorted and has no zero coefficients."""
 
@@ -93,7 +93,7 @@ class Element:
     """The type of one number."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Prim(Element):
     name: str
 
@@ -101,7 +101,7 @@ class Prim(Element):
         return {"c64": "Complex<f32>", "c128": "Complex<f64>"}.get(self.name, self.name)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Param(Element):
     """A generic parameter; inside its function it is opaque, at a call it is bound."""
 
@@ -267,7 +267,7 @@ UNKNOWN = Unknown()
 NEVER = Never()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Array(Type):
     """A number (shape ``()``) or an array of them; shape None: any rank."""
 
@@ -306,13 +306,13 @@ class Array(Type):
                 return f"Tensor<{element}, [{', '.join(sizes)}]>"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Text(Type):
     def __str__(self) -> str:
         return "str"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Tuple(Type):
     """A tuple; the empty one is the type of statements."""
 
@@ -323,7 +323,7 @@ class Tuple(Type):
         return f"({inner},)" if len(self.items) == 1 else f"({inner})"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Vec(Type):
     """``Vec<T>``, or an array of things that are not numbers."""
 
@@ -333,7 +333,7 @@ class Vec(Type):
         return f"Vec<{self.item}>"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Range(Type):
     element: Element
 
@@ -341,7 +341,7 @@ class Range(Type):
         return f"Range<{resolve(self.element)}>"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Opaque(Type):
     """A generic parameter that stands for any type."""
 
@@ -351,7 +351,7 @@ class Opaque(Type):
         return self.name
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Named(Type):
     """A struct or enum with its generic arguments (types or sizes, in declared order)."""
 
@@ -368,7 +368,7 @@ class Named(Type):
         return f"{self.name}<{', '.join(map(str, self.arguments))}>"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Function(Type):
     """``Fn(A, B) -> C``: a function known only by its type."""
 
@@ -380,7 +380,7 @@ class Function(Type):
         return f"Fn({inner}) -> {self.result}"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Callee(Type):
     """A function, closure or builtin that is known itself; ``target`` is what is called."""
 
@@ -391,7 +391,7 @@ class Callee(Type):
         return f"fn {self.name}"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Imported(Type):
     """A module bound by ``use name``."""
 

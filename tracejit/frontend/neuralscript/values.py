@@ -7,13 +7,13 @@ Tensors; ``Vec`` is a list, a tuple a tuple, a range a Python range.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tracejit.errors import ValueArgumentError
 from tracejit.frontend.neuralscript.diagnostics import closest
+from tracejit.record import record
 from tracejit.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NUMPY_SCALARS: tuple[type[Any], ...] = (np.generic,)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Variant:
     """A value of an enum."""
 
@@ -33,7 +33,7 @@ class Variant:
     items: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Struct:
     """A value of a struct; an assignment to a field makes a new one."""
 
@@ -44,7 +44,7 @@ class Struct:
         return Struct(self.name, {**self.fields, name: value})
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class FunctionValue:
     """A function, closure, variant constructor or builtin, with what a closure captured.
 
