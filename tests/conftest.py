@@ -16,6 +16,7 @@ os.environ.setdefault("TRACEJIT_COMPILE", "now")
 # Tests count what is compiled; those of specialised code ask for it.
 os.environ.setdefault("TRACEJIT_SPECIALISE", "0")
 
+from tracejit import config
 from tracejit.codegen.target import LEVELS
 from tracejit.runtime import cpu
 
@@ -58,6 +59,13 @@ def any_level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Like ``level``, and for wider levels the shape of their code (``avx512-on-avx2``)."""
     with cpu.isa(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave native calls to tests that count them, whatever ``TRACEJIT_STRESS_DEOPT`` says."""
+    if request.node.get_closest_marker("counts_native") is not None:
+        monkeypatch.setattr(config, "stress_deopt", lambda: 0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

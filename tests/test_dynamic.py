@@ -328,6 +328,7 @@ def test_fifty_batch_sizes_recompile_at_most_once(
 
 
 @native
+@pytest.mark.counts_native
 def test_a_new_size_does_not_reach_python() -> None:
     jitted = tj.jit(softmax, compile="now")
     for n in (20, 20, 30, 30):

@@ -20,7 +20,10 @@ from tracejit.frontend.compiled import Compiled
 from tracejit.runtime import engine, entry, memory, ticks
 from tracejit.runtime.monitor import recording
 
-pytestmark = pytest.mark.skipif(not entry.supported(), reason="other object layouts")
+pytestmark = [
+    pytest.mark.skipif(not entry.supported(), reason="other object layouts"),
+    pytest.mark.counts_native,
+]
 
 F32 = np.float32
 

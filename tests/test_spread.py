@@ -13,7 +13,10 @@ import pytest
 import tracejit as tj
 from tracejit.runtime import entry
 
-pytestmark = pytest.mark.skipif(not entry.supported(), reason="other object layouts")
+pytestmark = [
+    pytest.mark.skipif(not entry.supported(), reason="other object layouts"),
+    pytest.mark.counts_native,
+]
 
 
 def native_calls(function: Any) -> int:
