@@ -51,7 +51,7 @@ def test_arguments_by_position_and_name_and_defaults() -> None:
     assert Lazy((Point(1.0), Point(2.0))).total == 3.0
     for wrong in ((), (1, 2, 3, 4)):
         with pytest.raises(TypeError, match=r"Point.__init__\(\)"):
-            Point(*wrong)
+            Point(*wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="unexpected keyword argument 'z'"):
         Point(1, z=2)  # pyright: ignore[reportCallIssue]
 

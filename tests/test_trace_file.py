@@ -67,6 +67,28 @@ def test_a_trace_file_has_each_stage_and_kernel(tmp_path: Path):
     assert any("runs compiled" in m["name"] for m in tiers)
 
 
+def test_arrows_lead_from_a_request_to_the_first_run_of_its_kernel():
+    f = tj.jit(lambda x: np.arctan(program(x)) - x, compile="background")  # no other test has it
+    with tj.profile() as found:
+        f(X)
+        f.wait()
+        for _ in range(3):
+            f(X)
+    marks = found.as_dict()["traceEvents"]
+    spans_at = {(m["pid"], m["tid"], m["ts"]): m for m in marks if m["ph"] == "X"}
+    flows: dict[int, list[dict[str, Any]]] = {}
+    for m in marks:
+        if m["ph"] in "stf":
+            flows.setdefault(m["id"], []).append(m)
+    assert flows
+    for steps in flows.values():
+        *before, last = [spans_at[m["pid"], m["tid"], m["ts"]]["cat"] for m in steps]
+        assert before[0] == "request"
+        assert set(before[1:]) == {"compile"}  # of the compiler's thread, and of its worker
+        assert last == "kernel"
+        assert [m["ph"] for m in steps] == ["s", *"t" * len(before[1:]), "f"]
+
+
 def test_kernels_lie_within_their_run():
     f = tj.jit(program, compile="now")
     f(X)

@@ -105,4 +105,5 @@ class Segment:
             started = time.perf_counter()
             run(self.address, number, number + 1, pointers.ctypes.data, pool, 0)
             kernel = call.kernel
-            spans.add(kernel_title(kernel), "kernel", started, lines=list(kernel.lines))
+            with spans.flow(call.code.key):
+                spans.add(kernel_title(kernel), "kernel", started, lines=list(kernel.lines))

@@ -194,7 +194,7 @@ class Service:
         compiles, and only if nobody has compiled this before. ``symbol`` is the function's name
         in it. The ticket fails with ``QueueFull`` if too much is queued.
         """
-        key = Key(structure, target, level)
+        key, started = Key(structure, target, level), time.perf_counter()
         self._find(key, emit, symbol)
         with self.lock:
             ticket, job = self._request(key, emit, symbol)
@@ -210,7 +210,10 @@ class Service:
                 return ticket
             job.priority = priority
             self._enqueue(job)
-            return ticket
+        if spans.active is not None:
+            with spans.flow(key):
+                spans.add(f"request {cache.label_of(structure)}", "request", started)
+        return ticket
 
     def translate(self, text: str, target: Target, level: int, passes: int) -> Ticket:
         """Ask for the object code of a module, which is neither loaded nor kept.
@@ -460,13 +463,14 @@ class Service:
     def _compile(self, job: _Job, compile_text: Callable[[str, Target, int, int], bytes]) -> Code:
         key, started = job.key, time.perf_counter()
         text = job.emit()
-        with turns.waiting():
+        with turns.waiting(), spans.flow(key):
             image = compile_text(text, key.target, key.level, llvm.KERNEL_PASSES)
         loaded = LoadedObject(image, (job.symbol,))
         seconds = max(0.0, time.perf_counter() - started)
         if spans.active is not None:
             label = cache.label_of(key.structure)
-            spans.add(f"compile {label}", "compile", started, target=key.target.name)
+            with spans.flow(key):
+                spans.add(f"compile {label}", "compile", started, target=key.target.name)
         self.counts["compiled"] += 1
         self.compile_seconds += seconds
         name = cache.name_of(key.structure, key.target, key.level)

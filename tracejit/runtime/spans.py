@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from tracejit.runtime.interpreter import Observer
 class Span:
     """Something that took time: ``start`` and ``seconds`` by ``time.perf_counter()``.
 
-    ``process`` and ``thread`` are the system's numbers.
+    ``process`` and ``thread`` are the system's numbers. Spans with an equal ``flow`` are steps of
+    one thing, such as a kernel that is asked for, compiled, and run.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Span:
     process: int
     thread: int
     details: dict[str, Any] = field(default_factory=dict[str, Any])
+    flow: Hashable = None
 
 
 class Profile:
@@ -79,6 +81,8 @@ class Profile:
                     "pid": span.process, "tid": span.thread, "args": span.details,
                 }
             )  # fmt: skip
+        for number, steps in enumerate(_flows(spans)):
+            marks += _arrows(number, steps, first)
         for event, thread in seen:
             marks.append(
                 {
@@ -111,6 +115,29 @@ class Profile:
         return where
 
 
+def _flows(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """Yield the steps of each flow in the order of their begins, of runs the first one only."""
+    found: dict[Hashable, list[Span]] = {}
+    for span in sorted(spans, key=lambda span: span.start):
+        if span.flow is None:
+            continue
+        steps = found.setdefault(span.flow, [])
+        if not steps or steps[-1].category != "kernel":
+            steps.append(span)
+    yield from (steps for steps in found.values() if len(steps) > 1)
+
+
+def _arrows(number: int, steps: Sequence[Span], first: float) -> Iterator[dict[str, Any]]:
+    """Yield the marks that viewers draw as arrows from step to step."""
+    for place, span in enumerate(steps):
+        last = place == len(steps) - 1
+        yield {
+            "name": "kernel", "cat": "flow", "ph": "f" if last else "t" if place else "s",
+            "id": number, "bp": "e", "ts": (span.start - first) * 1e6,
+            "pid": span.process, "tid": span.thread,
+        }  # fmt: skip
+
+
 def _metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, Any]:
     return {"name": kind, "ph": "M", "pid": process, "tid": thread, "args": args}
 
@@ -119,6 +146,18 @@ def _metadata(kind: str, process: int, thread: int, **args: Any) -> dict[str, An
 active: Profile | None = None
 _open: list[Profile] = []
 _lock = threading.Lock()
+_thread = threading.local()  # .flow: of what this thread is working for
+
+
+@contextmanager
+def flow(of: Hashable) -> Generator[None, None, None]:
+    """Let all spans that this thread adds inside the block be steps of one flow."""
+    before = getattr(_thread, "flow", None)
+    _thread.flow = of
+    try:
+        yield
+    finally:
+        _thread.flow = before
 
 
 def add(name: str, category: str, start: float, *, worker: int = 0, **details: Any) -> None:
@@ -130,7 +169,8 @@ def add(name: str, category: str, start: float, *, worker: int = 0, **details: A
     process = worker or os.getpid()
     thread = worker or threading.get_native_id()
     profile.name_thread(process, thread, "main" if worker else threading.current_thread().name)
-    profile.add(Span(name, category, start, seconds, process, thread, details))
+    of = getattr(_thread, "flow", None)
+    profile.add(Span(name, category, start, seconds, process, thread, details, of))
 
 
 def add_op(node: Node, start: float) -> None:
