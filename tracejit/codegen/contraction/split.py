@@ -226,7 +226,7 @@ EXACT_PARAMETERS = [
     ("a", PTR), ("b", PTR), ("br", I64), ("c", PTR), ("cr", I64), ("rows", I64), ("vectors", I64),
     ("ra", I1), ("rb", I1),
 ]  # fmt: skip
-# Rows that share the numbers of B, which take longer to add up than to multiply.
+# Rows that share the numbers of B.
 _TOGETHER = 4
 
 
@@ -241,28 +241,48 @@ def emit_exact(module: Module, name: str) -> None:
         name, VOID, EXACT_PARAMETERS, linkage="internal", attributes="nounwind noinline cold"
     )
     a, b_, b_row, c, c_row, rows, vectors, raw_a, raw_b = b.parameters
-    vector, a_row = F32.vector(TILE), const(TILES.rows, I64)
+    vector, width = F32.vector(TILE), const(TILES.columns, I64)
+    # Rows of 16 pairs of A and of 32 columns of B: the first of all pairs, then the second.
+    size_a, size_b = TILES.rows * TILE, TILE * TILES.columns
+    numbers_a, numbers_b = (
+        b.emit(PTR, f"alloca [{2 * size} x float], align 64") for size in (size_a, size_b)
+    )
+
+    def keep(place: Value, row: Value, raw: Value, target: Value, at: Value, size: int) -> None:
+        for half, value in enumerate(_read(b, place, row, raw)):
+            b.store(value, b.element(target, b.add(at, const(half * size, I64)), F32))
+
+    def row_of_a(r: Value, _: list[Value]) -> list[Value]:
+        at = b.mul(r, const(TILE, I64))
+        keep(b.element(a, at, I32), const(TILES.rows, I64), raw_a, numbers_a, at, size_a)
+        return []
+
+    def row_of_b(e: Value, _: list[Value]) -> list[Value]:
+        def columns(v: Value, _: list[Value]) -> list[Value]:
+            column = b.mul(v, const(TILE, I64))
+            place = b.element(b_, b.add(b.mul(e, b_row), column), I32)
+            keep(place, b_row, raw_b, numbers_b, b.add(b.mul(e, width), column), size_b)
+            return []
+
+        return b.loop(ZERO, vectors, 1, [], columns)
 
     def block(row: Value, column: Value) -> list[Value]:
-        places = [
-            b.element(c, b.add(b.mul(b.add(row, const(r, I64)), c_row), column), F32)
-            for r in range(_TOGETHER)
-        ]
+        rows_of_c = [b.add(row, const(r, I64)) for r in range(_TOGETHER)]
+        places = [b.element(c, b.add(b.mul(r, c_row), column), F32) for r in rows_of_c]
+        starts = [b.element(numbers_a, b.mul(r, const(TILE, I64)), F32) for r in rows_of_c]
+        start = b.element(numbers_b, column, F32)
 
         def pair(e: Value, sums: list[Value]) -> list[Value]:
-            place = b.add(b.mul(e, b_row), column)
-            ys = _read(b, b.element(b_, place, I32), b_row, TILE, raw_b)
-            done: list[Value] = []
-            for r, total in enumerate(sums):
-                place = b.add(b.mul(b.add(row, const(r, I64)), const(TILE, I64)), e)
-                xs = _read(b, b.element(a, place, I32), a_row, 1, raw_a)
-                for x, y in zip(xs, ys, strict=True):
-                    total = b.fma(b.splat(x, TILE), y, total)
-                done.append(total)
-            return done
+            place = b.element(start, b.mul(e, width), F32)
+            for x_half, y_half in ((0, 0), (size_a, size_b)):
+                y = b.load(b.element(place, const(y_half, I64), F32), vector)
+                at = b.add(e, const(x_half, I64))
+                xs = [b.splat(b.load(b.element(x, at, F32), F32), TILE) for x in starts]
+                sums = [b.fma(x, y, total) for x, total in zip(xs, sums, strict=True)]
+            return sums
 
-        sums = [b.load(place, vector) for place in places]
-        for place, total in zip(places, b.loop(ZERO, const(TILE, I64), 1, sums, pair), strict=True):
+        sums = b.loop(ZERO, const(TILE, I64), 1, [b.load(place, vector) for place in places], pair)
+        for place, total in zip(places, sums, strict=True):
             b.store(total, place)
         return []
 
@@ -271,14 +291,17 @@ def emit_exact(module: Module, name: str) -> None:
         b.loop(ZERO, rows, _TOGETHER, [], lambda row, _: block(row, start))
         return []
 
+    b.loop(ZERO, rows, 1, [], row_of_a)
+    b.loop(ZERO, const(TILE, I64), 1, [], row_of_b)
     b.loop(ZERO, vectors, 1, [], column)
     b.ret()
 
 
-def _read(b: Builder, place: Value, width: Value, lanes: int, raw: Value) -> list[Value]:
-    """Return the numbers of two depths from an operand whose rows are ``width`` apart."""
-    bits, numbers = (I32.vector(lanes), F32.vector(lanes)) if lanes > 1 else (I32, F32)
-    places = [b.element(place, b.mul(const(p * TILE, I64), width), I32) for p in range(PARTS)]
+def _read(b: Builder, place: Value, row: Value, raw: Value) -> list[Value]:
+    """Return the numbers of 16 pairs of an operand whose rows are ``row`` apart: the first of each,
+    and the second."""
+    bits, numbers = I32.vector(TILE), F32.vector(TILE)
+    places = [b.element(place, b.mul(const(p * TILE, I64), row), I32) for p in range(PARTS)]
 
     def as_they_are() -> list[Value]:
         return [b.load(p, numbers) for p in places[:2]]
