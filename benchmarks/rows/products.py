@@ -299,6 +299,32 @@ class Gram(Row):
         return numba.njit(lambda x: x.T @ x)
 
 
+class ColumnMeans(Row):
+    """A layer whose columns are averaged: the product is reduced while it is in the cache."""
+
+    name, title, group = "column_means", "mean of tanh(x @ w + b), 8192×64×1024 f32", "matmul"
+    bytes = 4 * (8192 * 64 + 64 * 1024 + 2 * 1024)
+    flops = (2 * 64 + 3) * 8192 * 1024
+    atol = 1e-4
+
+    @staticmethod
+    def data(rng: np.random.Generator) -> tuple[Any, ...]:
+        shapes: tuple[tuple[int, ...], ...] = ((8192, 64), (64, 1024), (1024,))
+        return tuple(rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+
+    @staticmethod
+    def numpy(x: Any, w: Any, b: Any) -> Any:
+        return np.tanh(x @ w + b).mean(axis=0)
+
+    @staticmethod
+    def jax(jax: Any) -> Function:
+        return jax.jit(lambda x, w, b: jax.numpy.tanh(x @ w + b).mean(axis=0))
+
+    @staticmethod
+    def torch(torch: Any) -> Function:
+        return lambda x, w, b: torch.tanh(torch.addmm(b, x, w)).mean(dim=0)
+
+
 class Nearest(Row):
     """The nearest of 256 centres through a product, whose rows are reduced at once."""
 
