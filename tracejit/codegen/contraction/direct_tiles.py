@@ -7,7 +7,7 @@ channels is the same tile at another offset. An image is split as products of fl
 
     [block of 32 channels][phase][part][pair][line][place]
 
-and the weights ahead, for all threads:
+and the weights ahead, for all threads, or where only one tile reads a row of them by that:
 
     [panel of 32 rows][block][tap][part][row][pair]
 
@@ -317,19 +317,22 @@ class DirectTiles(Direct):
         a, *_ = self.batch_element(b.add(batch, get[Slot.FIRST_BATCH]))
 
         def panel(row: Value, _: list[Value]) -> list[Value]:
-            rows = self.minimum(b.sub(get[Slot.M], row), const(TILES.rows, I64))
-            source = self.at(a, (row, Slot.A_ROW))
-            strides = get[Slot.A_ROW], get[Slot.A_DEPTH]
-            target = self._panel(batch, row)
-            self.call("weights", target, source, *strides, rows, self.depth, self.table, NO)
+            self._split_panel(self._panel(batch, row), a, row)
             return []
 
         return b.loop(first, end, TILES.rows, [], panel)
 
+    def _split_panel(self, target: Value, a: Value, row: Value) -> None:
+        b, get = self.b, self.loaded
+        rows = self.minimum(b.sub(get[Slot.M], row), const(TILES.rows, I64))
+        strides = get[Slot.A_ROW], get[Slot.A_DEPTH]
+        source = self.at(a, (row, Slot.A_ROW))
+        self.call("weights", target, source, *strides, rows, self.depth, self.table, NO)
+
     def _run(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
         b, get = self.b, self.loaded
         element = b.add(batch, get[Slot.FIRST_BATCH])
-        _, image, c = self.batch_element(element)
+        a, image, c = self.batch_element(element)
         first = b.mul(tile, get[Slot.TILE_N])
         height = self.minimum(b.sub(self.number[planes.OUTER_PLACES], first), get[Slot.TILE_N])
         self.fill(image, first, height)
@@ -337,7 +340,7 @@ class DirectTiles(Direct):
         def row_tile(part: Value, _: list[Value]) -> list[Value]:
             row = b.mul(part, get[Slot.TILE_M])
             rows = self.minimum(b.sub(get[Slot.M], row), get[Slot.TILE_M])
-            self.row_sums(self._panel(batch, row), rows, self._flat(height))
+            self._panels(batch, a, row, rows, self._flat(height))
             self.finish(c, element, row, rows, first, height)
             return []
 
@@ -355,12 +358,21 @@ class DirectTiles(Direct):
         split(NO)
         b.if_(Range.at(b, self.last_row).irregular(b), lambda: split(YES))
 
-    def row_sums(self, a: Value, rows: Value, places: Value) -> None:
-        """Leave the sums of all rows at ``places`` in the workspace, ``row_pitch`` apart."""
-        b = self.b
+    def _panels(self, batch: Value, a: Value, first: Value, rows: Value, places: Value) -> None:
+        """Leave the sums of ``rows`` rows from ``first`` on at ``places`` in the workspace,
+        ``row_pitch`` apart."""
+        b, get = self.b, self.loaded
+        alone = b.compare("eq", get[Slot.PACKED], ZERO)
+        here = b.element(self.work, get[Slot.WORK_B], self.type)
 
         def panel(i: Value, _: list[Value]) -> list[Value]:
-            weights = b.element(a, b.mul(i, self.panel_depth), self.type)
+            row = b.add(first, i)
+
+            def split() -> list[Value]:
+                self._split_panel(here, a, row)
+                return [here]
+
+            (weights,) = b.if_(alone, split, lambda: [self._panel(batch, row)])
             low = b.compare("le", b.sub(rows, i), const(TILE, I64))
 
             def columns(width: int, begin: Value, end: Value) -> None:

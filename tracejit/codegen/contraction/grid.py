@@ -277,10 +277,11 @@ def _direct_in_tiles(spec: GemmSpec, target: Target, p: GemmProblem, planes: Pla
 
     def cost(strips: int, parts: int) -> float:
         """Return what two threads take, which may wait for a tile, in the units of
-        ``prologue.split_pays``: an element of the image takes 70, one of weights from afar 4."""
+        ``prologue.split_pays``: an element of the image takes 70, one of weights from afar 40."""
         height = balanced(outer, -(-outer // strips), 1)
         count, last = divmod(outer, height)
-        total = strips * 4 * far * panels * unit.rows * depth
+        afar = far and strips * batch > 1
+        total = strips * 40 * afar * panels * unit.rows * depth
         for n, high in ((count, height), (1, last)):
             if high:
                 places = round_up(planes.flat(high, unit.lanes), unit.columns)
@@ -297,6 +298,12 @@ def _direct_in_tiles(spec: GemmSpec, target: Target, p: GemmProblem, planes: Pla
     image = unit.columns + rows * planes.pair_pitch(height)
     counts = (max(1, -(-p.m // tile_m)), max(1, -(-outer // height)), 1)
     return Grid(tile_m, height, depth, *counts, work, work + image)
+
+
+def packs_itself(spec: GemmSpec, grid: Grid, p: GemmProblem) -> bool:
+    """Whether what could be packed ahead is read by one tile only, which packs it then, a panel at
+    a time: weights that another thread has packed are far away (where the image is small)."""
+    return spec.kind == "direct" and bool(spec.ahead) and grid.tiles_n * prod(p.batch) == 1
 
 
 def _direct(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> Grid:
@@ -330,7 +337,8 @@ def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int
     grid = grid_of(spec, target, p)
     unit, size = spec.unit(target), spec.type.bits // 8
     if spec.kind != "gemm":
-        return grid.work_b * size
+        panel = unit.rows * (grid.block_k + 1) if packs_itself(spec, grid, p) else 0
+        return (grid.work_b + panel) * size
     # Packing may write up to a vector beyond a panel.
     slack = 64 // size
     if spec.ahead == "b":

@@ -19,6 +19,7 @@ from tracejit.codegen.contraction.grid import (
     gemm_arguments,
     grid_of,
     near_blocks,
+    packs_itself,
     tile_count,
     tile_grain,
 )
@@ -58,6 +59,8 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
     if not spec.ahead or not tiles:
         return [Stage(sizes, tiles, grain)]
     grid, batch, alone, packed = _layout(spec, target, problem)
+    if not packed.block:
+        return [Stage(sizes, tiles, grain if threads > 1 else tiles)]
     elements, depths = _part(spec, target, grid, alone, packed)
     if elements == alone:
         elements = batch
@@ -85,15 +88,19 @@ def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     if not spec.ahead:
         return 0
     grid, _, alone, packed = _layout(spec, target, problem)
+    if not packed.block:
+        return 0
     elements, depths = _part(spec, target, grid, alone, packed)
     return elements * depths * packed.block * (spec.type.bits // 8)
 
 
 def _layout(spec: GemmSpec, target: Target, problem: GemmProblem) -> tuple[Grid, int, int, _Packed]:
     """Return the tiles, the number of batch elements, how many of these have packed operands of
-    their own, and how a depth block is packed."""
+    their own, and how a depth block is packed (not at all: nothing)."""
     p, _ = canonical(problem, fold=spec.folds)
     grid, unit = grid_of(spec, target, p), spec.unit(target)
+    if packs_itself(spec, grid, p):
+        return grid, 1, 1, _Packed(0, 0, 0)
     extent, width = (p.m, unit.rows) if spec.ahead == "a" else (p.n, unit.columns)
     line = 64 // (spec.type.bits // 8)
     block = round_up(
