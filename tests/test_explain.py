@@ -268,3 +268,19 @@ def test_it_prints_and_is_plain_data():
     assert "sqrt" in text
     assert "memory between steps" in text
     assert json.loads(json.dumps(found.as_dict()))["tier"] == 1
+
+
+def test_it_has_the_ranges_of_sizes_that_plans_are_for():
+    def branch(x: Any, w: Any) -> Any:
+        return x * w if x.shape[0] > 40 else x + w
+
+    f = tj.jit(branch, compile="now")
+    w = np.ones(3)
+    for n in (5, 6, 7, 50, 60, 7):
+        f(np.ones((n, 3)), w)
+    plans = tj.explain(f, np.ones((7, 3)), w).sizes
+    assert re.fullmatch(
+        r"2 plans for ranges of sizes: "
+        r"float64\[2\.\.40, 3\], float64\[3\]; float64\[41\.\.\d*, 3\], float64\[3\]",
+        plans,
+    )

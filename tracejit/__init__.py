@@ -9,6 +9,7 @@ what compiles load on first use, so that importing this costs little more than i
 # ruff: noqa: E402, F403
 from __future__ import annotations
 
+import gc
 import importlib
 import types
 import typing
@@ -90,11 +91,17 @@ def __getattr__(name: str) -> typing.Any:
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
-    if name in _COMPILING:
-        from tracejit.runtime import ahead
+    collecting = gc.isenabled()
+    gc.disable()  # modules are objects by the ten thousand, and no garbage: 4 ms of looking at them
+    try:
+        if name in _COMPILING:
+            from tracejit.runtime import ahead
 
-        ahead.begin()
-    module = importlib.import_module(home)
+            ahead.begin()
+        module = importlib.import_module(home)
+    finally:
+        if collecting:
+            gc.enable()
     value = module if home.endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value

@@ -237,6 +237,13 @@ class Family:
             found.append(guard)
         return found
 
+    def interval(self, size: int) -> str:
+        """Return the values that guards leave to a number, as text: ``16``, ``2..``, ``2..64``."""
+        if not is_size(size):
+            return str(size)
+        low, high = self._low.get(size.index), self._high.get(size.index)
+        return f"{'' if low is None else low}..{'' if high is None else high}"
+
     def __enter__(self) -> Family:
         families.add(self)
         return self

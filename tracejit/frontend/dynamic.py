@@ -191,7 +191,8 @@ class Variation:
         reasons = sorted({k.why_static for k in self._kinds.values() if k.why_static is not None})
         count = len(self.plans)
         if count:
-            plans = f"{count} plan{'s' * (count != 1)} for ranges of sizes"
+            plans = f"{count} plan{'s' * (count != 1)} for ranges of sizes: "
+            plans += "; ".join(map(str, self.plans))
         elif reasons or any(kind.varied for kind in self._kinds.values()):
             plans = "each traced for itself"
         else:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tracejit.frontend.compiled import Answer, Recorded
+from tracejit.frontend.signature import ArrayKey, signature_text
 from tracejit.ops.table import Array
 from tracejit.runtime import inside
 from tracejit.runtime.dynamic import DynamicForm
@@ -88,6 +89,18 @@ class Ranged(Answer):
         inside.took(elapsed * 1e-9, before)
         self._newest = tuple(keys[leaf][part][axis] for leaf, part, axis in self.varied)
         return result
+
+    def __str__(self) -> str:
+        """Return the sizes that it is for, as a signature: ``float32[2.., 64]``.
+
+        Guards between sizes are not in it.
+        """
+        parts: list[Any] = list(self.keys)
+        for leaf, key in enumerate(parts):
+            if isinstance(key, ArrayKey):
+                shape: Any = tuple(map(self.numbers.family.interval, key[1]))
+                parts[leaf] = ArrayKey((key[0], shape, key[2]))
+        return signature_text(parts)
 
     @property
     def calls(self) -> int:

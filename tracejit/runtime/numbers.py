@@ -41,7 +41,7 @@ class Numbers:
     """
 
     def __init__(self, family: Family, arrays: Mapping[int, Geometry]):
-        self._family = family
+        self.family = family
         self._arrays = arrays
         self._sources = sources(family, arrays)
         self._places: dict[int, int] = {}
@@ -73,7 +73,7 @@ class Numbers:
                     if not is_size(number):
                         test = f"keys[{array}][{part}][{axis}] == {number}"
                         lines.append(f"    if not {test}: return None")
-        for step in in_order(self._family, list(self._places), self._family.guards()):
+        for step in in_order(self.family, list(self._places), self.family.guards()):
             lines += self._lines(step)
         values = "".join(f"v{index}, " for index in self._places)
         lines.append(f"    return ({values})")
@@ -85,7 +85,7 @@ class Numbers:
         if isinstance(step, Guard):
             test = _TEXT[step.op].format(f"v{step.a}", f"v{step.b}")
             return [f"    if not {test}: return None"]
-        number = self._family.numbers[step]
+        number = self.family.numbers[step]
         if number.op is None and number.symbol < 0:
             return [f"    v{step} = {number.value}"]
         if number.op is None:
