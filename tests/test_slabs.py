@@ -187,9 +187,12 @@ def test_sizes_may_vary(level: str) -> None:
         (lambda x, w: (x @ w)[::-1].max(axis=1) + (x @ w)[:, 0], ((200, 9), (9, 20))),
         (lambda x, w: np.exp(x @ w - (x @ w).max(axis=1, keepdims=True)), ((64, 200), (200, 900))),
         (lambda x, w: (x @ w).max(axis=1), ((3, 1), (1, 70_000))),
+        (lambda x, w: (x @ w).reshape(2, 150, 20).sum(axis=1), ((300, 9), (9, 20))),
+        (lambda x, w: (x @ w).reshape(2, 64, 3000).sum(axis=1), ((128, 2), (2, 3000))),
     ],
     ids=["result", "columns", "two readers", "one row", "NumPy", "other rows",
-         "few rows for threads", "long rows"],
+         "few rows for threads", "long rows",
+         "high groups", "large groups"],
 )  # fmt: skip
 def test_other_readers_find_the_product_in_memory(
     function: Callable[..., Any], shapes: Sequence[tuple[int, ...]]

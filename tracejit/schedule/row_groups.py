@@ -18,13 +18,13 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family
 from tracejit.schedule import native
-from tracejit.schedule.slabs import MAX_ROW_BYTES, SHARED_ROWS
+from tracejit.schedule.slabs import MAX_GROUP, MAX_GROUP_BYTES, MAX_ROW_BYTES, SHARED_ROWS
 from tracejit.schedule.split import COMBINE, FEW, MAX_LOOKED_AT, by_groups
 from tracejit.sizes import hint
 
-# Elements of a product that is worth it, and rows of a group.
+# Elements of a product that is worth it, and least rows of a group.
 LEAST = 1 << 15
-MOST_ROWS, LEAST_ROWS = 128, 8
+LEAST_ROWS = 8
 # Tile registers take so many rows at a time.
 _ALIGNED = 32
 
@@ -35,7 +35,7 @@ def run(graph: Graph) -> Graph:
     for node in graph.nodes:
         if native.is_contraction(node) and check_product(node):
             reductions = _reductions(graph, node)
-            rows = group_of(node.shape[0]) if reductions else 0
+            rows = group_of(node) if reductions else 0
             if rows:
                 groups |= dict.fromkeys(reductions, rows)
     if not groups:
@@ -74,12 +74,13 @@ def check_product(product: Node) -> bool:
     return rows >= SHARED_ROWS and 2 <= columns <= MAX_ROW_BYTES // product.dtype.itemsize
 
 
-def group_of(rows: int) -> int:
+def group_of(product: Node) -> int:
     """Return how many rows a group has, 0 if there are none that fill all rows.
 
     There are at least ``FEW`` groups, for threads to share.
     """
-    most = min(MOST_ROWS, hint(rows) // FEW)
+    rows, row = product.shape[0], hint(product.shape[1]) * product.dtype.itemsize
+    most = min(MAX_GROUP, MAX_GROUP_BYTES // row, hint(rows) // FEW)
     fitting = [g for g in range(LEAST_ROWS, most + 1) if hint(rows) % g == 0]
     best = max(fitting, key=lambda g: (g % _ALIGNED == 0, g), default=0)
     return best if best and rows % best == 0 else 0

@@ -26,6 +26,8 @@ from tracejit.schedule.product import batch_axes
 SHARED_WORK, SHARED_ROWS = 1 << 20, 128
 # Bytes of a row beyond which the slabs of all threads might take more than the product.
 MAX_ROW_BYTES = 1 << 19
+# Rows and bytes of a group that an iteration of the reader takes, at most: a slab has all of it.
+MAX_GROUP, MAX_GROUP_BYTES = 128, 1 << 20
 
 
 def check_slabs(product: Kernel, reader: Kernel, buffer: int) -> bool:
@@ -51,7 +53,9 @@ def check_slabs(product: Kernel, reader: Kernel, buffer: int) -> bool:
     if not _in_order(product, contract, buffer) or not reader.parallel:
         return False
     group = group_rows(product, reader)
-    if group > 1 and rows % group:
+    if group > 1 and (rows % group or group > MAX_GROUP):
+        return False
+    if group > 1 and group * columns * contract.dtype.itemsize > MAX_GROUP_BYTES:
         return False
     return _row_by_row(reader, buffer, all_rows, columns, group)
 
