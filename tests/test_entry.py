@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import threading
@@ -600,3 +601,39 @@ def test_a_running_call_keeps_what_it_runs_alive() -> None:
     function.clear()
     gc.collect()
     assert executable() is None
+
+
+def test_every_way_to_call_leads_to_the_entry() -> None:
+    """The interpreter calls through a cell of the type; all its kinds of calls must find it."""
+    f: Any = tj.jit(lambda a, b: a * 2 + b, compile="now")
+    a, b = np.arange(16.0), np.ones(16)
+    for _ in range(3):
+        f(a, b)
+    before = f.stats()["calls"]
+    arguments = (a, b)
+    results = [
+        f(a, b),
+        f(*arguments),
+        f(a, b=b),
+        f(a=a, b=b),
+        functools.partial(f, a)(b),
+        *map(f, [a], [b]),
+        type(f).__call__(a, b),
+    ]
+    for result in results:
+        np.testing.assert_array_equal(result, a * 2 + b)
+    assert f.stats()["calls"] == before + len(results)
+    with pytest.raises(TypeError):
+        f(a)
+    with pytest.raises(TypeError):
+        f()
+
+
+def test_functions_go_with_their_cells() -> None:
+    a = np.arange(16.0)
+    for i in range(200):
+        f: Any = tj.jit(lambda x, i=i: x + i, compile="now")
+        for _ in range(3):
+            np.testing.assert_array_equal(f(a), a + i)
+        del f
+    gc.collect()

@@ -43,6 +43,8 @@ from tracejit.codegen.forms import (
 from tracejit.codegen.spread import SPREAD
 
 ENTRY = "entry"
+# The same for a call that comes through the slot of a type: see ``_VECTOR``.
+VECTOR = "vector"
 
 _COMMON = r"""
 declare ptr @PyErr_Occurred()
@@ -395,6 +397,21 @@ slow:
 }
 """
 
+# Calls of an object whose type has a vectorcall offset (PEP 590). The offset leads to a cell out of
+# the object, which has the address of this function, and then that of the entry's ``self``.
+_VECTOR = r"""
+define ptr @vector(ptr %callable, ptr %args, i64 %flagged, ptr %names) {
+  %type = call ptr @pointer(ptr %callable, i64 8)
+  %offset = call i64 @word(ptr %type, i64 56)
+  %cell = getelementptr i8, ptr %callable, i64 %offset
+  %self = call ptr @pointer(ptr %cell, i64 8)
+  ; The highest bit says that args[-1] may be written.
+  %nargs = and i64 %flagged, 9223372036854775807
+  %result = tail call ptr @entry(ptr %self, ptr %args, i64 %nargs, ptr %names)
+  ret ptr %result
+}
+"""
+
 
 class Addresses(NamedTuple):
     """What the entry's code imports: addresses of objects, functions and cells."""
@@ -422,7 +439,7 @@ def emit_entry(driver: str) -> str:
     words |= {"ALL_TIMED": ALL_TIMED}
     words |= {"MAX_SLOTS": MAX_SLOTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
     words |= {"SHEET": Sheet.SLOTS + MAX_SLOTS}
-    parts = (_COMMON, SPREAD, _MATCH, bind_text(), ANSWER, _ENTRY)
+    parts = (_COMMON, SPREAD, _MATCH, bind_text(), ANSWER, _ENTRY, _VECTOR)
     text = imports.declarations(Addresses._fields) + "".join(parts)
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))

@@ -287,7 +287,7 @@ class Jitted(Reported):
         added = add(self._entry)
         if added is not None:
             # The type's slot finds the C function; it is of this function alone.
-            type(self).__call__ = self._entry.function  # pyright: ignore[reportAttributeAccessIssue]
+            self._entry.serve(self)
             self._variation.divert = self._entry.divert
         return added
 

@@ -13,13 +13,14 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from tracejit import config, gate
-from tracejit.codegen.entry import ENTRY, Addresses, emit_entry
+from tracejit.codegen.entry import ENTRY, VECTOR, Addresses, emit_entry
 from tracejit.codegen.forms import (
     EIGHTH,
     MAX_FORMS,
@@ -85,6 +86,26 @@ def supported() -> bool:
     )
 
 
+# Where a type object has the place of its vectorcall cell and its flags, and the flag for that.
+_VECTORCALL_OFFSET, _FLAGS, _HAS_VECTORCALL = 56, 168, 1 << 11
+
+
+@lru_cache(maxsize=1)
+def _slots_known() -> bool:
+    """Whether type objects are laid out as ``NativeEntry.serve`` expects."""
+    kind = FunctionType
+
+    def word(offset: int) -> int:
+        return ctypes.c_int64.from_address(id(kind) + offset).value
+
+    return (
+        (word(32), word(40)) == (kind.__basicsize__, kind.__itemsize__)
+        and word(_FLAGS) == kind.__flags__
+        and word(_FLAGS) & _HAS_VECTORCALL != 0
+        and 0 < word(_VECTORCALL_OFFSET) < kind.__basicsize__
+    )
+
+
 @Once
 def _code() -> LoadedObject:
     allocator = (MAKE_ARRAY, FUNCTIONS[0], FUNCTIONS[-1], REFUSE)
@@ -105,7 +126,7 @@ def _code() -> LoadedObject:
         gate=gate.address(),
         watched=inside.address(),
     )
-    return native.load(emit_entry(native.driver_text()), (ENTRY,), addresses._asdict())
+    return native.load(emit_entry(native.driver_text()), (ENTRY, VECTOR), addresses._asdict())
 
 
 def ready() -> bool:
@@ -253,6 +274,24 @@ class NativeEntry:
         # The tuple keeps state, Python path and this object alive as long as the function lives.
         own = (self._state, fallback, self)
         self.function: Callable[..., Any] = numpy_api.c_function(self._definition, own)
+        self._cell: I64Array = np.array([_code().address(VECTOR), id(own)], np.int64)
+
+    def serve(self, owner: object) -> None:
+        """Answer the calls of ``owner``, the one instance of its type, which keeps this object.
+
+        Through ``__call__`` alone, the interpreter would make a tuple of the arguments and look the
+        method up, 45 ns a call. The cell that the type's slot leads to (PEP 590) need not be in the
+        object, since there is only one.
+        """
+        kind = type(owner)
+        kind.__call__ = self.function  # pyright: ignore[reportAttributeAccessIssue]
+        if not _slots_known():
+            return
+        offset, flags = (
+            ctypes.c_int64.from_address(id(kind) + at) for at in (_VECTORCALL_OFFSET, _FLAGS)
+        )
+        offset.value = self._cell.ctypes.data - id(owner)
+        flags.value |= _HAS_VECTORCALL
 
     @property
     def calls(self) -> int:
