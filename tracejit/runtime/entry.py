@@ -275,6 +275,8 @@ class NativeEntry:
         own = (self._state, fallback, self)
         self.function: Callable[..., Any] = numpy_api.c_function(self._definition, own)
         self._cell: I64Array = np.array([_code().address(VECTOR), id(own)], np.int64)
+        # The type that has the cell, and its flags.
+        self._served: tuple[type, ctypes.c_int64] | None = None
 
     def serve(self, owner: object) -> None:
         """Answer the calls of ``owner``, the one instance of its type, which keeps this object.
@@ -292,6 +294,12 @@ class NativeEntry:
         )
         offset.value = self._cell.ctypes.data - id(owner)
         flags.value |= _HAS_VECTORCALL
+        self._served = kind, flags
+
+    def __del__(self, flag: int = _HAS_VECTORCALL) -> None:
+        # In garbage that is taken apart, the type and its instance may outlive the cell.
+        if self._served is not None:
+            self._served[1].value &= ~flag
 
     @property
     def calls(self) -> int:
