@@ -260,6 +260,9 @@ def total(counters: Sequence[Counters]) -> Counters:
 class NativeEntry:
     """The C function of one jitted function. ``function`` is what callers call."""
 
+    # The type that leads calls here, and its flags.
+    _served: tuple[type, ctypes.c_int64] | None = None
+
     def __init__(self, name: str, fallback: Callable[..., Any]):
         self._state: I64Array = np.zeros(State.FIRST + MAX_FORMS, np.int64)
         self._state[State.TIMED] = 1
@@ -275,8 +278,6 @@ class NativeEntry:
         own = (self._state, fallback, self)
         self.function: Callable[..., Any] = numpy_api.c_function(self._definition, own)
         self._cell: I64Array = np.array([_code().address(VECTOR), id(own)], np.int64)
-        # The type that has the cell, and its flags.
-        self._served: tuple[type, ctypes.c_int64] | None = None
 
     def serve(self, owner: object) -> None:
         """Answer the calls of ``owner``, the one instance of its type, which keeps this object.
