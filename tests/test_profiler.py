@@ -292,6 +292,7 @@ def test_exclusive_time_of_runs_within_runs() -> None:
     assert sums == pytest.approx(whole.seconds, rel=0.2)
 
 
+@pytest.mark.counts_native
 def test_rates_and_candidates_follow_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     def profiled_rate(x: Any) -> Any:
         return x - x.mean(axis=1, keepdims=True)
@@ -313,6 +314,7 @@ def test_rates_and_candidates_follow_the_calls(monkeypatch: pytest.MonkeyPatch) 
         assert "profiled_rate" in names
 
 
+@pytest.mark.counts_native
 def test_kernel_times_reach_the_cost_model(monkeypatch: pytest.MonkeyPatch) -> None:
     if not entry.supported():
         pytest.skip("calls are timed natively")

@@ -28,7 +28,10 @@ from tracejit.runtime.specialise import Specialisation, Stage
 from tracejit.runtime.tiers import Program
 from tracejit.schedule.grain import loop_entries
 
-pytestmark = pytest.mark.skipif(not entry.supported(), reason="calls are measured natively")
+pytestmark = [
+    pytest.mark.skipif(not entry.supported(), reason="calls are measured natively"),
+    pytest.mark.counts_native,
+]
 
 
 def softmax(x: Any) -> Any:
