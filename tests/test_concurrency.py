@@ -342,7 +342,7 @@ def test_clocks_that_run_backwards_make_no_time_negative(tmp_path: Path) -> None
 FEATURES = (
     FUNCTIONS
     + """
-from dataclasses import replace
+from tracejit.record import replace
 from tracejit.runtime import cpu, service
 if {changed}:  # another processor of the same level, or a hypervisor that hides something
     real = cpu.target
