@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gemm_harness import bind, module_text
+from gemm_harness import bind, module_text, problem_of
 
 from tracejit.codegen.contraction import (
     GemmProblem,
@@ -150,6 +150,18 @@ def test_one_row_one_column_and_dots(target: Target, dtype: Any) -> None:
                 a = laid_out(random(rng, (m, k), dtype), first)
                 b = laid_out(random(rng, (k, n), dtype), second)
                 product(target, a, b, np.empty((m, n), dtype))
+
+
+@targets
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32], ids=lambda t: t.__name__)
+def test_few_rows_are_dotted_with_columns_in_place(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(14)
+    for m, n, k in [(2, 9, 16), (3, 33, 17), (4, 67, 33), (5, 10, 100), (7, 31, 31), (8, 32, 40)]:
+        for layout in ("rows", "strided"):
+            a, b = random(rng, (m, k), dtype), laid_out(random(rng, (k, n), dtype), "columns")
+            c = laid_out(np.empty((m, n), dtype), layout)
+            assert classify(target, c.dtype, problem_of(a, b, c)).kind == "few_dots"
+            product(target, a, b, c)
 
 
 @targets
