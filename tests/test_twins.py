@@ -64,7 +64,8 @@ def test_values_of_regions_are_right(function: Any, size: int) -> None:
     u = np.random.default_rng(size).normal(size=shape)
     if function is overwritten and size < 17:
         return
-    got, expected = tj.jit(function, compile="now")(u), function(u)
+    compiled: Any = tj.jit(function, compile="now")
+    got, expected = compiled(u), function(u)
     for a, b in zip(*(r if type(r) is tuple else (r,) for r in (got, expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 

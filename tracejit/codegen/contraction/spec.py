@@ -463,8 +463,7 @@ def classify(
     if p.m == 1 and b != "any":
         one_row: Kind = "axpys" if b == "last" else "dots"
         return GemmSpec(kind, a, b, c, False, False, one_row, len(p.batch), epilogue)
-    few = hint(p.m) <= FEW_DOTS and a == "last" and p.b[0] == 1 and not (slabs or p.gram)
-    if few and hint(p.n) > FEW_DOTS and hint(p.k) >= DEEP_DOTS:
+    if _dots_few_rows(p, a) and not slabs:
         return GemmSpec(kind, a, "first", c, False, False, "few_dots", len(p.batch), epilogue)
     pack_a, pack_b = _packing(target, kind, p, a, b)
     symmetric = symmetric and p.m >= MIN_SYMMETRIC
@@ -478,6 +477,13 @@ def classify(
         kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue,
         slabs=slabs, symmetric=symmetric, few=few,
     )  # fmt: skip
+
+
+def _dots_few_rows(p: GemmProblem, a: Stride) -> bool:
+    """Whether the rows are so few that columns are dotted with them where they are."""
+    if hint(p.m) > FEW_DOTS or a != "last" or p.b[0] != 1 or p.gram:
+        return False
+    return hint(p.n) > FEW_DOTS and hint(p.k) >= DEEP_DOTS
 
 
 def _packing(target: Target, kind: str, p: GemmProblem, a: Stride, b: Stride) -> tuple[bool, bool]:
