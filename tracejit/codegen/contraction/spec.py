@@ -481,7 +481,7 @@ def classify(
 
 def _dots_few_rows(p: GemmProblem, a: Stride) -> bool:
     """Whether the rows are so few that columns are dotted with them where they are."""
-    if hint(p.m) > FEW_DOTS or a != "last" or p.b[0] != 1 or p.gram:
+    if not 1 < hint(p.m) <= FEW_DOTS or a != "last" or p.b[0] != 1 or p.gram:
         return False
     return hint(p.n) > FEW_DOTS and hint(p.k) >= DEEP_DOTS
 
