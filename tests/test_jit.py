@@ -528,6 +528,7 @@ def test_trace_of_a_jitted_function_and_without_a_kernel() -> None:
 # -- cost ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.counts_native
 def test_a_warm_call_runs_no_python() -> None:
     f = tj.jit(lambda x, y: x * 2 + y, compile="now")
     x, y = np.ones(16, np.float32), np.ones(16, np.float32)
