@@ -66,6 +66,7 @@ def undisturbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Leave native calls to tests that count them, whatever ``TRACEJIT_STRESS_DEOPT`` says."""
     if request.node.get_closest_marker("counts_native") is not None:
         monkeypatch.setattr(config, "stress_deopt", lambda: 0)
+        monkeypatch.delenv("TRACEJIT_STRESS_DEOPT", raising=False)  # of child processes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
