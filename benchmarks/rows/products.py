@@ -9,26 +9,10 @@ import numpy as np
 from .base import Function, Row
 
 
-class Product(Row):
-    """A plain product of two matrices. Subclasses give the sizes."""
+class Matmul(Row):
+    """``a @ b`` in every library."""
 
     group = "matmul"
-    m = k = n = 0
-    atol = 1e-3
-
-    def __init_subclass__(cls) -> None:
-        item = 4 if cls.dtype == "f32" else 8
-        cls.flops = 2 * cls.m * cls.k * cls.n
-        cls.bytes = item * (cls.m * cls.k + cls.k * cls.n + cls.m * cls.n)
-        cls.name = f"matmul_{cls.m}x{cls.k}x{cls.n}_{cls.dtype}"
-        cls.title = f"matmul {cls.m}×{cls.k}×{cls.n} {cls.dtype}"
-        super().__init_subclass__()
-
-    @classmethod
-    def data(cls, rng: np.random.Generator) -> tuple[Any, ...]:
-        dtype: Any = np.float32 if cls.dtype == "f32" else np.float64
-        a, b = rng.standard_normal((cls.m, cls.k)), rng.standard_normal((cls.k, cls.n))
-        return a.astype(dtype), b.astype(dtype)
 
     @staticmethod
     def numpy(a: Any, b: Any) -> Any:
@@ -45,6 +29,27 @@ class Product(Row):
     @staticmethod
     def numba(numba: Any) -> Function:
         return numba.njit(lambda a, b: a @ b)
+
+
+class Product(Matmul):
+    """A plain product of two matrices. Subclasses give the sizes."""
+
+    m = k = n = 0
+    atol = 1e-3
+
+    def __init_subclass__(cls) -> None:
+        item = 4 if cls.dtype == "f32" else 8
+        cls.flops = 2 * cls.m * cls.k * cls.n
+        cls.bytes = item * (cls.m * cls.k + cls.k * cls.n + cls.m * cls.n)
+        cls.name = f"matmul_{cls.m}x{cls.k}x{cls.n}_{cls.dtype}"
+        cls.title = f"matmul {cls.m}×{cls.k}×{cls.n} {cls.dtype}"
+        super().__init_subclass__()
+
+    @classmethod
+    def data(cls, rng: np.random.Generator) -> tuple[Any, ...]:
+        dtype: Any = np.float32 if cls.dtype == "f32" else np.float64
+        a, b = rng.standard_normal((cls.m, cls.k)), rng.standard_normal((cls.k, cls.n))
+        return a.astype(dtype), b.astype(dtype)
 
 
 class Tiny(Product):
@@ -74,12 +79,11 @@ class MatrixVector(Product):
     memory_bound = True
 
 
-class SmallBatch(Row):
+class SmallBatch(Matmul):
     """A thousand products of 6×6 by 6×6, as of states of many bodies or elements of a mesh."""
 
     name = "matmul_batch_small"
     title = "matmul 1000 × 6×6×6 f32"
-    group = "matmul"
     dtype = "f32"
     atol = 1e-4
     flops = 2 * 1000 * 6**3
@@ -89,18 +93,6 @@ class SmallBatch(Row):
     def data(rng: np.random.Generator) -> tuple[Any, ...]:
         shape = (1000, 6, 6)
         return tuple(rng.standard_normal(shape).astype(np.float32) for _ in range(2))
-
-    @staticmethod
-    def numpy(a: Any, b: Any) -> Any:
-        return a @ b
-
-    @staticmethod
-    def jax(jax: Any) -> Function:
-        return jax.jit(lambda a, b: a @ b)
-
-    @staticmethod
-    def torch(torch: Any) -> Function:
-        return lambda a, b: a @ b
 
     @staticmethod
     def numba(numba: Any) -> Function:
