@@ -20,6 +20,7 @@ from tracejit.codegen.attention.spec import (
     Slot,
 )
 from tracejit.codegen.builder import I1, I64, Module, Type, Value, const
+from tracejit.codegen.contraction.frame import in_batch
 from tracejit.codegen.contraction.microkernel import MicroCall, MicroShape, emit_microkernel
 from tracejit.codegen.contraction.pack import emit_pack
 
@@ -97,20 +98,10 @@ class MultiplyAdds(Products):
 
     def _heads(self, batch: Value) -> list[Value]:
         """Return the addresses of queries, keys and values of one batch element."""
-        f, b = self.frame, self.frame.b
+        f = self.frame
         bases = [f.pointer(i) for i in (Q_POINTER, K_POINTER, V_POINTER)]
-        rest = batch
-        for axis in reversed(range(len(f.spec.batch))):
-            slot = Slot.BATCH + 4 * axis
-            index = rest
-            if axis:
-                extent = f.size(slot)
-                rest = b.div(rest, extent, signed=False)
-                index = b.sub(index, b.mul(rest, extent))
-            for i in range(3):
-                step = b.mul(index, f.size(slot + 1 + i))
-                bases[i] = b.element(bases[i], step, f.type)
-        return bases
+        slots = [Slot.BATCH + 4 * axis for axis in range(len(f.spec.batch))]
+        return in_batch(f.b, bases, batch, slots, f.size, f.type)
 
     def pack(self, keys: Keys) -> None:
         f, get = self.frame, self.frame.get

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tracejit.codegen.builder import I64, PTR, Builder, Type, Value, const
 from tracejit.codegen.contraction.spec import (
@@ -80,20 +80,36 @@ class Frame:
 
     def batch_element(self, batch: Value, axes: int | None = None) -> list[Value]:
         """Return the addresses of A, B and C of one batch element, by the first ``axes`` axes."""
-        b = self.b
         bases = [self.pointer(i) for i in (A_POINTER, B_POINTER, C_POINTER)]
-        rest = batch
-        for axis in reversed(range(self.spec.batch_axes if axes is None else axes)):
-            slot = Slot.BATCH + 4 * axis
-            index = rest
-            if axis:
-                extent = self.size(slot)
-                rest = b.div(rest, extent, signed=False)
-                index = b.sub(index, b.mul(rest, extent))
-            for i in range(3):
-                step = b.mul(index, self.size(slot + 1 + i))
-                bases[i] = b.element(bases[i], step, self.type)
-        return bases
+        count = self.spec.batch_axes if axes is None else axes
+        slots = [Slot.BATCH + 4 * axis for axis in range(count)]
+        return in_batch(self.b, bases, batch, slots, self.size, self.type)
+
+
+def in_batch(
+    b: Builder,
+    bases: Sequence[Value],
+    batch: Value,
+    slots: Sequence[int],
+    size: Callable[[int], Value],
+    type_: Type,
+) -> list[Value]:
+    """Return the addresses of the operands ``bases`` in element ``batch`` of their batch.
+
+    At the ``slots`` of ``size`` are the extent of a batch axis and the strides of each operand
+    along it.
+    """
+    found = list(bases)
+    rest = batch
+    for axis, slot in reversed(list(enumerate(slots))):
+        index = rest
+        if axis:
+            extent = size(slot)
+            rest = b.div(rest, extent, signed=False)
+            index = b.sub(index, b.mul(rest, extent))
+        for i, base in enumerate(found):
+            found[i] = b.element(base, b.mul(index, size(slot + 1 + i)), type_)
+    return found
 
 
 def advance(b: Builder, start: Value, stop: Value, body: Callable[[Value], Value]) -> None:
