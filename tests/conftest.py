@@ -61,6 +61,13 @@ def any_level(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@pytest.fixture
+def highest() -> Iterator[None]:
+    """Run the test with the highest level of this machine in force, whatever TRACEJIT_ISA says."""
+    with cpu.isa(cpu.host_level()):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def undisturbed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave native calls to tests that count them, whatever ``TRACEJIT_STRESS_DEOPT`` says."""

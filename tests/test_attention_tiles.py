@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,8 @@ attention = tj.nn.scaled_dot_product_attention
 
 pytestmark = [
     pytest.mark.skipif(not cpu.target().tiles, reason="no AMX, or no leave to use it"),
-    pytest.mark.usefixtures("always"),
+    pytest.mark.usefixtures("highest", "always"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def highest() -> Iterator[None]:
-    with cpu.isa(cpu.host_level()):
-        yield
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,12 @@ from tracejit.runtime.executable import Executable
 
 pytestmark = [
     pytest.mark.skipif(not cpu.target().tiles, reason="no AMX, or no leave to use it"),
-    pytest.mark.usefixtures("always"),
+    pytest.mark.usefixtures("highest", "always"),
 ]
 
 F32 = np.float32
 TINY_CACHES = (4096, 32768, 65536)
 ROWS, COLUMNS = 128, 160
-
-
-@pytest.fixture(autouse=True)
-def highest() -> Iterator[None]:
-    with cpu.isa(cpu.host_level()):
-        yield
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,8 @@ from tracejit.codegen.target import AMX, LEVELS
 from tracejit.runtime import amx, cpu
 from tracejit.runtime.loader import LoadedObject
 
+pytestmark = pytest.mark.usefixtures("highest")
 needs_tiles = pytest.mark.skipif(not cpu.target().tiles, reason="no AMX, or no leave to use it")
-
-
-@pytest.fixture(autouse=True)
-def highest() -> Iterator[None]:
-    with cpu.isa(cpu.host_level()):
-        yield
 
 
 @needs_tiles
