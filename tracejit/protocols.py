@@ -37,7 +37,7 @@ from tracejit.functions import fft as transforms
 from tracejit.functions.arguments import as_dtype, fail, is_array, is_sequence, is_tuple
 from tracejit.ops import OPS
 from tracejit.ops.indexing import COMBINES
-from tracejit.tensor import SPECIAL, Tensor, cast, lift, record, store, view, write
+from tracejit.tensor import SPECIAL, Tensor, cast, lift, record, store, value_of, view, write
 from tracejit.tracing import state
 
 # -- ufuncs ----------------------------------------------------------------------------------------
@@ -235,7 +235,9 @@ def _delivered(result: Any, outputs: Any) -> Any:
             store(target, part)
             delivered.append(target)
         else:
-            np.copyto(target, part.__array__(), casting="same_kind")
+            hint = "leave out= away, or write to an argument: np.add(x, y, out=x)"
+            known = value_of(part, "out= with an array that is no argument", hint)
+            np.copyto(target, known, casting="same_kind")
             delivered.append(target)
     return delivered[0] if len(delivered) == 1 else tuple(delivered)
 
