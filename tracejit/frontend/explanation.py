@@ -7,6 +7,7 @@ the function keeps no trace of having been asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,6 @@ from tracejit.frontend.compiled import Compiled
 from tracejit.frontend.jitted import Jitted
 from tracejit.frontend.signature import signature_text
 from tracejit.graph.node import Node
-from tracejit.record import as_dict, field, record
 from tracejit.runtime import cpu, engine, profiler, stance, tuning
 from tracejit.runtime.costs import model
 from tracejit.runtime.reasons import Reason
@@ -39,7 +39,7 @@ from tracejit.schedule.schedule import (
 from tracejit.schedule.steps import size_text, step_kind, step_name, time_text
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class StepReport:
     """One step of the schedule. ``kind``: loop, rows (a loop that reduces), band, matrix, NumPy.
 
@@ -55,7 +55,7 @@ class StepReport:
     reason: str | None = None
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class StoredReport:
     """A value that is stored between steps, and why it is."""
 
@@ -67,7 +67,7 @@ class StoredReport:
     reason: str
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Explanation:
     """What ``explain`` returns: print it, read its fields, or take ``as_dict()``.
 
@@ -103,7 +103,7 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return as_dict(self)
+        return asdict(self)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
@@ -29,7 +30,6 @@ from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import flatten
 from tracejit.graph.graph import Graph
 from tracejit.graph.text import parse, type_text
-from tracejit.record import as_dict, field, fields, record
 from tracejit.runtime import cpu, memory, service
 from tracejit.runtime.tiers import Program
 from tracejit.schedule.steps import size_text, time_text
@@ -39,7 +39,7 @@ from tracejit.tracing import state
 IrCode = str | Graph | Traced | Callable[..., Any]
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class FunctionProfile:
     """What is known of a function before it is compiled.
 
@@ -58,7 +58,7 @@ class FunctionProfile:
 HOT_CALLS = 2
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class ExecutionMetrics(Mapping[str, Any]):
     """What one call cost; also a mapping of the same names.
 
@@ -86,19 +86,19 @@ class ExecutionMetrics(Mapping[str, Any]):
     memory: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __getitem__(self, name: str) -> Any:
-        if name not in fields(self):
+        if name not in self.__dataclass_fields__:
             raise KeyError(name)
         return getattr(self, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(fields(self))
+        return iter(self.__dataclass_fields__)
 
     def __len__(self) -> int:
-        return len(fields(self))
+        return len(self.__dataclass_fields__)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as a plain dict, for JSON."""
-        return as_dict(self)
+        return asdict(self)
 
     def __str__(self) -> str:
         kernels = f"{self.kernels} kernel{'s' * (self.kernels != 1)} ({self.simd_level})"
@@ -259,7 +259,7 @@ def _profile(profile: FunctionProfile | Mapping[str, Any] | None) -> FunctionPro
         return FunctionProfile()
     if isinstance(profile, FunctionProfile):
         return profile
-    known = fields(FunctionProfile)
+    known = FunctionProfile.__dataclass_fields__
     for name in profile:
         if name not in known:
             raise ArgumentError(
