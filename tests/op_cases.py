@@ -230,15 +230,15 @@ def _restrict(name: str, arrays: list[Array]) -> list[Array]:
     """Keep operands inside the domain where NumPy's result is defined on every platform."""
     dtype = arrays[0].dtype
     if name == "power" and dtype.kind in "iu":
-        arrays[1] = arrays[1] % np.asarray(6, dtype)
+        arrays[1] = np.where(arrays[1] < 0, arrays[1] % np.asarray(6, dtype), arrays[1])
+    elif name == "natural":  # raises for others
+        arrays = [np.where(a < 0, ~a, a) for a in arrays]
     elif name in ("left_shift", "right_shift") and dtype.kind in "iu":
         arrays[1] = arrays[1] % np.asarray(8 * dtype.itemsize + 3, dtype)
     elif name == "ldexp":
         arrays[1] = arrays[1] % np.int32(2400) - np.int32(1200)
-    elif name == "reciprocal" and dtype.kind in "iu":
+    elif name == "reciprocal" and dtype.kind in "iu":  # of 0, infinity, which no integer is
         arrays[0] = np.where(arrays[0] == 0, np.asarray(1, dtype), arrays[0])
-    elif name in ("gcd", "lcm") and dtype.kind == "i":
-        arrays = [np.where(a == np.iinfo(dtype).min, np.asarray(0, dtype), a) for a in arrays]
     elif name == "i0":  # e^|x| overflows quietly in NumPy's series
         arrays = [np.clip(np.where(np.isfinite(a), a, 0), -80, 80) for a in arrays]
     elif name == "clip" and dtype.kind != "b":

@@ -324,7 +324,8 @@ def test_data_and_ramps_are_not_folded() -> None:
 
 def test_folding_leaves_errors_to_the_run() -> None:
     y = e.power(constant(2, np.int64), -1)
-    assert canonicalise(Graph([], [y]), verify=True).outputs == (y,)
+    (left,) = canonicalise(Graph([], [y]), verify=True).outputs
+    assert left.op.name == "power"
     with pytest.raises(ValueError, match="negative integer powers"):
         run_graph(Graph([], [y]), [])
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from tracejit.codegen import division
+from tracejit.codegen import division, integers, parts
 from tracejit.codegen import math as vector_math
 from tracejit.codegen.builder import Builder, Value, const
 from tracejit.codegen.lowered import ARITHMETIC
@@ -19,6 +19,7 @@ from tracejit.codegen.math.square_root import square_root
 from tracejit.codegen.types import DType, is_signed, nonzero
 from tracejit.codegen.types import cast as cast_value
 from tracejit.errors import InternalError
+from tracejit.ops.table import FLOAT64
 
 
 class Loop(NamedTuple):
@@ -99,7 +100,27 @@ def _divide(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
 
 @lowering("reciprocal")
 def _reciprocal(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
-    return b.div(const(1, x[0].type), x[0])
+    """An integer's is NumPy's: the inverse in float64, which that of 0 does not fit."""
+    real = x[0] if x[0].type.is_float else cast_value(b, x[0], loop.dtype, FLOAT64)
+    inverse = b.div(const(1, real.type), real)
+    return inverse if x[0].type.is_float else cast_value(b, inverse, FLOAT64, loop.dtype)
+
+
+@lowering("power")
+def _power(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    if loop.dtype.kind == "f":
+        return vector_math.call(b, "power", *x)
+    return integers.power(b, x[0], x[1])
+
+
+@lowering("gcd")
+def _gcd(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return integers.gcd(b, x[0], x[1], signed=loop.signed)
+
+
+@lowering("lcm")
+def _lcm(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return integers.lcm(b, x[0], x[1], signed=loop.signed)
 
 
 @lowering("negative")
@@ -351,6 +372,26 @@ def _nextafter(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
     result = b.select(b.compare("eq", a, const(0, a.type)), smallest, result)
     result = b.select(b.compare("eq", a, towards), towards, result)
     return b.select(b.compare("uno", a, towards), b.add(a, towards), result)
+
+
+@lowering("spacing")
+def _spacing(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return parts.spacing(b, x[0])
+
+
+@lowering("ldexp")
+def _ldexp(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return parts.scaled(b, x[0], x[1])
+
+
+@lowering("frexp_mantissa")
+def _frexp_mantissa(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return parts.fraction(b, x[0])
+
+
+@lowering("frexp_exponent")
+def _frexp_exponent(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
+    return parts.exponent(b, x[0])
 
 
 # -- selection and casts ---------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tracejit.codegen.divide import divided, divisors, invert
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.exits import exits, prepare_with_exits
 from tracejit.codegen.math.quotient import Inverse
-from tracejit.codegen.positions import bound, gather
+from tracejit.codegen.positions import bound, gather, natural
 from tracejit.codegen.prefetch import Ahead, fetch_rows, row_distances, rows_ahead
 from tracejit.codegen.records import store_records
 from tracejit.codegen.scan import ScanLoop
@@ -57,6 +57,7 @@ from tracejit.schedule.kernel import (
     Index,
     Kernel,
     Load,
+    Natural,
     Nest,
     Reduce,
     Scan,
@@ -479,6 +480,8 @@ class KernelEmitter:
                 return self._index(position, expr, scope)
             case Bound():
                 return bound(self, expr, scope)
+            case Natural():
+                return natural(self, expr, scope)
             case Gather():
                 return gather(self, expr, scope)
             case Apply():

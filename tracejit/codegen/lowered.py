@@ -14,21 +14,19 @@ from tracejit.ops.dtypes import is_bfloat16
 
 # Instructions, or a few of them, for integers and floats.
 ARITHMETIC = frozenset({
-    "absolute", "add", "bitwise_and", "bitwise_count", "bitwise_or", "bitwise_xor", "cast", "ceil",
-    "copysign", "divide", "equal", "floor", "floor_divide", "fmax", "fmin", "fmod", "greater",
-    "greater_equal", "invert", "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply",
-    "negative", "nextafter", "not_equal", "real", "reciprocal", "remainder", "right_shift", "rint",
-    "sign", "signbit", "sqrt", "subtract", "trunc", "where",
+    "absolute", "add", "bitwise_and", "bitwise_count", "bitwise_or", "bitwise_xor", "cast",
+    "ceil", "copysign", "divide", "equal", "floor", "floor_divide", "fmax", "fmin", "fmod",
+    "frexp_exponent", "frexp_mantissa", "gcd", "greater", "greater_equal", "invert", "isfinite",
+    "isinf", "isnan", "lcm", "ldexp", "left_shift", "less", "less_equal", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative",
+    "nextafter", "not_equal", "power", "real", "reciprocal", "remainder", "right_shift", "rint",
+    "sign", "signbit", "spacing", "sqrt", "subtract", "trunc", "where",
 })  # fmt: skip
-
-# Ops of these whose integer loops stay with the interpreter.
-FLOAT_ONLY = frozenset({"reciprocal", "divide"})
 
 # Those that take bfloat16: all others get it as float32.
 MOVES = frozenset({"cast", "where"})
 
-# Elementary and special functions, for floats.
+# Elementary and special functions of floats.
 MATH = frozenset({
     "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cos", "cosh",
     "erf", "erfc", "exp", "exp2", "expm1", "gamma", "hypot", "lgamma", "log", "log10", "log1p",
@@ -40,6 +38,4 @@ def lowers(op: str, operands: Sequence[np.dtype[Any]]) -> bool:
     """Whether the loop of ``op`` over these operand dtypes has a lowering."""
     if any(is_bfloat16(d) for d in operands):
         return op in MOVES
-    if op in MATH or op in FLOAT_ONLY:
-        return operands[0].kind == "f"
-    return op in ARITHMETIC
+    return op in ARITHMETIC or (op in MATH and operands[0].kind == "f")

@@ -10,7 +10,7 @@ from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.elementwise import splat_to
 from tracejit.codegen.scope import Scope, Values
 from tracejit.codegen.types import from_memory, memory_type
-from tracejit.schedule.kernel import Bound, Gather, Kernel, operands
+from tracejit.schedule.kernel import Bound, Gather, Kernel, Natural, operands
 
 if TYPE_CHECKING:
     from tracejit.codegen.loops import KernelEmitter
@@ -32,26 +32,39 @@ def bound(emitter: KernelEmitter, expr: Bound, scope: Scope) -> Values:
     """Return positions in range; those that are not become 0, and one is added to the faults."""
     b = emitter.b
     (extent,) = emitter.value(scope, expr.extent)
-    result: Values = []
-    wrong: Value | None = None
+    moved: Values = []
+    fits: Values = []
     for value in emitter.value(scope, expr.arg):
         zero, size = const(0, value.type), splat_to(b, extent, value.type.lanes)
-        moved = b.add(value, b.select(b.compare("lt", value, zero), size, zero))
-        fits = b.and_(b.compare("ge", moved, zero), b.compare("lt", moved, size))
-        result.append(b.select(fits, moved, zero))
-        wrong = b.not_(fits) if wrong is None else b.or_(wrong, b.not_(fits))
-    assert wrong is not None
-    vector = scope.vector
+        moved.append(b.add(value, b.select(b.compare("lt", value, zero), size, zero)))
+        fits.append(b.and_(b.compare("ge", moved[-1], zero), b.compare("lt", moved[-1], size)))
+    return _zero_unless(emitter, scope, moved, fits, expr.faults)
+
+
+def natural(emitter: KernelEmitter, expr: Natural, scope: Scope) -> Values:
+    """Return numbers that are not negative; for others 0, and one is added to the faults."""
+    values = emitter.value(scope, expr.arg)
+    fits = [emitter.b.compare("ge", v, const(0, v.type)) for v in values]
+    return _zero_unless(emitter, scope, values, fits, expr.faults)
+
+
+def _zero_unless(
+    emitter: KernelEmitter, scope: Scope, values: Values, fits: Values, faults: int
+) -> Values:
+    """Return ``values`` where they fit, else 0; count in access ``faults`` whether any does not."""
+    b, vector = emitter.b, scope.vector
+    wrong = b.not_(fits[0])
+    for other in fits[1:]:
+        wrong = b.or_(wrong, b.not_(other))
     if wrong.type.lanes > 1 and vector is not None and vector.mask is not None:
         wrong = b.and_(wrong, vector.mask)
-    faults = scope.pointers[expr.faults]
 
     def count() -> Sequence[Value]:
-        b.emit(I64, f"atomicrmw add ptr {faults.text}, i64 1 monotonic")
+        b.emit(I64, f"atomicrmw add ptr {scope.pointers[faults].text}, i64 1 monotonic")
         return ()
 
     b.if_(b.any(wrong), count)
-    return result
+    return [b.select(f, v, const(0, v.type)) for f, v in zip(fits, values, strict=True)]
 
 
 def beyond(

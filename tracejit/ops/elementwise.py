@@ -74,6 +74,21 @@ ufunc("ldexp", np.ldexp, doc="x · 2ⁿ.")
 ufunc("gcd", np.gcd, _SEMIGROUP | _EXPENSIVE, "The greatest common divisor.")
 ufunc("lcm", np.lcm, _COMMUTES | _EXPENSIVE, "The least common multiple.")
 
+
+def _natural(x: Array) -> Array:
+    if np.any(x < 0):
+        raise ValueError("Integers to negative integer powers are not allowed.")
+    return x
+
+
+elementwise(
+    "natural",
+    _natural,
+    arity=1,
+    types=common_types("natural", kinds="i"),
+    doc="x itself, the exponent of an integer; raises where it is negative.",
+)
+
 # -- rounding --------------------------------------------------------------------------------------
 
 for _name, _function, _doc in [

@@ -38,6 +38,7 @@ from tracejit.schedule.kernel import (
     Index,
     Kernel,
     Load,
+    Natural,
     Reduce,
     Scan,
     Store,
@@ -226,6 +227,8 @@ class KernelBuilder:
         self._note(node)
         if native.is_gather(node):
             return self._gather(instance, args)
+        if node.op.name == native.NATURAL:
+            return self._add(Natural(node.dtype, self._axes(args), args[0], self._faults()))
         if node in self.cluster.reduced:
             return self._reduce(node, args[0])
         if node in self.cluster.scanned:
@@ -300,8 +303,7 @@ class KernelBuilder:
         count = len(self.extents)
         terms = dict(offset.terms)
         kept = Affine(tuple(t for t in offset.terms if t[0] < count), offset.offset)
-        none = Access(self.faults(), INT64, 0, (0,) * count)
-        faults = self.accesses.setdefault(none, len(self.accesses))
+        faults = self._faults()
         places = tuple(
             self._add(
                 Bound(INT64, self.exprs[a].axes, a, self._const(position.extent, INT64), faults)
@@ -310,6 +312,11 @@ class KernelBuilder:
         )
         steps = tuple(self._const(terms.get(count + i, 0), INT64) for i in range(len(args)))
         return kept, places, steps
+
+    def _faults(self) -> int:
+        """Return the access to the counter of values that are out of range."""
+        counter = Access(self.faults(), INT64, 0, (0,) * len(self.extents))
+        return self.accesses.setdefault(counter, len(self.accesses))
 
     def _product(self, node: Node, index: Map) -> int:
         product = cast(Product, self.cluster.product)

@@ -187,7 +187,7 @@ class Fuser:
             self._place_complex(node)
         elif name == "iota" and not demand.stored:
             return
-        elif name == "iota" or native.is_elementwise(node, self.lowers):
+        elif name in ("iota", native.NATURAL) or native.is_elementwise(node, self.lowers):
             self._place_elementwise(node, demand)
         elif native.is_reduction(node):
             self._place_reduction(node, demand)
@@ -261,7 +261,7 @@ class Fuser:
 
     def _place_elementwise(self, node: Node, demand: Demand) -> None:
         homes = self._homes(node, demand)
-        if homes is None:
+        if homes is None or (node.op.name == native.NATURAL and _beside_product(homes)):
             homes = [self._beside_sibling(node, demand) or self._new_cluster(node)]
         for cluster in homes:
             maps = demand.readers.get(cluster) or [cluster.roots[-1].index]
@@ -273,7 +273,7 @@ class Fuser:
 
     def _place_gather(self, node: Node, demand: Demand) -> None:
         homes = self._homes(node, demand)
-        if homes is None or any(c.product or c.attention for c in homes):
+        if homes is None or _beside_product(homes):
             homes = [self._new_cluster(node)]
         for cluster in homes:
             maps = demand.readers.get(cluster) or [cluster.roots[0].index]
@@ -472,7 +472,7 @@ class Fuser:
         maps = demand.readers[last]
         if last.number < demand.before or last.product or last.reduced or last.scanned:
             return None
-        if any(native.is_gather(member) for member in last.members):
+        if any(native.counts_faults(member) for member in last.members):
             return None
         if last.attention is not None:
             alone = len(demand.readers) == 1 and not demand.stored
@@ -606,6 +606,10 @@ class Fuser:
         self._demand(scatter.values).read(cluster, broadcast(index, scatter.values.shape))
         for position in scatter.to(index, len(cluster.extents)).positions:
             self._demand(position.node).read(cluster, position.where)
+
+
+def _beside_product(clusters: Sequence[Cluster]) -> bool:
+    return any(c.product or c.attention for c in clusters)
 
 
 def fuse(graph: Graph, lowers: native.Lowers, strided: frozenset[Node] = frozenset()) -> Fusion:

@@ -4,7 +4,7 @@ Grammar (``docs/ir.md`` has it in full)::
 
     kernel  ::= axis* access* expr* store*
     expr    ::= Load access | Const value | Index coefficients
-              | Bound expr expr access | Gather access (expr expr)*
+              | Bound expr expr access | Natural expr access | Gather access (expr expr)*
               | Apply op expr* | Reduce op expr axes | Scan op expr axis | Contract expr expr axes
               | Attend expr expr axes
     store   ::= access (expr expr)* op? ← expr
@@ -127,6 +127,14 @@ class Bound(Expr):
 
 
 @record(frozen=True, slots=True)
+class Natural(Expr):
+    """``arg`` where it is not negative; else 0, and counted in access ``faults``."""
+
+    arg: int
+    faults: int
+
+
+@record(frozen=True, slots=True)
 class Gather(Expr):
     """The element of ``access`` that lies Σ place·step beyond where the strides lead.
 
@@ -200,6 +208,8 @@ def operands(expr: Expr) -> tuple[int, ...]:
             return args
         case Bound(arg=arg, extent=extent):
             return (arg, extent)
+        case Natural(arg=arg):
+            return (arg,)
         case Gather(places=places, steps=steps):
             return (*places, *steps)
         case Reduce(arg=arg) | Scan(arg=arg):
@@ -325,6 +335,8 @@ class Kernel:
                     parts.append(f"const {e.dtype.str} {repr(e.value) if e.literal else '?'}")
                 case Bound():
                     parts.append(f"bound {e.arg} {e.extent} {e.faults}")
+                case Natural():
+                    parts.append(f"natural {e.arg} {e.faults}")
                 case Gather():
                     parts.append(f"gather {e.access} {e.places} {e.steps}")
                 case Index():

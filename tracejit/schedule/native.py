@@ -19,6 +19,7 @@ NATIVE_REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all", "argma
 NATIVE_SCANS = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
 GATHERS = frozenset({"take", "take_along_axis", "advanced_index"})
 SCATTERS = frozenset({"put_along_axis", "advanced_update", "advanced_combine"})
+NATURAL = "natural"
 PIECEWISE = frozenset({"concat", "pad", "update_slice"})
 
 
@@ -75,6 +76,11 @@ def is_gather(node: Node) -> bool:
     return node.op.name in GATHERS and has_native_dtypes(node)
 
 
+def counts_faults(node: Node) -> bool:
+    """Return whether the op's kernel counts operands that its reference raises an error for."""
+    return is_gather(node) or node.op.name == NATURAL
+
+
 def is_scatter(node: Node, lowers: Lowers) -> bool:
     if node.op.name not in SCATTERS or not has_native_dtypes(node):
         return False
@@ -110,7 +116,7 @@ def how(op: Op, lowers: Lowers) -> str:
         return "leaf"
     if op.decompose is not None:
         return "decomposed"
-    if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE | GATHERS | SCATTERS:
+    if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE | GATHERS | SCATTERS | {NATURAL}:
         return "kernel"
     if op.name == "matmul":
         return "matrix kernel"

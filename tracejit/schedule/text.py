@@ -28,6 +28,7 @@ from tracejit.schedule.kernel import (
     Index,
     Kernel,
     Load,
+    Natural,
     Nest,
     Reduce,
     Scan,
@@ -194,6 +195,8 @@ class _Printer:
                 return "(" + " + ".join([*terms, str(expr.offset)]) + ")"
             case Bound():
                 return f"bound({self.known[expr.arg]}, {self.known[expr.extent]})"
+            case Natural():
+                return f"natural({self.known[expr.arg]})"
             case Gather():
                 beyond = [
                     self._moved(self.known[p], self.known[s])

@@ -25,6 +25,7 @@ from tracejit.schedule.kernel import (
     Index,
     Kernel,
     Load,
+    Natural,
     Reduce,
     Scan,
     Store,
@@ -62,7 +63,7 @@ def check_unroll(kernel: Kernel, axis: int) -> bool:
     if not any(hint(n) > TINY for n in kernel.extents):
         return False
     reductions = [e for e in kernel.exprs if isinstance(e, Reduce)]
-    if any(isinstance(e, Scan | Gather) for e in kernel.exprs):
+    if any(isinstance(e, Scan | Gather | Natural) for e in kernel.exprs):
         return False
     return all(e.op in _CHAIN for e in reductions if axis in e.over)
 

@@ -136,6 +136,17 @@ def _remainder(node: Node) -> Node | None:
     return filled(0, node) if one else None
 
 
+# xⁿ = x^natural(n), which raises where n is negative   (signed integers)
+@rules.on("power")
+def _checked(node: Node) -> Node | None:
+    x, exponent = node.inputs
+    value = value_of(exponent)
+    known = value is not None and value >= 0
+    if node.dtype.kind != "i" or known or is_op(exponent, "natural"):
+        return None
+    return like(node, "power", x, like(node, "natural", exponent))
+
+
 # x⁰ = 1;  x¹ = x;  x² = x·x;  x³ = x·x·x;  x⁻¹ = 1/x (floats);  xⁿ by squaring (integers, n ≤ 16)
 # pow(x, 0) is 1 for NaN too (IEEE 754-2019, 9.2.1). NumPy squares for an exponent of 2; the cube
 # has two roundings, fewer ULP than the bound of our pow. Complex powers stay as they are.

@@ -1,0 +1,79 @@
+"""Ops of integers and of the parts of floats run in kernels, with NumPy's answers and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from op_samples import INTEGERS, ordinary, specials, varied
+
+import tracejit as tj
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import placeholder
+from tracejit.ops.table import Array
+from tracejit.runtime import cpu, engine
+from tracejit.runtime.demand import layout_of
+from tracejit.schedule.steps import OpaqueStep
+from tracejit.tensor import wrap
+
+
+def native(f: Callable[..., Any], *values: Array) -> Array:
+    """Return what ``f`` gives in kernels alone, on the instruction set in force."""
+    nodes = [placeholder(i, v.dtype, v.shape) for i, v in enumerate(values)]
+    graph = Graph(nodes, [f(*(wrap(n) for n in nodes)).node])
+    schedule = engine.plan_graph(graph, [layout_of(v) for v in values])
+    assert not [s for s in schedule.steps if isinstance(s, OpaqueStep)]
+    (result,) = engine.compile_schedule(schedule, cpu.target()).run(values)
+    return result
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_every_pair_of_special_integers(dtype: str, any_level: str) -> None:
+    edges = specials(np.dtype(dtype))
+    x, y = (a.ravel() for a in np.meshgrid(edges, edges))
+    natural = np.where(y < 0, 5, y)
+    for f, other in ((np.gcd, y), (np.lcm, y), (np.power, natural)):
+        np.testing.assert_array_equal(native(f, x, other), f(x, other), err_msg=f.__name__)
+
+
+def test_negative_exponents_raise_as_numpy_does(level: str) -> None:
+    x, n = np.arange(100), np.arange(100) - 1
+
+    @tj.jit
+    def power(x: Array, n: Array) -> Array:
+        return x**n
+
+    np.testing.assert_array_equal(power(x, n + 1), x ** (n + 1))
+    for exponents in (n, np.array(-2)):
+        with pytest.raises(ValueError, match="negative integer powers"):
+            power(x, exponents)
+    np.testing.assert_array_equal(power(x, n + 2), x ** (n + 2))
+    with pytest.raises(ValueError, match="negative integer powers"):
+        tj.jit(lambda x: x ** np.int64(-3))(x)
+
+
+def test_powers_of_products_are_checked_in_a_kernel_of_their_own(level: str) -> None:
+    rng = np.random.default_rng(1)
+    a, c = ordinary(np.dtype(np.int64), (9, 7), rng), ordinary(np.dtype(np.int64), (7, 5), rng)
+    np.testing.assert_array_equal(
+        native(lambda a, c: np.power(3, abs(a @ c) % 40), a, c), np.power(3, abs(a @ c) % 40)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_floats_taken_apart_and_put_together(dtype: str, any_level: str) -> None:
+    x = varied(np.dtype(dtype), 500, np.random.default_rng(2))
+    limit = 330 if dtype == "float32" else 2300
+    for n in (0, 1, -1, 17, limit, -limit, 1 << 30, -(1 << 30)):
+        exponents = np.full(x.shape, n) + np.arange(x.size) % 5
+        np.testing.assert_array_equal(
+            native(np.ldexp, x, exponents), np.ldexp(x, exponents), err_msg=str(n)
+        )
+    for part in (0, 1):
+        np.testing.assert_array_equal(
+            native(lambda x, p=part: tj.frexp(x)[p], x), np.frexp(x)[part]
+        )
+    np.testing.assert_array_equal(native(np.spacing, x), np.spacing(x))
