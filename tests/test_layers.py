@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("viz",),
     ("frontend",),
     ("transform",),
-    ("tensor", "functions", "operators", "protocols", "signatures", "tracing"),
+    ("namespace", "tensor", "functions", "operators", "protocols", "signatures", "tracing"),
     ("runtime",),
     ("codegen",),
     ("schedule",),
@@ -162,10 +162,21 @@ def run(code: str, environ: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
-def test_import_loads_nothing_heavy():
+def test_import_loads_next_to_nothing():
     loaded = run("import tracejit, sys; print(*sys.modules)").split()
-    assert "tracejit" in loaded
-    assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
+    assert not {name.split(".")[0] for name in loaded} & {*HEAVY, "numpy"}
+    ours = {name for name in loaded if name.startswith("tracejit")}
+    assert ours == {"tracejit", "tracejit.errors", "tracejit.gate"}
+
+
+def test_the_package_knows_its_modules():
+    modules = {layer(name) for name in SOURCES} - {"tracejit"}
+    assert modules - {"tensor"} <= tracejit._MODULES  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_array_function_tensor_is_not_its_module():
+    assert run("import tracejit as tj; tj.jit; print(tj.tensor)").startswith("<function tensor")
+    assert run("from tracejit import *; print(jit, softmax, tensor)").count("function") == 3
 
 
 def test_the_reader_of_imports_sees_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,16 +1,16 @@
 """tracejit: a tracing tensor JIT for CPUs. ``import tracejit as tj``.
 
-Array functions follow the array API's names, beside NumPy's and PyTorch's; ``jit``, ``trace`` and
-what compiles load on first use, so that importing this costs little more than importing NumPy.
+Array functions follow the array API's names, beside NumPy's and PyTorch's. Everything loads on
+first use, so that importing this costs no more than importing NumPy.
 """
 
-# Star imports: each module's __all__ is its part of the public namespace. What stands between the
-# imports must run before NumPy is loaded.
+# What stands between the imports must run before NumPy is loaded.
 # ruff: noqa: E402, F403
 from __future__ import annotations
 
 import gc
 import importlib
+import sys
 import types
 import typing
 
@@ -19,28 +19,6 @@ from tracejit.gate import check_interpreter
 check_interpreter()
 
 from tracejit.errors import TracejitError as TracejitError
-from tracejit.functions import fft as fft
-from tracejit.functions import linalg as linalg
-from tracejit.functions import nn as nn
-from tracejit.functions import random as random
-from tracejit.functions.counting import *
-from tracejit.functions.creation import *
-from tracejit.functions.dtypes import *
-from tracejit.functions.elementwise import *
-from tracejit.functions.gather import *
-from tracejit.functions.joining import *
-from tracejit.functions.movement import *
-from tracejit.functions.nn import *
-from tracejit.functions.ordering import *
-from tracejit.functions.products import *
-from tracejit.functions.random import manual_seed as manual_seed
-from tracejit.functions.random import rand as rand
-from tracejit.functions.random import randint as randint
-from tracejit.functions.random import randn as randn
-from tracejit.functions.random import randperm as randperm
-from tracejit.functions.reductions import *
-from tracejit.functions.sampled import *
-from tracejit.tensor import Tensor as Tensor
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -55,30 +33,48 @@ if typing.TYPE_CHECKING:
     from tracejit.frontend.python import jit as jit
     from tracejit.frontend.python import spec as spec
     from tracejit.frontend.python import trace as trace
+    from tracejit.functions import fft as fft
+    from tracejit.functions import linalg as linalg
+    from tracejit.functions import nn as nn
+    from tracejit.functions import random as random
+    from tracejit.namespace import *
     from tracejit.runtime import profiler as profiler
     from tracejit.runtime.cpu import isa as isa
     from tracejit.runtime.spans import profile as profile
     from tracejit.runtime.stance import set_stance as set_stance
+    from tracejit.tensor import Tensor as Tensor
 
     bfloat16: np.dtype[typing.Any]
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
 
+# What is not an array function, and where it is.
 _LAZY = {
     "FunctionProfile": "tracejit.frontend.integrated",
+    "Tensor": "tracejit.tensor",
     "explain": "tracejit.frontend.explanation",
+    "fft": "tracejit.functions.fft",
     "get_integrated_jit_compiler": "tracejit.frontend.integrated",
     "isa": "tracejit.runtime.cpu",
     "jit": "tracejit.frontend.python",
     "kernels": "tracejit.frontend.neuralscript",
+    "linalg": "tracejit.functions.linalg",
     "load": "tracejit.frontend.neuralscript",
+    "nn": "tracejit.functions.nn",
     "profile": "tracejit.runtime.spans",
     "profiler": "tracejit.runtime.profiler",
+    "random": "tracejit.functions.random",
     "set_stance": "tracejit.runtime.stance",
     "spec": "tracejit.frontend.python",
     "trace": "tracejit.frontend.python",
 }
+# Modules, which import statements look for here first: no reason to load the array functions.
+_MODULES = frozenset(
+    ("__main__", "cli", "codegen", "config", "errors", "files", "frontend", "functions", "gate",
+     "graph", "namespace", "operators", "ops", "protocols", "record", "runtime", "schedule",
+     "signatures", "sizes", "tracing", "transform", "viz")
+)  # fmt: skip
 # Who asks for these is going to compile.
 _COMPILING = frozenset(("get_integrated_jit_compiler", "jit", "kernels", "load"))
 
@@ -88,31 +84,55 @@ def __getattr__(name: str) -> typing.Any:
         from tracejit.ops.dtypes import bfloat16
 
         return bfloat16()
-    home = _LAZY.get(name)
-    if home is None:
+    if name == "__all__":
+        return [n for n in __dir__() if n != "bfloat16"]
+    if name.startswith("_") or name in _MODULES:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
     collecting = gc.isenabled()
     gc.disable()  # modules are objects by the ten thousand, and no garbage: 4 ms of looking at them
     try:
-        if name in _COMPILING:
-            from tracejit.runtime import ahead
-
-            ahead.begin()
-        module = importlib.import_module(home)
+        found = _load(name) if name in _LAZY else _array_functions()
     finally:
         if collecting:
             gc.enable()
-    value = module if home.endswith(f".{name}") else getattr(module, name)
-    globals()[name] = value
-    return value
+    globals().update(found)
+    if name not in found:
+        raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
+    return found[name]
 
+
+def _load(name: str) -> dict[str, typing.Any]:
+    if name in _COMPILING:
+        from tracejit.runtime import ahead
+
+        ahead.begin()
+    module = importlib.import_module(_LAZY[name])
+    return {name: module if module.__name__.endswith(f".{name}") else getattr(module, name)}
+
+
+def _array_functions() -> dict[str, typing.Any]:
+    from tracejit import namespace
+
+    return {n: v for n, v in vars(namespace).items() if n[0] != "_" and n not in _LAZY}
+
+
+class _Package(types.ModuleType):
+    """Keeps ``tj.tensor`` the array function: importing the submodule would take its place."""
+
+    def __setattr__(self, name: str, value: typing.Any) -> None:
+        if name != "tensor" or not isinstance(value, types.ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 # The modules that are part of the namespace; others are seen in it only because they are loaded.
 _SPACES = frozenset(("errors", "fft", "linalg", "nn", "profiler", "random"))
 
 
 def __dir__() -> list[str]:
-    found = {n for n, v in globals().items() if n in _SPACES or type(v) is not types.ModuleType}
+    known = globals() | _array_functions()
+    found = {n for n, v in known.items() if n in _SPACES or type(v) is not types.ModuleType}
     return sorted({*found, *_LAZY, "bfloat16"})
 
 

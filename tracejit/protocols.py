@@ -9,74 +9,75 @@ tensor it is a ``TraceError``, for its result would be a constant of the compile
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from tracejit import functions
 from tracejit.errors import DTypeError, ShapeError, TraceError, ValueArgumentError
-from tracejit.functions import (
-    convolution,
-    counting,
-    creation,
-    dtypes,
-    elementwise,
-    gather,
-    indexing,
-    joining,
-    linalg,
-    movement,
-    nn,
-    ordering,
-    products,
-    reductions,
-    sampled,
-)
-from tracejit.functions import fft as transforms
 from tracejit.functions.arguments import as_dtype, fail, is_array, is_sequence, is_tuple
 from tracejit.ops import OPS
 from tracejit.ops.indexing import COMBINES
-from tracejit.tensor import SPECIAL, Tensor, cast, lift, record, store, value_of, view, write
+from tracejit.tensor import (
+    Tensor,
+    cast,
+    lift,
+    operator_function,
+    record,
+    store,
+    value_of,
+    view,
+    write,
+)
 from tracejit.tracing import state
 
 # -- ufuncs ----------------------------------------------------------------------------------------
 
-# The reduction and the scan that a ufunc's methods stand for.
-_REDUCE: dict[str, Callable[..., Any]] = {
-    "add": reductions.sum,
-    "multiply": reductions.prod,
-    "maximum": reductions.max,
-    "minimum": reductions.min,
-    "fmax": reductions.nanmax,
-    "fmin": reductions.nanmin,
-    "logical_and": reductions.all,
-    "logical_or": reductions.any,
-    "logaddexp": reductions.logsumexp,
+# The reduction and the scan that a ufunc's methods stand for, by where they are in ``functions``.
+_REDUCE = {
+    "add": "reductions.sum",
+    "multiply": "reductions.prod",
+    "maximum": "reductions.max",
+    "minimum": "reductions.min",
+    "fmax": "reductions.nanmax",
+    "fmin": "reductions.nanmin",
+    "logical_and": "reductions.all",
+    "logical_or": "reductions.any",
+    "logaddexp": "reductions.logsumexp",
 }
-_ACCUMULATE: dict[str, Callable[..., Any]] = {
-    "add": ordering.cumsum,
-    "multiply": ordering.cumprod,
-    "maximum": ordering.cummax,
-    "minimum": ordering.cummin,
-    "logaddexp": ordering.logcumsumexp,
+_ACCUMULATE = {
+    "add": "ordering.cumsum",
+    "multiply": "ordering.cumprod",
+    "maximum": "ordering.cummax",
+    "minimum": "ordering.cummin",
+    "logaddexp": "ordering.logcumsumexp",
 }
-_UFUNCS: dict[str, Callable[..., Any]] = {
-    "divmod": elementwise.divmod,
-    "modf": elementwise.modf,
-    "frexp": elementwise.frexp,
-    "matmul": products.matmul,
-    "vecdot": products.vecdot,
-    "matvec": products.matmul,
-    "vecmat": products.vecmat,
-    "degrees": elementwise.rad2deg,
-    "radians": elementwise.deg2rad,
+_UFUNCS = {
+    "divmod": "elementwise.divmod",
+    "modf": "elementwise.modf",
+    "frexp": "elementwise.frexp",
+    "matmul": "products.matmul",
+    "vecdot": "products.vecdot",
+    "matvec": "products.matmul",
+    "vecmat": "products.vecmat",
+    "degrees": "elementwise.rad2deg",
+    "radians": "elementwise.deg2rad",
 }
 # Functions of scipy.special that have a traced form; "name=ours" where ours differs.
-_SCIPY: dict[Any, str] = {
-    elementwise: "cbrt erf erfc exp2 expit expm1 gamma gammaln i0 log1p psi=digamma",
-    nn: "logit xlogy",
+_SCIPY = {
+    "elementwise": "cbrt erf erfc exp2 expit expm1 gamma gammaln i0 log1p psi=digamma",
+    "nn": "logit xlogy",
 }
+
+
+def _found(place: str | None) -> Callable[..., Any] | None:
+    """Return the function of ``functions`` at "module.name"; None for None."""
+    if place is None:
+        return None
+    module, _, name = place.partition(".")
+    return getattr(getattr(functions, module), name)
 
 
 def _scipy(ufunc: np.ufunc) -> Callable[..., Any] | None:
@@ -84,11 +85,7 @@ def _scipy(ufunc: np.ufunc) -> Callable[..., Any] | None:
     special = sys.modules.get("scipy.special")  # whoever passes one has imported it
     if special is None or getattr(special, ufunc.__name__, None) is not ufunc:
         return None
-    for module, text in _SCIPY.items():
-        for theirs, ours in _entries(text):
-            if theirs == ufunc.__name__:
-                return getattr(module, ours)
-    return None
+    return _found(_places(_SCIPY).get(ufunc.__name__))
 
 
 def array_ufunc(
@@ -124,7 +121,7 @@ def _call(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     casting = kwargs.pop("casting", "same_kind")
     kwargs.pop("order", None)
     kwargs.pop("subok", None)
-    function = _scipy(ufunc) or _UFUNCS.get(name) or SPECIAL.get(name)
+    function = _scipy(ufunc) or _found(_UFUNCS.get(name)) or operator_function(name)
     row = OPS.get(name)
     known = isinstance(row.reference, np.ufunc) if row is not None else False
     if (function is None and not known) or kwargs:
@@ -150,7 +147,7 @@ def _reduce(
     keepdims: bool = False,
     initial: Any = None,
 ) -> Any:
-    function = _REDUCE.get(ufunc.__name__)
+    function = _found(_REDUCE.get(ufunc.__name__))
     if function is None:
         extra = {"axis": axis, "dtype": dtype, "keepdims": keepdims}
         return _by_numpy(ufunc.reduce, (x,), extra)
@@ -175,7 +172,7 @@ def _reduce(
 
 
 def _accumulate(ufunc: np.ufunc, x: Any, axis: int = 0, dtype: Any = None) -> Any:
-    function = _ACCUMULATE.get(ufunc.__name__)
+    function = _found(_ACCUMULATE.get(ufunc.__name__))
     if function is None:
         return _by_numpy(ufunc.accumulate, (x,), {"axis": axis, "dtype": dtype})
     value = lift(x) if dtype is None else cast(lift(x), as_dtype(dtype))
@@ -184,7 +181,7 @@ def _accumulate(ufunc: np.ufunc, x: Any, axis: int = 0, dtype: Any = None) -> An
 
 def _outer(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     left, right = (lift(x) for x in inputs)
-    grown = movement.reshape(left, left.shape + (1,) * right.ndim)
+    grown = functions.movement.reshape(left, left.shape + (1,) * right.ndim)
     return _call(ufunc, (grown, right), kwargs)
 
 
@@ -194,7 +191,7 @@ def _at(ufunc: np.ufunc, x: Any, key: Any, *values: Any) -> None:
         x_array: Any = x
         ufunc.at(x_array, _plain(key), *(_plain(v) for v in values))
         return
-    parsed = indexing.parse(x, key)
+    parsed = functions.indexing.parse(x, key)
     if parsed.arrays and values:
         if ufunc.__name__ not in COMBINES:
             raise fail(
@@ -202,8 +199,10 @@ def _at(ufunc: np.ufunc, x: Any, key: Any, *values: Any) -> None:
                 f"np.{ufunc.__name__}.at on a tensor does not take index arrays",
                 f"{', '.join(COMBINES)} do; or compute on x.numpy() outside the traced function",
             )
-        target = indexing.getitem(x, ...) if not parsed.steps else view(x, parsed.steps)
-        result = gather.combine(target, parsed.arrays, parsed.axes, values[0], ufunc.__name__)
+        target = functions.indexing.getitem(x, ...) if not parsed.steps else view(x, parsed.steps)
+        result = functions.gather.combine(
+            target, parsed.arrays, parsed.axes, values[0], ufunc.__name__
+        )
         write(target, result.node, result.traced_in)
         return
     x[key] = _call(ufunc, (x[key], *values), {})
@@ -211,12 +210,12 @@ def _at(ufunc: np.ufunc, x: Any, key: Any, *values: Any) -> None:
 
 def _merged(result: Any, where: Any, outputs: Any) -> Any:
     """Return ``result`` where the mask holds, else what ``out`` holds, or zero."""
-    mask = elementwise.as_condition(where)
+    mask = functions.elementwise.as_condition(where)
     results = result if is_tuple(result) else (result,)
     merged: list[Tensor] = []
     for position, part in enumerate(results):
         before = None if outputs is None else outputs[position]
-        other = creation.zeros_like(part) if before is None else lift(before)
+        other = functions.creation.zeros_like(part) if before is None else lift(before)
         merged.append(record("where", (mask, part, other)))
     return tuple(merged) if is_tuple(result) else merged[0]
 
@@ -244,7 +243,7 @@ def _delivered(result: Any, outputs: Any) -> Any:
 
 def _fitted(part: Tensor, shape: tuple[int, ...]) -> Tensor:
     try:
-        return movement.broadcast_to(part, shape)
+        return functions.movement.broadcast_to(part, shape)
     except ShapeError:
         text = f"out has shape {shape}, the result {part.shape}"
         raise fail(ShapeError, text) from None
@@ -253,65 +252,63 @@ def _fitted(part: Tensor, shape: tuple[int, ...]) -> Tensor:
 # -- functions of NumPy ----------------------------------------------------------------------------
 
 # Names under which tracejit's functions take numpy's arguments. "name=ours" where ours differs.
-_FUNCTIONS: dict[Any, str] = {
-    creation: """
+_FUNCTIONS = {
+    "creation": """
         empty_like full_like linspace logspace meshgrid ones_like tril triu
         zeros_like copy geomspace
         """,
-    dtypes: "can_cast iscomplexobj isrealobj ndim result_type shape size",
-    elementwise: """
+    "dtypes": "can_cast iscomplexobj isrealobj ndim result_type shape size",
+    "elementwise": """
         angle around clip fix imag isclose isneginf isposinf nan_to_num real round sinc where
         iscomplex isreal i0
         """,
-    reductions: """
+    "reductions": """
         all allclose amax amin any argmax argmin array_equal array_equiv average count_nonzero max
         mean median min nanmax nanmean nanmedian nanmin nanprod nanstd nansum nanvar percentile prod
         ptp quantile std sum var
         """,
-    movement: """
+    "movement": """
         atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_to diag diagflat diagonal
         expand_dims flip fliplr flipud matrix_transpose moveaxis ravel rollaxis rot90 squeeze
         swapaxes trace
         """,
-    joining: """
+    "joining": """
         append array_split block column_stack concatenate delete dsplit dstack hsplit hstack insert
         pad repeat resize roll split stack tile trim_zeros vsplit vstack unstack
         """,
-    convolution: "convolve correlate",
-    products: "corrcoef cov cross dot einsum inner kron outer tensordot vdot",
-    counting: "bincount histogram",
-    gather: """
+    "convolution": "convolve correlate",
+    "products": "corrcoef cov cross dot einsum inner kron outer tensordot vdot",
+    "counting": "bincount histogram",
+    "gather": """
         argwhere choose compress digitize extract flatnonzero interp isin nonzero
-        searchsorted select take take_along_axis unique unique_all unique_counts unique_inverse
+        searchsorted take take_along_axis unique unique_all unique_counts unique_inverse
         unique_values
         """,
-    sampled: "ediff1d gradient polyval trapezoid unwrap vander",
-    ordering: """
+    "sampled": "ediff1d gradient polyval trapezoid unwrap vander",
+    "ordering": """
         argpartition argsort cumprod cumsum cumulative_prod cumulative_sum diff lexsort nancumprod
         nancumsum partition sort
         """,
 }
-_SUBMODULES: dict[Any, tuple[Any, str]] = {
-    np.linalg: (
-        linalg,
-        """
-        cholesky cond cross det diagonal eig eigh eigvals eigvalsh inv matmul matrix_norm
-        matrix_power matrix_rank matrix_transpose multi_dot norm outer pinv qr slogdet solve
-        svdvals tensordot trace vecdot vector_norm
-        """,
-    ),
-    np.fft: (transforms, "fft fft2 fftn fftshift ifft ifft2 ifftn ifftshift irfft rfft"),
-    np.lib.stride_tricks: (sampled, "sliding_window_view"),
-}
+_LINALG = """
+    cholesky cond cross det diagonal eig eigh eigvals eigvalsh inv matmul matrix_norm matrix_power
+    matrix_rank matrix_transpose multi_dot norm outer pinv qr slogdet solve svdvals tensordot trace
+    vecdot vector_norm
+    """
+_FFT = "fft fft2 fftn fftshift ifft ifft2 ifftn ifftshift irfft rfft"
 _FREE = ("order", "subok", "device", "like")  # arguments that change nothing here
 
 
 def _transpose(x: Any, axes: Any = None) -> Tensor:
-    return movement.permute(x) if axes is None else movement.permute(x, tuple(axes))
+    return (
+        functions.movement.permute(x)
+        if axes is None
+        else functions.movement.permute(x, tuple(axes))
+    )
 
 
 def _reshape(x: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -> Tensor:
-    return movement.reshape(x, shape, order=order, copy=copy)
+    return functions.movement.reshape(x, shape, order=order, copy=copy)
 
 
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = True) -> None:
@@ -320,47 +317,47 @@ def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = T
         return
     value = lift(source)
     if where is not True:
-        value = record("where", (elementwise.as_condition(where), value, target))
+        value = record("where", (functions.elementwise.as_condition(where), value, target))
     store(target, _fitted(_as(value, target.dtype, casting), target.shape))
 
 
 def _put_along_axis(x: Any, indices: Any, values: Any, axis: int | None = -1) -> None:
-    gather.put_along_axis(x, indices, values, axis)
+    functions.gather.put_along_axis(x, indices, values, axis)
 
 
 def _fill_diagonal(x: Tensor, value: Any, wrap: bool = False) -> None:
     if x.ndim != 2 or wrap:
         raise fail(ValueArgumentError, "fill_diagonal of a tensor takes a matrix, without wrap")
-    indexing.setitem(movement.diagonal(x), ..., value)
+    functions.indexing.setitem(functions.movement.diagonal(x), ..., value)
 
 
 def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
-    return elementwise.astype(x, dtype, copy=copy)
+    return functions.elementwise.astype(x, dtype, copy=copy)
 
 
 def _select(conditions: Any, choices: Any, default: Any = 0) -> Tensor:
-    return gather.select(conditions, choices, default)
+    return functions.gather.select(conditions, choices, default)
 
 
 def _svd(
     a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: Any = False
 ) -> Any:
     if not compute_uv:
-        return linalg.svdvals(a)
-    return linalg.svd(a, full_matrices=full_matrices and a.shape[-1] != a.shape[-2])
+        return functions.linalg.svdvals(a)
+    return functions.linalg.svd(a, full_matrices=full_matrices and a.shape[-1] != a.shape[-2])
 
 
 def _lstsq(a: Any, b: Any, rcond: None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return solution, residuals, rank and singular values, as for a matrix of full rank."""
     if rcond is not None:
         raise TypeError("lstsq of tensors takes rcond=None")
-    solution, b = linalg.lstsq(a, b), lift(b)
+    solution, b = functions.linalg.lstsq(a, b), lift(b)
     if a.shape[0] > a.shape[1]:
-        apart = elementwise.abs(b - products.matmul(a, solution)) ** 2
-        residuals = movement.reshape(reductions.sum(apart, axis=0), (-1,))
+        apart = functions.elementwise.abs(b - functions.products.matmul(a, solution)) ** 2
+        residuals = functions.movement.reshape(functions.reductions.sum(apart, axis=0), (-1,))
     else:
-        residuals = creation.zeros(0, dtype=linalg.svdvals(a).dtype)
-    return solution, residuals, linalg.matrix_rank(a), linalg.svdvals(a)
+        residuals = functions.creation.zeros(0, dtype=functions.linalg.svdvals(a).dtype)
+    return solution, residuals, functions.linalg.matrix_rank(a), functions.linalg.svdvals(a)
 
 
 def _array_repr(x: Any, *_: Any, **__: Any) -> str:
@@ -379,35 +376,41 @@ _OWN: dict[Any, Callable[..., Any]] = {
     np.array_repr: _array_repr,
     np.array_str: _array_repr,
 }
+if hasattr(np, "astype"):  # from NumPy 2.1 on
+    _OWN[np.astype] = _astype
 
 
-def _entries(text: str) -> Iterator[tuple[str, str]]:
-    for entry in text.split():
-        theirs, _, ours = entry.partition("=")
-        yield theirs, ours or theirs
+def _places(table: Mapping[str, str]) -> dict[str, str]:
+    """Return name → place of ours, of a table from modules to names."""
+    found: dict[str, str] = {}
+    for module, text in table.items():
+        for entry in text.split():
+            theirs, _, ours = entry.partition("=")
+            found[theirs] = f"{module}.{ours or theirs}"
+    return found
 
 
 @lru_cache(maxsize=1)
-def functions() -> dict[Any, Callable[..., Any]]:
-    """Return the table from NumPy's functions to ours."""
-    table: dict[Any, Callable[..., Any]] = {}
-    for module, text in _FUNCTIONS.items():
-        for theirs, ours in _entries(text):
-            if hasattr(np, theirs):  # some names came with later NumPys
-                table[getattr(np, theirs)] = getattr(module, ours)
-    for package, (module, text) in _SUBMODULES.items():
-        for theirs, ours in _entries(text):
-            if hasattr(package, theirs):
-                table[getattr(package, theirs)] = getattr(module, ours)
-    if hasattr(np, "astype"):
-        table[np.astype] = _astype
-    table.update(_OWN)
-    return table
+def spaces() -> dict[str, dict[str, str]]:
+    """Return, by module of NumPy, the functions that are understood, and the places of ours."""
+    return {
+        "numpy": _places(_FUNCTIONS),
+        "numpy.linalg": _places({"linalg": _LINALG}),
+        "numpy.fft": _places({"fft": _FFT}),
+        "numpy.lib.stride_tricks": _places({"sampled": "sliding_window_view"}),
+    }
+
+
+def stand_in(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return what stands for a function of NumPy; None where nothing does."""
+    # By name: comparing with the functions themselves would load NumPy's subpackages.
+    names = spaces().get(function.__module__, {})
+    return _OWN.get(function) or _found(names.get(function.__name__))
 
 
 def array_function(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     """Return what NumPy's ``function`` gives where a tensor is among its arguments."""
-    ours = functions().get(function)
+    ours = stand_in(function)
     outputs = kwargs.pop("out", None)
     if ours is None:
         result = _by_numpy(function, args, kwargs)
@@ -471,7 +474,7 @@ def _by_numpy(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -
 
 def _back(result: Any) -> Any:
     if is_array(result) and result.dtype.kind in "biufc":
-        return creation.asarray(result)
+        return functions.creation.asarray(result)
     if not is_sequence(result):
         return result
     parts = [_back(r) for r in result]

@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from tracejit import functions
 from tracejit.errors import (
     DTypeError,
     OutOfMemory,
@@ -41,8 +42,13 @@ from tracejit.tracing import Trace, join, no_value, state, user_location
 Step = tuple[str, Mapping[str, Hashable]]
 """One movement op on the way from a base to its view: the op's name and its attributes."""
 
-SPECIAL: dict[str, Callable[..., Any]] = {}
-"""Operators that are more than one elementwise row (``matmul``); ``functions`` fills it."""
+# Operators that are more than one elementwise row, by the module of ``functions`` that has them.
+_OPERATORS = {
+    "matmul": "products",
+    **dict.fromkeys(
+        ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"), "elementwise"
+    ),
+}
 
 MAX_RANK = 64  # NumPy's own limit
 
@@ -165,13 +171,13 @@ class Tensor(Operators, Values):
     def _binary(self, name: str, other: Any) -> Tensor:
         if not _is_operand(other):
             return NotImplemented
-        special = SPECIAL.get(name)
+        special = operator_function(name)
         return special(self, other) if special else record(name, (self, other))
 
     def _reflected(self, name: str, other: Any) -> Tensor:
         if not _is_operand(other):
             return NotImplemented
-        special = SPECIAL.get(name)
+        special = operator_function(name)
         return special(other, self) if special else record(name, (other, self))
 
     def __pow__(self, other: Any) -> Tensor:
@@ -288,7 +294,13 @@ def lift(value: Any, dtype: Any = None, *, copy: bool | None = None) -> Tensor:
     """Return ``value`` (a tensor, an array, a scalar, nested lists of them) as a tensor."""
     if isinstance(value, Tensor) and dtype is None and not copy:
         return value
-    return SPECIAL["asarray"](value, dtype=dtype, copy=copy)
+    return functions.creation.asarray(value, dtype=dtype, copy=copy)
+
+
+def operator_function(name: str) -> Callable[..., Tensor] | None:
+    """Return the function of an operator that is more than one elementwise row, else None."""
+    module = _OPERATORS.get(name)
+    return None if module is None else getattr(getattr(functions, module), name)
 
 
 def _is_operand(value: Any) -> bool:
@@ -530,3 +542,7 @@ def _evaluate(root: Tensor) -> None:
     for handle, array in zip(handles, arrays, strict=True):
         handle._node = data(array, handle._node.loc)
         handle._version += 1
+
+
+# Gives the class its methods; they need the class first.
+from tracejit.functions import methods as methods  # noqa: E402

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracejit import functions
 from tracejit.errors import (
     DivisionError,
     DTypeError,
@@ -35,7 +36,7 @@ from tracejit.graph.node import constant, data, iota
 from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import Array, DType, Shape
 from tracejit.sizes import hinted
-from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, wrap
+from tracejit.tensor import Tensor, apply, cast, lift, record, wrap
 from tracejit.tracing import user_location
 
 __all__ = [
@@ -129,7 +130,7 @@ def _stacked(obj: Any, dtype: DType | None) -> Tensor:
     shapes = {part.shape for part in parts}
     if len(shapes) != 1:
         raise fail(ShapeError, f"rows of a list have the shapes {sorted(shapes)}")
-    joined = SPECIAL["stack"](parts)
+    joined = functions.joining.stack(parts)
     return joined if dtype is None else cast(joined, dtype)
 
 
@@ -450,7 +451,9 @@ def indices(dimensions: Sequence[int], dtype: Any = int) -> Tensor:
     shape = as_shape(dimensions)
     if not shape:
         return zeros((0,), dtype=dtype)
-    return SPECIAL["stack"]([ramp(shape, axis, as_dtype(dtype)) for axis in range(len(shape))])
+    return functions.joining.stack(
+        [ramp(shape, axis, as_dtype(dtype)) for axis in range(len(shape))]
+    )
 
 
 def fromfunction(function: Callable[..., Any], shape: Any, *, dtype: Any = float) -> Tensor:
@@ -463,6 +466,3 @@ def fromfunction(function: Callable[..., Any], shape: Any, *, dtype: Any = float
 def copy(x: Any) -> Tensor:
     """Return a tensor of the same value that later writes to ``x`` do not change."""
     return asarray(x, copy=True)
-
-
-SPECIAL["asarray"] = asarray

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from tracejit import functions
 from tracejit.errors import ArgumentError, RangeError, ValueArgumentError
 from tracejit.functions.arguments import fail
 from tracejit.functions.creation import filled
 from tracejit.ops import OPS
 from tracejit.ops.table import BOOL, promote
-from tracejit.tensor import SPECIAL, Tensor, cast, lift, record
+from tracejit.tensor import Tensor, cast, lift, record
 
 __all__ = [
     "abs",
@@ -217,7 +218,6 @@ def comparison(name: str) -> Binary:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"Elementwise: {OPS[name].doc}"
-    SPECIAL[name] = function
     return function
 
 
@@ -403,7 +403,7 @@ around = round
 def where(condition: Any, x1: Any = None, x2: Any = None, /) -> Any:
     """Return ``x1`` where the condition holds, else ``x2``; the indices where it holds if alone."""
     if x1 is None and x2 is None:
-        return SPECIAL["nonzero"](condition)
+        return functions.gather.nonzero(condition)
     if x1 is None or x2 is None:
         raise fail(ArgumentError, "where takes a condition, or a condition and two values")
     return record("where", (as_condition(condition), x1, x2))
@@ -474,4 +474,4 @@ def _added(x: Any, term: Tensor, value: Any) -> Tensor:
 
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
     """Return ``x`` in ``dtype``: C casts, so floats truncate; always a new tensor unless told."""
-    return SPECIAL["asarray"](x, dtype, copy=copy, device=device)
+    return functions.creation.asarray(x, dtype, copy=copy, device=device)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tracejit import functions
 from tracejit.errors import DTypeError, ShapeError, ValueArgumentError
 from tracejit.functions.arguments import (
     as_index,
@@ -22,7 +23,7 @@ from tracejit.functions.creation import asarray, ramp, zeros_like
 from tracejit.functions.elementwise import as_condition
 from tracejit.functions.indexing import checked_index, getitem
 from tracejit.functions.movement import cut, ravel
-from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record, value_of, write
+from tracejit.tensor import Tensor, apply, cast, lift, record, value_of, write
 
 __all__ = [
     "argwhere", "bucketize", "choose", "compress", "digitize", "extract",
@@ -168,7 +169,7 @@ def masked_fill(x: Any, mask: Any, value: Any, /) -> Tensor:
 def masked_select(x: Any, mask: Any, /) -> Tensor:
     """Return the elements under the mask; its number depends on data."""
     value, chosen = lift(x), as_condition(mask)
-    both = SPECIAL["broadcast_arrays"](value, chosen)
+    both = functions.movement.broadcast_arrays(value, chosen)
     return getitem(both[0], both[1])
 
 
@@ -184,10 +185,10 @@ extract = compress
 
 def choose(index: Any, choices: Sequence[Any], /) -> Tensor:
     """Return at each place the element of the choice that ``index`` names there."""
-    stacked = SPECIAL["stack"](SPECIAL["broadcast_arrays"](*choices))
+    stacked = functions.joining.stack(functions.movement.broadcast_arrays(*choices))
     where = lift(index)
     grown = apply("reshape", (where,), shape=(1, *where.shape))
-    return SPECIAL["squeeze"](take_along_axis(stacked, grown, 0), 0)
+    return functions.movement.squeeze(take_along_axis(stacked, grown, 0), 0)
 
 
 def select(conditions: Sequence[Any], choices: Sequence[Any], default: Any = 0, /) -> Tensor:
@@ -314,7 +315,3 @@ def isin(x: Any, test: Any, /, *, invert: bool = False) -> Tensor:
 def interp(x: Any, xp: Any, fp: Any, /) -> Tensor:
     """Return the linear interpolation at ``x`` of values ``fp`` at rising points ``xp``."""
     return record("interp", (x, xp, fp))
-
-
-SPECIAL["nonzero"] = nonzero
-SPECIAL["take"] = take

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tracejit import functions
 from tracejit.errors import (
     ArgumentError,
     DivisionError,
@@ -43,7 +44,7 @@ from tracejit.functions.movement import (
 )
 from tracejit.ops.padding import PAD_COPIES
 from tracejit.ops.table import Array
-from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
+from tracejit.tensor import Tensor, apply, cast, lift, record
 
 __all__ = [
     "append", "array_split", "block", "cat", "chunk", "column_stack", "concat", "concatenate",
@@ -264,7 +265,7 @@ def repeat(x: Any, repeats: Any, /, axis: int | None = None, *, dim: int | None 
         positions = np.repeat(np.arange(value.shape[place]), counts)
     except ValueError as error:
         raise fail(ShapeError, f"repeat: {error}") from None
-    return SPECIAL["take"](value, positions, place)
+    return functions.gather.take(value, positions, place)
 
 
 repeat_interleave = repeat
@@ -373,6 +374,3 @@ def trim_zeros(x: Any, /, trim: str = "fb") -> Tensor:
     first = int(kept[0]) if "f" in trim else 0
     last = int(kept[-1]) + 1 if "b" in trim else value.shape[0]
     return cut(value, 0, first, last)
-
-
-SPECIAL["stack"] = stack

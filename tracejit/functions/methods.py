@@ -8,32 +8,20 @@ PyTorch mean different things by one name, NumPy's meaning holds: ``repeat`` rep
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy as np
 
+from tracejit import functions
 from tracejit.errors import ArgumentError, ShapeError
-from tracejit.functions import (
-    counting,
-    creation,
-    elementwise,
-    gather,
-    images,
-    indexing,
-    joining,
-    movement,
-    nn,
-    ordering,
-    products,
-    reductions,
-)
 from tracejit.functions.arguments import as_dtype, fail, one_axis
 from tracejit.tensor import Tensor, cast, record, store, view, wrap
 
-# One name a method; "name=function" where they differ.
-_METHODS: dict[Any, str] = {
-    creation: "tril triu zeros_like ones_like",
-    elementwise: """
+# One name a method, by the module that has the function; "name=function" where they differ.
+_METHODS = {
+    "creation": "tril triu zeros_like ones_like",
+    "elementwise": """
         abs absolute addcdiv addcmul angle acos acosh arccos arccosh arcsin arcsinh arctan arctan2
         arctanh asin asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor cbrt
         ceil clamp clip conj conjugate copysign cos cosh deg2rad digamma div divide divmod eq erf
@@ -44,38 +32,51 @@ _METHODS: dict[Any, str] = {
         rsqrt sgn sigmoid sign signbit sin sinc sinh sqrt square subtract tan tanh true_divide
         trunc
         """,
-    reductions: """
+    "reductions": """
         all allclose amax amin aminmax any argmax argmin count_nonzero equal=array_equal logsumexp
         max mean median min nanmean nansum prod ptp quantile std sum var
         """,
-    movement: """
+    "movement": """
         adjoint broadcast_to diag diagonal expand flatten flip fliplr flipud movedim=moveaxis
         moveaxis permute ravel reshape rot90 squeeze swapaxes swapdims=swapaxes trace transpose
         unflatten unsqueeze view=reshape_view
         """,
-    counting: "bincount histc",
-    images: "unfold=windows_along",
-    joining: "chunk pad repeat repeat_interleave roll split tile unbind",
-    products: "addmm baddbmm bmm dot inner matmul mm mv norm outer vdot",
-    gather: """
+    "counting": "bincount histc",
+    "images": "unfold=windows_along",
+    "joining": "chunk pad repeat repeat_interleave roll split tile unbind",
+    "products": "addmm baddbmm bmm dot inner matmul mm mv norm outer vdot",
+    "gather": """
         argwhere choose compress gather index_add index_select isin masked_fill masked_select
         nonzero scatter scatter_add searchsorted take take_along_dim unique
         """,
-    ordering: """
+    "ordering": """
         argpartition argsort cummax cummin cumprod cumsum diff kthvalue logcumsumexp topk
         """,
-    nn: """
+    "nn": """
         relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign softmax log_softmax
         hardtanh logit
         """,
 }
 
 
-def _attach() -> None:
-    for module, text in _METHODS.items():
-        for entry in text.split():
-            name, _, function = entry.partition("=")
-            setattr(Tensor, name, getattr(module, function or name))
+class _Unloaded:
+    """In place of a method whose module has not been needed yet; its first use loads that."""
+
+    def __init__(self, name: str, module: str, function: str):
+        self.name = name
+        self.module = module
+        self.function = function
+
+    def __get__(self, tensor: Tensor | None, owner: type | None = None) -> Any:
+        function = getattr(getattr(functions, self.module), self.function)
+        setattr(Tensor, self.name, function)
+        return function if tensor is None else MethodType(function, tensor)
+
+
+def _attach(module: str, text: str) -> None:
+    for entry in text.split():
+        name, _, function = entry.partition("=")
+        setattr(Tensor, name, _Unloaded(name, module, function or name))
 
 
 def _method(function: Callable[..., Any], *names: str) -> None:
@@ -95,7 +96,7 @@ def astype(
     if not np.can_cast(self.dtype, wanted, casting):  # pyright: ignore[reportArgumentType]
         text = f"cannot cast {self.dtype} to {wanted} under casting={casting!r}"
         raise fail(ArgumentError, text)
-    return creation.asarray(self, wanted, copy=copy)
+    return functions.creation.asarray(self, wanted, copy=copy)
 
 
 def copy(self: Tensor, order: str = "C") -> Tensor:
@@ -129,8 +130,8 @@ def to(
             dtype = value.dtype
         else:
             dtype = value
-    creation.check_device(device)
-    return creation.asarray(self, dtype, copy=copy)
+    functions.creation.check_device(device)
+    return functions.creation.asarray(self, dtype, copy=copy)
 
 
 def _conversion(name: str, dtype: str) -> None:
@@ -192,17 +193,17 @@ def is_complex(self: Tensor) -> bool:
 
 def expand_as(self: Tensor, other: Tensor) -> Tensor:
     """Return the tensor expanded to the shape of another."""
-    return movement.broadcast_to(self, other.shape)
+    return functions.movement.broadcast_to(self, other.shape)
 
 
 def view_as(self: Tensor, other: Tensor) -> Tensor:
     """Return the tensor reshaped to the shape of another."""
-    return movement.reshape(self, other.shape)
+    return functions.movement.reshape(self, other.shape)
 
 
 def t(self: Tensor) -> Tensor:
     """Return the transpose of a matrix; vectors stay."""
-    return movement.permute(self)
+    return functions.movement.permute(self)
 
 
 def narrow(self: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -213,17 +214,17 @@ def narrow(self: Tensor, dim: int, start: int, length: int) -> Tensor:
     if not 0 <= first <= first + length <= extent:
         text = f"narrow: {length} elements from {start} on, of {extent} along axis {place}"
         raise fail(ShapeError, text)
-    return movement.cut(self, place, first, first + length)
+    return functions.movement.cut(self, place, first, first + length)
 
 
 def add(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """Return self + alpha · other."""
-    return elementwise.add(self, other if alpha == 1 else other * alpha)
+    return functions.elementwise.add(self, other if alpha == 1 else other * alpha)
 
 
 def sub(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """Return self − alpha · other."""
-    return elementwise.subtract(self, other if alpha == 1 else other * alpha)
+    return functions.elementwise.subtract(self, other if alpha == 1 else other * alpha)
 
 
 # -- in place --------------------------------------------------------------------------------------
@@ -235,14 +236,14 @@ def sort(
 ) -> Any:  # fmt: skip
     """Sort in place, as NumPy's method. With PyTorch's ``dim``: return (values, indices)."""
     if dim is not None:
-        return ordering.sort(self, dim=dim, descending=descending)
-    store(self, ordering.sort(self, axis, descending=descending))
+        return functions.ordering.sort(self, dim=dim, descending=descending)
+    store(self, functions.ordering.sort(self, axis, descending=descending))
     return None
 
 
 def fill(self: Tensor, value: Any) -> Tensor:
     """Set every element, in place."""
-    indexing.setitem(self, ..., value)
+    functions.indexing.setitem(self, ..., value)
     return self
 
 
@@ -255,7 +256,10 @@ def fill_diagonal(self: Tensor, value: Any) -> Tensor:
     """Set the elements of a matrix's main diagonal, in place."""
     if self.ndim != 2:
         raise fail(ShapeError, f"fill_diagonal_ takes a matrix; the shape is {self.shape}")
-    rows, columns = creation.ramp((self.shape[0], 1), 0), creation.ramp((1, self.shape[1]), 1)
+    rows, columns = (
+        functions.creation.ramp((self.shape[0], 1), 0),
+        functions.creation.ramp((1, self.shape[1]), 1),
+    )
     on = record("equal", (rows, columns))
     store(self, cast(record("where", (on, value, self)), self.dtype))
     return self
@@ -263,18 +267,18 @@ def fill_diagonal(self: Tensor, value: Any) -> Tensor:
 
 def copy_from(self: Tensor, source: Any) -> Tensor:
     """Set the elements to those of ``source``, which broadcasts, in place."""
-    indexing.setitem(self, ..., source)
+    functions.indexing.setitem(self, ..., source)
     return self
 
 
 def put_along_axis(self: Tensor, indices: Any, values: Any, axis: int = -1) -> None:
     """Write values at indices along an axis, in place."""
-    gather.put_along_axis(self, indices, values, axis)
+    functions.gather.put_along_axis(self, indices, values, axis)
 
 
 def itemset(self: Tensor, *args: Any) -> None:
     """Set one element, in place."""
-    indexing.setitem(self, args[:-1], args[-1])
+    functions.indexing.setitem(self, args[:-1], args[-1])
 
 
 _IN_PLACE = {
@@ -288,7 +292,7 @@ _IN_PLACE = {
 def _in_place(name: str, row: str) -> None:
     def change(self: Tensor, *others: Any) -> Tensor:
         result = record(row, (self, *others))
-        store(self, movement.broadcast_to(result, self.shape))
+        store(self, functions.movement.broadcast_to(result, self.shape))
         return self
 
     change.__name__ = change.__qualname__ = name
@@ -302,13 +306,13 @@ for _name, _row in _IN_PLACE.items():
 
 def clamp_in_place(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Limit the elements to [min, max], in place."""
-    store(self, elementwise.clip(self, min, max))
+    store(self, functions.elementwise.clip(self, min, max))
     return self
 
 
 def masked_fill_in_place(self: Tensor, mask: Any, value: Any) -> Tensor:
     """Set the elements under a mask, in place."""
-    store(self, gather.masked_fill(self, mask, value))
+    store(self, functions.gather.masked_fill(self, mask, value))
     return self
 
 
@@ -317,17 +321,17 @@ def masked_fill_in_place(self: Tensor, mask: Any, value: Any) -> Tensor:
 
 def _transposed(self: Tensor) -> Tensor:
     """The tensor with all axes reversed, as NumPy's ``T``."""
-    return movement.permute(self)
+    return functions.movement.permute(self)
 
 
 def _matrix_transposed(self: Tensor) -> Tensor:
     """The tensor with its last two axes swapped."""
-    return movement.matrix_transpose(self)
+    return functions.movement.matrix_transpose(self)
 
 
 def _adjoint(self: Tensor) -> Tensor:
     """The conjugate with the last two axes swapped."""
-    return movement.adjoint(self)
+    return functions.movement.adjoint(self)
 
 
 def _real(self: Tensor) -> Tensor:
@@ -342,7 +346,7 @@ def _imag(self: Tensor) -> Tensor:
 
 def _flat(self: Tensor) -> Tensor:
     """The elements on one axis: a view where possible."""
-    return movement.ravel(self)
+    return functions.movement.ravel(self)
 
 
 for _name, _getter in {
@@ -351,7 +355,8 @@ for _name, _getter in {
 }.items():  # fmt: skip
     setattr(Tensor, _name, property(_getter))
 
-_attach()
+for _module, _text in _METHODS.items():
+    _attach(_module, _text)
 for _function in (
     astype, copy, detach, contiguous, is_contiguous, to, type_as, cpu, tobytes, numel, dim,
     is_floating_point, is_complex, expand_as, view_as, t, narrow, add, sub, sort, fill,
@@ -366,6 +371,5 @@ _method(type_name, "type")
 _method(copy_from, "copy_")
 _method(clamp_in_place, "clamp_", "clip_")
 _method(masked_fill_in_place, "masked_fill_")
-_method(indexing.getitem, "__getitem__")
-_method(indexing.setitem, "__setitem__")
-_method(elementwise.round, "_rounded")
+_attach("indexing", "__getitem__=getitem __setitem__=setitem")
+_attach("elementwise", "_rounded=round")

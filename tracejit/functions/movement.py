@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracejit import functions
 from tracejit.errors import ArgumentError, ShapeError, ValueArgumentError
 from tracejit.functions.arguments import (
     Axis,
@@ -31,7 +32,7 @@ from tracejit.functions.strides import reshapes_in_place
 from tracejit.ops.movement import diagonal_length, resolve_shape
 from tracejit.ops.table import Shape
 from tracejit.ops.table import broadcast_shapes as common_shape
-from tracejit.tensor import SPECIAL, Step, Tensor, apply, cast, lift, record, view
+from tracejit.tensor import Step, Tensor, apply, cast, lift, record, view
 from tracejit.tracing import user_location
 
 __all__ = [
@@ -67,7 +68,7 @@ def reshape(x: Any, /, *shape: Any, order: str = "C", copy: bool | None = None) 
         raise
     if order == "F":
         turned = permute(apply("reshape", (permute(value),), shape=new[::-1]))
-        return SPECIAL["asarray"](turned, copy=True)
+        return functions.creation.asarray(turned, copy=True)
     if order not in ("C", "A"):
         raise fail(ValueArgumentError, f"order is 'C' or 'F', not {order!r}")
     if copy or (copy is None and not reshapes_in_place(value, new)):
@@ -97,7 +98,7 @@ def flatten(x: Any, /, start_dim: Any = 0, end_dim: int = -1, *, order: str = "C
     if isinstance(start_dim, str):
         start_dim, order = 0, start_dim
     if value.ndim == 0 or order == "F":
-        return SPECIAL["asarray"](reshape(value, -1, order=order), copy=True)
+        return functions.creation.asarray(reshape(value, -1, order=order), copy=True)
     first = one_axis("flatten", start_dim, value.shape)
     last = one_axis("flatten", end_dim, value.shape)
     if first > last:
@@ -403,10 +404,6 @@ def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any
     if dtype is not None:
         value = cast(value, as_dtype(dtype))
     return record("trace", (value,), offset=offset)
-
-
-SPECIAL["broadcast_arrays"] = broadcast_arrays
-SPECIAL["squeeze"] = squeeze
 
 
 def view_as_real(x: Any, /) -> Tensor:

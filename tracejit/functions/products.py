@@ -23,7 +23,7 @@ from tracejit.functions.joining import concat
 from tracejit.functions.movement import diagonal, matrix_transpose, moveaxis
 from tracejit.functions.reductions import reduce
 from tracejit.ops.table import promote
-from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
+from tracejit.tensor import Tensor, apply, cast, lift, record
 
 __all__ = [
     "addmm", "baddbmm", "bmm", "chain_matmul", "corrcoef", "cov", "cross", "dot", "einsum", "ger",
@@ -309,6 +309,3 @@ def vecmat(x1: Any, x2: Any, /) -> Tensor:
     rows = _shaped(record("conjugate", (row,)), (*row.shape[:-1], 1, row.shape[-1]))
     result = matmul(rows, x2)
     return _shaped(result, (*result.shape[:-2], result.shape[-1]))
-
-
-SPECIAL["matmul"] = matmul

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 from typing import Any, NamedTuple
 
+from tracejit import functions
 from tracejit.errors import ArgumentError, ValueArgumentError
 from tracejit.functions.arguments import (
     Axis,
@@ -22,7 +23,7 @@ from tracejit.functions.arguments import (
 from tracejit.functions.creation import filled
 from tracejit.functions.elementwise import as_condition
 from tracejit.ops import OPS
-from tracejit.tensor import SPECIAL, Tensor, apply, cast, lift, record
+from tracejit.tensor import Tensor, apply, cast, lift, record
 
 __all__ = [
     "all", "allclose", "amax", "amin", "aminmax", "any", "argmax", "argmin", "array_equal",
@@ -324,7 +325,7 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, *, keepdims: bool = False) ->
     """Return the q-quantile, ``q`` in [0, 1] or a sequence, interpolated linearly."""
     if is_sequence(q) or (hasattr(q, "ndim") and q.ndim):
         parts = [quantile(x, v, axis, keepdims=keepdims) for v in q]
-        return SPECIAL["stack"](parts)
+        return functions.joining.stack(parts)
     fraction = float(q)
     if not 0 <= fraction <= 1:
         raise fail(ValueArgumentError, f"quantile {fraction} is not in [0, 1]")
@@ -408,6 +409,3 @@ def array_equiv(x1: Any, x2: Any, /) -> Any:
         return _verdict(all(record("equal", (x1, x2))))
     except ValueError:
         return False
-
-
-SPECIAL["any"] = any
