@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
+from natively import native
 from op_samples import INTEGERS, ordinary, specials, varied
 
 import tracejit as tj
-from tracejit.graph.graph import Graph
-from tracejit.graph.node import placeholder
 from tracejit.ops.table import Array
-from tracejit.runtime import cpu, engine
-from tracejit.runtime.demand import layout_of
-from tracejit.schedule.steps import OpaqueStep
-from tracejit.tensor import wrap
-
-
-def native(f: Callable[..., Any], *values: Array) -> Array:
-    """Return what ``f`` gives in kernels alone, on the instruction set in force."""
-    nodes = [placeholder(i, v.dtype, v.shape) for i, v in enumerate(values)]
-    graph = Graph(nodes, [f(*(wrap(n) for n in nodes)).node])
-    schedule = engine.plan_graph(graph, [layout_of(v) for v in values])
-    assert not [s for s in schedule.steps if isinstance(s, OpaqueStep)]
-    (result,) = engine.compile_schedule(schedule, cpu.target()).run(values)
-    return result
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)

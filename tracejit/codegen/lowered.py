@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tracejit.ops.dtypes import is_bfloat16
+from tracejit.ops.dtypes import is_half
 
 # Instructions, or a few of them, for integers and floats.
 ARITHMETIC = frozenset({
@@ -23,7 +23,7 @@ ARITHMETIC = frozenset({
     "sign", "signbit", "spacing", "sqrt", "subtract", "trunc", "where",
 })  # fmt: skip
 
-# Those that take bfloat16: all others get it as float32.
+# Those that take floats of 16 bits: all others get them as float32.
 MOVES = frozenset({"cast", "where"})
 
 # Elementary and special functions of floats.
@@ -36,6 +36,6 @@ MATH = frozenset({
 
 def lowers(op: str, operands: Sequence[np.dtype[Any]]) -> bool:
     """Whether the loop of ``op`` over these operand dtypes has a lowering."""
-    if any(is_bfloat16(d) for d in operands):
+    if any(is_half(d) for d in operands):
         return op in MOVES
     return op in ARITHMETIC or (op in MATH and operands[0].kind == "f")

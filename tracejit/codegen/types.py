@@ -1,5 +1,5 @@
-"""NumPy dtypes as LLVM types: booleans are i1 in registers and one byte in memory; bfloat16 is the
-i16 of its bits."""
+"""NumPy dtypes as LLVM types: booleans are i1 in registers and one byte in memory; floats of
+16 bits are the i16 of their bits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tracejit.codegen import half
 from tracejit.codegen.builder import I8, Builder, Type, Value, const
-from tracejit.ops.dtypes import FLOAT32, is_bfloat16
+from tracejit.ops.dtypes import FLOAT32, is_bfloat16, is_half
 
 DType = np.dtype[Any]
 BOOL = np.dtype(bool)
@@ -18,7 +19,7 @@ def register_type(dtype: DType, lanes: int = 1) -> Type:
     """Return the type of a value in a register."""
     if dtype.kind == "b":
         return Type("i1", lanes)
-    if is_bfloat16(dtype):
+    if is_half(dtype):
         return Type("i16", lanes)
     return Type(f"{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}", lanes)
 
@@ -80,6 +81,11 @@ def cast(b: Builder, value: Value, source: DType, result: DType) -> Value:
         return cast(b, _widened(b, value), FLOAT32, result)
     if is_bfloat16(result):
         return _narrowed(b, cast(b, value, source, FLOAT32))
+    if is_half(source):
+        return cast(b, half.widened(b, value), FLOAT32, result)
+    if is_half(result):
+        odd = source.kind == "f" and source.itemsize == 8
+        return half.narrowed(b, half.to_odd(b, value) if odd else cast(b, value, source, FLOAT32))
     if result.kind == "b":
         return nonzero(b, value)
     wanted = register_type(result, value.type.lanes)

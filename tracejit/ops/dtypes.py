@@ -1,4 +1,4 @@
-"""bfloat16, the one dtype that is not NumPy's own: the upper half of a float32.
+"""Floats of 16 bits, and bfloat16, the one dtype that is not NumPy's own: half of a float32.
 
 Its dtype is that of the package ml_dtypes, as in JAX. Nothing here loads that package unless the
 dtype is asked for by name: whoever hands in an array of it has loaded it.
@@ -23,6 +23,11 @@ FLOAT32 = np.dtype(np.float32)
 def is_bfloat16(dtype: Any) -> bool:
     """Return whether ``dtype`` (a dtype, or the Python type of a weak scalar) is bfloat16."""
     return getattr(dtype, "kind", None) == "V" and dtype.type.__name__ == NAME
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Return whether ``dtype`` is a float of 16 bits: kernels move them, and compute in float32."""
+    return dtype.kind in "fV" and dtype.itemsize == 2
 
 
 def bfloat16() -> np.dtype[Any]:

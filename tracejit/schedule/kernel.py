@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracejit.ops.dtypes import is_bfloat16
+from tracejit.ops.dtypes import is_half
 from tracejit.ops.table import DType
 from tracejit.record import field, record
 from tracejit.schedule.merged import Walks
@@ -90,7 +90,7 @@ class Const(Expr):
         """
         if is_size(self.value):
             return False
-        if is_bfloat16(self.dtype):
+        if is_half(self.dtype):
             return False
         return self.dtype.kind == "b" or self.value in _LITERALS or self.value != self.value
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tracejit.graph.node import Node
-from tracejit.ops.dtypes import is_bfloat16
+from tracejit.ops.dtypes import is_half
 from tracejit.ops.table import DType, Fact, Family, Op
 from tracejit.schedule.index import VIEWS
 
@@ -47,7 +47,7 @@ def why_opaque(node: Node, lowers: Lowers) -> str:
 
 def is_native(dtype: DType) -> bool:
     """Return whether kernels load and store the dtype."""
-    return dtype in NATIVE_DTYPES or is_bfloat16(dtype)
+    return dtype in NATIVE_DTYPES or is_half(dtype)
 
 
 def has_native_dtypes(node: Node) -> bool:

@@ -19,6 +19,7 @@ from tracejit.graph.passes import (
     dead,
     decompose,
     fold,
+    halves,
     movement,
     order,
     parity,
@@ -34,7 +35,9 @@ Pass = Callable[[Graph], Graph]
 # constants to fold), so each runs twice; a third round finds nothing new in practice, and
 # running to a fixpoint would let one odd graph cost many rounds.
 PIPELINE: tuple[Pass, ...] = (
+    halves.run,
     decompose.run,
+    halves.run,
     complexes.run,
     fold.run,
     movement.run,
@@ -52,10 +55,10 @@ PIPELINE: tuple[Pass, ...] = (
 
 # What ``fast_math=True`` runs in place of PIPELINE.
 RELAXED: tuple[Pass, ...] = (
-    *PIPELINE[:7],
+    *PIPELINE[: PIPELINE.index(reassociate.run)],
     relax.run,
     partial(reassociate.run, floats=True),
-    *PIPELINE[8:],
+    *PIPELINE[PIPELINE.index(reassociate.run) + 1 :],
 )
 
 

@@ -208,6 +208,12 @@ def _conjugate(node: Node) -> Node | None:
     return x if x.dtype == node.dtype and x.dtype.kind != "c" else None
 
 
+# imag(x) = 0   (reals)
+@rules.on("imag")
+def _imag(node: Node) -> Node | None:
+    return filled(0, node) if node.inputs[0].dtype.kind != "c" else None
+
+
 # floor(n) = ceil(n) = trunc(n) = rint(n) = n   (bool, integers)
 @rules.on("floor", "ceil", "trunc", "rint")
 def _round(node: Node) -> Node | None:
