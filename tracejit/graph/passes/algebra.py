@@ -140,9 +140,10 @@ def _remainder(node: Node) -> Node | None:
 @rules.on("power")
 def _checked(node: Node) -> Node | None:
     x, exponent = node.inputs
+    if node.dtype.kind != "i" or is_op(exponent, "natural"):
+        return None
     value = value_of(exponent)
-    known = value is not None and value >= 0
-    if node.dtype.kind != "i" or known or is_op(exponent, "natural"):
+    if value is not None and value >= 0:
         return None
     return like(node, "power", x, like(node, "natural", exponent))
 
