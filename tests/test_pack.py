@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,13 @@ def test_a_strip_of_each_batch_is_packed(level: str) -> None:
     assert len(found.parallel) == 2
     got = tj.jit(farthest_coordinate, compile="now")(*arguments)
     np.testing.assert_array_equal(got, farthest_coordinate(*arguments))
+
+
+def test_squares_are_written_once_for_strips_of_any_width(any_level: str) -> None:
+    traced = tj.trace(nearest, *points((1000, 32), (64, 32)))
+    text = traced.llvm()
+    assert len(re.findall(r"^define .*@pack", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"call void @pack", text)) == 2  # wide strips, and single vectors
 
 
 def test_a_packed_strip_is_bounded() -> None:

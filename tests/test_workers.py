@@ -123,6 +123,39 @@ def test_llvm_is_called_as_its_own_wrapper_calls_it() -> None:
             assert plain(theirs.restype) == result, name
 
 
+STRIDED = """
+define void @f(ptr %p, i64 %n, i64 %step) {
+entry:
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %next, %head ]
+  %row = mul i64 %i, %step
+  %place = getelementptr double, ptr %p, i64 %row
+  store double 1.0, ptr %place
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %n
+  br i1 %more, label %head, label %done
+done:
+  ret void
+}
+"""
+
+
+def test_others_in_the_process_keep_the_pass_that_kernels_do_without() -> None:
+    binding = llvm.binding()
+    machine = binding.Target.from_default_triple().create_target_machine(opt=2)
+
+    def theirs() -> str:
+        return machine.emit_assembly(binding.parse_assembly(STRIDED))
+
+    before = theirs()
+    assert "imul" not in before  # multiplying has become adding
+    with ThreadPoolExecutor(4) as pool:
+        for own in pool.map(lambda _: llvm.assembly(STRIDED, TARGET, passes=0), range(8)):
+            assert "imul" in own
+    assert theirs() == before
+
+
 def test_threads_compile_side_by_side() -> None:
     expected = [llvm.compile_object(slow(n), TARGET) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:

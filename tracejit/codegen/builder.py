@@ -105,7 +105,7 @@ class Module:
         cold: bool = False,
     ) -> str:
         """Emit internal function ``name`` once, whose value is ``body(builder, parameters)``."""
-        if name not in self._functions:
+        if not self.defines(name):
             attributes = "nounwind willreturn memory(none)"
             attributes += " alwaysinline" if inline else ""
             attributes += " cold noinline" if cold else ""
@@ -115,6 +115,10 @@ class Module:
             )
             builder.ret(body(builder, builder.parameters))
         return name
+
+    def defines(self, name: str) -> bool:
+        """Whether function ``name`` has been opened."""
+        return name in self._functions
 
     def declare(self, name: str, signature: str) -> None:
         self._declarations.setdefault(name, f"declare {signature}")
