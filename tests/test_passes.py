@@ -359,14 +359,14 @@ def chain(dtype: Any, *sizes: int) -> tuple[list[Node], Node]:
 
 
 def test_matrix_chains_are_regrouped_where_that_is_exact() -> None:
-    inputs, product = chain(np.int64, 50, 3, 40, 2, 1)
+    inputs, product = chain(np.int64, 50, 5, 40, 2, 1)
     graph = canonicalise(Graph(inputs, [product]), verify=True)
     assert graph.outputs[0] is not product
     values = [np.random.default_rng(0).integers(-99, 99, n.shape) for n in inputs]
     np.testing.assert_array_equal(
         run_graph(graph, values)[0], run_graph(Graph(inputs, [product]), values)[0]
     )
-    floats, product = chain(np.float32, 50, 3, 40, 2, 1)
+    floats, product = chain(np.float32, 50, 5, 40, 2, 1)
     assert canonicalise(Graph(floats, [product])).outputs == (product,)
     assert canonicalise(Graph(floats, [product]), fast_math=True).outputs != (product,)
 

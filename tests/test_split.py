@@ -78,7 +78,7 @@ def layouts(x: Array) -> list[Array]:
 @pytest.mark.parametrize("m", [2, 15, 16, 17, 31, 32, 33, 48, 65])
 def test_sizes_around_the_tile(m: int) -> None:
     rng = np.random.default_rng(m)
-    for n, k in itertools.product((2, 16, 17, 31, 32, 33, 49), (1, 31, 32, 65)):
+    for n, k in itertools.product((2, 16, 17, 31, 32, 33, 49), (5, 31, 32, 65)):
         check(normal(rng, m, k), normal(rng, k, n))
     check(normal(rng, m, 2000), normal(rng, 2000, 40))
 

@@ -27,6 +27,7 @@ from tracejit.graph.passes import (
     relax,
     sink,
     split,
+    thin,
 )
 
 Pass = Callable[[Graph], Graph]
@@ -45,6 +46,7 @@ PIPELINE: tuple[Pass, ...] = (
     parity.run,
     dead.run,
     reassociate.run,
+    thin.run,
     split.run,
     fold.run,
     movement.run,
