@@ -5,7 +5,8 @@ normalise) find in the second cache. Rows are fetched ahead (prefetch.py). What 
 the passes that read: storing 4000 rows in strips takes 0.8 ms on one thread where a copy of whole
 rows stores them in 0.5. Strips of 128 bytes take 1.6 times as long in all, since neighbouring lines
 come in pairs; a strip that is copied to where it is contiguous 1.2 times, but 0.8 times where rows
-are 4096 bytes apart and share few sets of the caches (measured in C, 4000×1000 and ×1024 f32).
+are 4096 bytes apart and share few sets of the caches (measured in C, 4000×1000 and ×1024 f32). So
+columns of many rows are reduced by blocks of these, and stored by rows (schedule/blocks.py).
 
 A strip of lanes that is read often is first copied to where it is contiguous (schedule/pack.py).
 """

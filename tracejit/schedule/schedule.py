@@ -19,6 +19,7 @@ from tracejit.record import record, replace
 from tracejit.schedule import native, one_row, row_groups, split
 from tracejit.schedule.arena import Life, Plan, Room, lodge, plan
 from tracejit.schedule.bands import Band, Grid, find_bands
+from tracejit.schedule.blocks import by_blocks
 from tracejit.schedule.borders import join_borders
 from tracejit.schedule.build import Place, build
 from tracejit.schedule.cluster import Cluster, Product, Unit
@@ -175,7 +176,7 @@ class _Scheduler:
             if self.fusion.stored.get(node) is node:
                 self._add_buffer(node)
         steps = self._bordered([self._step(unit) for unit in self.fusion.units])
-        steps = self._streamed(self._banded(self._slabbed(steps)))
+        steps = self._streamed(self._blocked(self._banded(self._slabbed(steps))))
         outputs = tuple(self._view(node) for node in self.graph.outputs)
         arena = self._placed(steps)
         everything = sum(
@@ -339,6 +340,27 @@ class _Scheduler:
             for window in band.windows:
                 self.buffers[window.buffer] = replace(self.buffers[window.buffer], kind="slab")
         return [*result, *steps[done:]]
+
+    def _blocked(self, steps: Sequence[Step]) -> list[Step]:
+        """Let large reductions down columns run by blocks of rows."""
+        result: list[Step] = []
+        for step in steps:
+            parts = self._blocks_of(step) if isinstance(step, KernelStep) else None
+            result += parts or [step]
+        return result
+
+    def _blocks_of(self, step: KernelStep) -> list[Step] | None:
+        """Return the steps that one becomes by blocks; the last stands for what it computes."""
+
+        def new_buffer(dtype: np.dtype[Any], shape: Shape) -> int:
+            self.buffers.append(Buffer("temp", dtype, shape, step.nodes[0]))
+            return len(self.buffers) - 1
+
+        kernels = by_blocks(step.kernel, new_buffer)
+        if kernels is None:
+            return None
+        *before, last = kernels
+        return [*(KernelStep(kernel) for kernel in before), step._replace(kernel=last)]
 
     def _slabbed(self, steps: Sequence[Step]) -> list[Step]:
         """Let a product and the only kernel that reads it take turns, where they may."""
