@@ -30,7 +30,8 @@ def moments(x: Any) -> Any:
 
 def compute(function: Any, x: Array, *, kernels: int) -> Any:
     assert len(tj.trace(function, x).schedule.kernels) == kernels
-    return tj.jit(function, compile="now")(x)
+    run = tj.jit(function, compile="now")
+    return run(x)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
