@@ -68,3 +68,16 @@ def test_values_are_the_same(any_level: str, program: Callable[[Any], Any], dtyp
         for view in (x, x[::-1], x[:, ::-1], np.asfortranarray(x)):
             want: Array = program(view)
             np.testing.assert_allclose(f(view), want, rtol=tolerance, atol=tolerance)
+
+
+def test_straight_loops_with_much_to_do_fetch_what_they_load(any_level: str) -> None:
+    x = np.linspace(0.5, 2, 100, dtype=np.float32)
+
+    def fetches(function: Callable[..., Any], *arguments: Array) -> bool:
+        return "prefetch" in tj.trace(function, *arguments).asm()
+
+    assert fetches(np.exp, x)
+    assert not fetches(lambda x: x * 2 + 1, x)
+    assert not fetches(np.exp, x[::2])  # lanes far apart
+    assert not fetches(lambda x: np.exp(x[:, None]) * x[None, :], x)
+    np.testing.assert_allclose(tj.jit(np.exp, compile="now")(x), np.exp(x), rtol=1e-6)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tracejit.codegen.builder import I64, Builder, Type, Value, const
 from tracejit.codegen.elementwise import splat_to
-from tracejit.codegen.prefetch import down_columns
+from tracejit.codegen.prefetch import down_columns, straight_ahead
 from tracejit.codegen.records import load_field
 from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.types import from_memory, memory_type, to_memory
@@ -24,6 +24,7 @@ def load_values(emitter: KernelEmitter, expr: Load, scope: Scope) -> Values:
         return [from_memory(b, b.load(pointer, memory_type(access.dtype)), access.dtype)]
     assert scope.vector is not None
     down_columns(emitter, expr.access, scope)
+    straight_ahead(emitter, expr.access, scope)
     field = load_field(emitter, expr.access, scope)
     return load_from(emitter, pointer, expr.access, scope.vector) if field is None else field
 

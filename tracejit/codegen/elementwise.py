@@ -208,20 +208,20 @@ for _name, _predicate in {
 def _extremum(predicate: str, keeps_nan: bool) -> Lowering:
     def entry(b: Builder, x: Sequence[Value], loop: Loop) -> Value:
         a, c = x
-        chosen = b.select(b.compare(_ordered(loop, predicate), a, c), a, c)
-        if not a.type.is_float:
+        # One instruction, which gives ``a`` where the two are equal or one is NaN.
+        chosen = b.select(b.compare(_ordered(loop, predicate), c, a), c, a)
+        if not a.type.is_float or (keeps_nan and c.is_number):
             return chosen
-        if keeps_nan:  # a NaN on either side wins
-            return _keep_nan(b, a, chosen)
-        return b.select(b.compare("uno", c, c), a, chosen)  # a number wins
+        wrong = c if keeps_nan else a  # a NaN on either side wins, or a number
+        return b.select(b.compare("uno", wrong, wrong), c, chosen)
 
     return entry
 
 
-TABLE["maximum"] = _extremum("ge", True)
-TABLE["minimum"] = _extremum("le", True)
-TABLE["fmax"] = _extremum("ge", False)
-TABLE["fmin"] = _extremum("le", False)
+TABLE["maximum"] = _extremum("gt", True)
+TABLE["minimum"] = _extremum("lt", True)
+TABLE["fmax"] = _extremum("gt", False)
+TABLE["fmin"] = _extremum("lt", False)
 
 
 # -- logic and bits --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.exits import exits, prepare_with_exits
 from tracejit.codegen.math.quotient import Inverse
 from tracejit.codegen.positions import bound, gather, natural
-from tracejit.codegen.prefetch import Ahead, fetch_rows, row_distances, rows_ahead
+from tracejit.codegen.prefetch import Ahead, fetch_rows, is_straight, row_distances, rows_ahead
 from tracejit.codegen.records import store_records
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scatter import scatter_values
@@ -101,6 +101,7 @@ class KernelEmitter:
         # What the nest being written fetches ahead of its steps, and what each nest does.
         self.ahead = Ahead()
         self.plan = rows_ahead(kernel)
+        self.straight = is_straight(kernel)
         self.distances: dict[int, Value] = {}
         self.divisors = divisors(kernel, b.target)
         self.exits = exits(kernel)

@@ -12,6 +12,12 @@ compute. So the second pass over a row fetches the next row, and the pass before
 the lines that it will store to, unless they are streamed past the caches. Measured on the same
 cores: softmax of 4096×1024 f32 takes 0.83 ms in place of 1.00 (one thread: 1.64, before 2.03), the
 layer norm of 4096×768 without weights 0.45 in place of 0.53.
+
+Straight on: hardware prefetchers stop where a page ends, and a processor that looks ahead over
+long chains of operations sees few loads. So elementwise loops with much to do for each number fetch
+what they load 2 KiB on. Measured on the same cores, 1M float32: a chain of ten operations, among
+them a division and a root, takes 0.84 of the time, 1M float64 logarithms 0.87, exponentials 0.95;
+up to eight sums and products gain nothing, nor do numbers in the second cache.
 """
 
 from __future__ import annotations
@@ -22,7 +28,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracejit.codegen.builder import I64, Value, const
 from tracejit.codegen.scope import Scope
 from tracejit.codegen.types import memory_type
-from tracejit.schedule.kernel import SCRATCH, Kernel, Load, Nest, computed_in
+from tracejit.ops.table import OPS, Fact
+from tracejit.schedule.kernel import SCRATCH, Apply, Kernel, Load, Nest, computed_in
 
 if TYPE_CHECKING:
     from tracejit.codegen.loops import KernelEmitter
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
 # Rows that are fetched ahead of a strip.
 STRIP_AHEAD = 16
 LINE = 64
+# Bytes that straight loops fetch ahead, and operations from which on they do.
+STRAIGHT_AHEAD = 2048
+BUSY = 10
 # Rows of more bytes than this would be out of the second cache before they are read.
 MAX_ROW = 256 * 1024
 
@@ -48,6 +58,24 @@ def down_columns(emitter: KernelEmitter, number: int, scope: Scope) -> None:
     if access.buffer == SCRATCH or access.strides[vector.axis] != 1:
         return
     _fetch(emitter, number, scope, b.mul(emitter.strides[number][axis], const(STRIP_AHEAD, I64)))
+
+
+def straight_ahead(emitter: KernelEmitter, number: int, scope: Scope) -> None:
+    """Fetch what access ``number`` will load some steps on, in a straight loop."""
+    kernel, vector = emitter.kernel, scope.vector
+    if vector is None or vector.mask is not None or not emitter.straight:
+        return
+    if kernel.accesses[number].strides == (1,):
+        distance = STRAIGHT_AHEAD // kernel.accesses[number].dtype.itemsize
+        _fetch(emitter, number, scope, const(distance, I64))
+
+
+def is_straight(kernel: Kernel) -> bool:
+    """Whether ``kernel`` is one elementwise loop with much to do for each number."""
+    if kernel.parallel != (kernel.vector_parallel,) or kernel.block.nests or kernel.scans:
+        return False
+    applied = [e for e in kernel.exprs if isinstance(e, Apply)]
+    return len(applied) >= BUSY or any(OPS[e.op].has(Fact.EXPENSIVE) for e in applied)
 
 
 class Ahead(NamedTuple):

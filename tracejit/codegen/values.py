@@ -8,6 +8,7 @@ from math import copysign
 from typing import NamedTuple
 
 _LLVM_NAMES = {"f16": "half", "f32": "float", "f64": "double", "ptr": "ptr", "void": "void"}
+_NAN = "0x7FF8000000000000"
 _BITS = {"ptr": 64, "void": 0}
 
 
@@ -66,6 +67,11 @@ class Value(NamedTuple):
     def is_literal(self) -> bool:
         return self.text[0] != "%"
 
+    @property
+    def is_number(self) -> bool:
+        """Whether this is the literal of a number: no NaN."""
+        return self.is_literal and _NAN not in self.text
+
 
 def _float_literal(value: float, kind: str) -> str:
     """LLVM spells a float constant as the bits of the double that it extends to."""
@@ -77,7 +83,7 @@ def _float_literal(value: float, kind: str) -> str:
 @lru_cache(maxsize=4096)
 def _nonzero_literal(value: float, kind: str) -> str:
     if value != value:
-        return "0x7FF8000000000000"
+        return _NAN
     if kind == "f32":
         try:
             (value,) = struct.unpack("<f", struct.pack("<f", value))
