@@ -334,6 +334,7 @@ print("right")
 
 
 @pytest.mark.fault("clock that goes backwards")
+@pytest.mark.counts_native
 @pytest.mark.skipif(not entry.supported(), reason="native calls are counted natively")
 def test_clocks_that_run_backwards_make_no_time_negative(tmp_path: Path) -> None:
     assert run(CLOCKS, TRACEJIT_CACHE_DIR=str(tmp_path)) == "right\n"

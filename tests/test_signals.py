@@ -65,6 +65,7 @@ def interrupted(program: str) -> tuple[str, float, float]:
 
 
 @pytest.mark.fault("Ctrl-C")
+@pytest.mark.counts_native
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_long_native_call_stops_between_kernels(threads: int) -> None:
     """It returns long before it would have ended, and gives its memory back."""
@@ -83,6 +84,7 @@ def test_the_python_path_stops_between_kernels() -> None:
 
 
 @pytest.mark.fault("Ctrl-C")
+@pytest.mark.counts_native
 def test_an_endless_loop_of_calls_stops() -> None:
     program = PROGRAM.format(products=1, size=30, threads=1, call="while True: f(x)")
     word, calls, used = interrupted(program)[0].split()

@@ -124,6 +124,11 @@ _locations: dict[tuple[CodeType, int], Location] = {}
 _LOCATIONS_KEPT = 1 << 16
 
 
+def is_internal(file: str) -> bool:
+    """Return whether ``file`` is tracejit's or NumPy's."""
+    return file.startswith((_OURS, _NUMPY))
+
+
 def user_location() -> Location | None:
     """Return the innermost line outside tracejit and NumPy, or the one a front end has set."""
     if state.location is not None:
@@ -133,7 +138,7 @@ def user_location() -> Location | None:
         code = frame.f_code
         internal = _internal.get(code.co_filename)
         if internal is None:
-            internal = code.co_filename.startswith((_OURS, _NUMPY))
+            internal = is_internal(code.co_filename)
             _internal[code.co_filename] = internal
         if not internal:
             break

@@ -1,10 +1,11 @@
 """The native entry: the C function behind a jitted function.
 
-``entry`` has CPython's ``METH_FASTCALL | METH_KEYWORDS`` signature. It compares the arguments with
-the *forms* that were compiled (a type, dtype, rank, sizes and strides per array; equality by
-identity for static values), allocates the outputs, fills in addresses, calls the driver, and puts
-the result together. Any argument that fits no form goes to the Python path, which knows every
-case; so this code only has to be right about what it accepts.
+``entry`` has CPython's ``METH_FASTCALL | METH_KEYWORDS`` signature. It looks whether what the
+function reads from outside is still what it was (``runtime/watches.py``), and compares the
+arguments with the *forms* that were compiled (a type, dtype, rank, sizes and strides per array;
+equality by identity for static values). Then it allocates the outputs, fills in addresses, calls
+the driver, and puts the result together. Any argument that fits no form goes to the Python path,
+which knows every case; so this code only has to be right about what it accepts.
 
 A form is a block of i64 (``codegen/forms.py``), the same code reads all of them. A form with a
 program fits arrays of many sizes: ``codegen/bind.py`` adapts a copy of it to those of a call. The
@@ -28,6 +29,7 @@ from tracejit.codegen.forms import (
     MAX_STEPS,
     OUTPUT,
     STEP,
+    WATCH,
     WRITE,
     Argument,
     Base,
@@ -243,6 +245,36 @@ no:
 }
 """
 
+_HOLDS = r"""
+; Whether what the function reads from outside is where it was; a row may be read if those before
+; it hold.
+define internal i1 @holds(ptr %table) {
+entry:
+  %count = call i64 @slot(ptr %table, i64 0)
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %body ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %body, label %yes
+body:
+  %i.next = add i64 %i, 1
+  %before = mul i64 %i, {WATCH}
+  %at = add i64 %before, 1
+  %row = getelementptr i64, ptr %table, i64 %at
+  %place = load ptr, ptr %row
+  %mask = call i64 @slot(ptr %row, i64 1)
+  %want = call i64 @slot(ptr %row, i64 2)
+  %word = load i64, ptr %place
+  %part = and i64 %word, %mask
+  %same = icmp eq i64 %part, %want
+  br i1 %same, label %head, label %no
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+"""
+
 _ENTRY = r"""
 ; %self is the tuple (state array, Python path).
 define ptr @entry(ptr %self, ptr %args, i64 %nargs, ptr %names) {
@@ -263,9 +295,17 @@ begin:
   %array = call ptr @pointer(ptr %self, i64 24)
   %state = call ptr @pointer(ptr %array, i64 16)
   %forms = call i64 @slot(ptr %state, i64 {FORMS})
-  br label %head
+  %watches = call ptr @pointer(ptr %state, i64 {WATCHES_BYTE})
+  %free = icmp eq ptr %watches, null
+  br i1 %free, label %head, label %outside
+outside:
+  %held = call i1 @holds(ptr %watches)
+  br i1 %held, label %head, label %moved
+moved:
+  call void @put(ptr %state, i64 {MOVED}, i64 1)
+  br label %python
 head:
-  %i = phi i64 [ 0, %begin ], [ %i.next, %next ]
+  %i = phi i64 [ 0, %begin ], [ 0, %outside ], [ %i.next, %next ]
   %more = icmp slt i64 %i, %forms
   br i1 %more, label %try, label %python
 try:
@@ -436,10 +476,10 @@ def emit_entry(driver: str) -> str:
     words |= {"FAULTS_BYTE": 8 * Form.FAULTS}
     words |= {"PROGRAM_BYTE": 8 * Form.PROGRAM, "LAYOUT_BYTE": 8 * Form.LAYOUT, "ANY": ANY}
     words |= {"OUTPUT": OUTPUT, "APART_WORDS": APART_WORDS, "WRITE": WRITE, "STEP": STEP}
-    words |= {"ALL_TIMED": ALL_TIMED}
+    words |= {"ALL_TIMED": ALL_TIMED, "WATCH": WATCH, "WATCHES_BYTE": 8 * State.WATCHES}
     words |= {"MAX_SLOTS": MAX_SLOTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
     words |= {"SHEET": Sheet.SLOTS + MAX_SLOTS}
-    parts = (_COMMON, SPREAD, _MATCH, bind_text(), ANSWER, _ENTRY, _VECTOR)
+    parts = (_COMMON, SPREAD, _MATCH, _HOLDS, bind_text(), ANSWER, _ENTRY, _VECTOR)
     text = imports.declarations(Addresses._fields) + "".join(parts)
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))

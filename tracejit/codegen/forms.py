@@ -27,7 +27,12 @@ class State(IntEnum):
     TIMED = 1  # whether calls are timed, and not only counted
     EVERY = 2  # send every n-th call that fits a form to the Python path; 0 for none
     SINCE = 3  # such calls since the last one
-    FIRST = 4
+    WATCHES = 4  # address of the number of rows and the rows of ``runtime/watches.py``, or 0
+    MOVED = 5  # set when one of these did not hold
+    FIRST = 6
+
+
+WATCH = 3  # i64 in a row: (address, mask, word)
 
 
 class Form(IntEnum):

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tracejit.frontend.names import parameter
+from tracejit.frontend.outside import changes
 from tracejit.frontend.signature import ArrayKey, Key, signature_text
 from tracejit.frontend.trees import Tree, paths, statics
 from tracejit.runtime.reasons import Reason
@@ -18,7 +19,7 @@ _LONGEST = 40
 # What makes signatures differ, from the nearest to the furthest.
 _ORDER = (
     Reason.SHAPE, Reason.LAYOUT, Reason.DTYPE, Reason.KIND, Reason.RANK, Reason.STATIC,
-    Reason.STRUCTURE, Reason.SETTINGS,
+    Reason.OUTSIDE, Reason.STRUCTURE, Reason.SETTINGS,
 )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ class Why(NamedTuple):
 
 
 def why_new(function: Callable[..., Any], key: Key, known: Iterable[Key]) -> Why:
-    """Return how ``key`` (tree, leaf keys, settings) differs from the nearest of ``known``.
+    """Return how ``key`` (a signature) differs from the nearest of ``known``.
 
     These are the function's signatures, the newest first; there is one at least.
     """
@@ -48,12 +49,14 @@ def why_new(function: Callable[..., Any], key: Key, known: Iterable[Key]) -> Why
 
 def _reasons(key: Key, other: Key) -> set[Reason]:
     """Return all that two signatures differ in."""
-    (tree, leaves, settings), (old_tree, old_leaves, old_settings) = key, other
+    (tree, leaves, settings, outside), (old_tree, old_leaves, old_settings, before) = key, other
     if settings != old_settings:
         return {Reason.SETTINGS}
     if tree != old_tree and not _same_structure(tree, old_tree):
         return {Reason.STRUCTURE}
     found = {Reason.STATIC} if tree != old_tree else set[Reason]()
+    if outside != before:
+        found.add(Reason.OUTSIDE)
     for new, old in zip(leaves, old_leaves, strict=True):
         if new != old:
             found |= _differences(new, old)
@@ -72,8 +75,11 @@ def _differences(new: Any, old: Any) -> set[Reason]:
 
 def _detail(function: Callable[..., Any], key: Key, other: Key, reason: Reason) -> str:
     """Return what differs, by the names of the parameters."""
-    (tree, leaves, _), (old_tree, old_leaves, _) = key, other
+    (tree, leaves, _, outside), (old_tree, old_leaves, _, before) = key, other
     found: list[tuple[str, str, str]] = []
+    if reason is Reason.OUTSIDE:
+        texts = [text for _, text in changes(before, outside)]
+        return "; ".join(texts[:NAMED])
     if reason is Reason.STATIC:
         values = zip(statics(tree), statics(old_tree), strict=True)
         found = [(p, _value(a), _value(b)) for (p, a), (_, b) in values if not _same(a, b)]

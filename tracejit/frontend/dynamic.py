@@ -18,6 +18,7 @@ import numpy as np
 
 from tracejit.frontend.compiled import Compiled, Recorded, Source, trace_function
 from tracejit.frontend.native import result_of
+from tracejit.frontend.outside import OutsideKey
 from tracejit.frontend.ranged import Dimension, Ranged
 from tracejit.frontend.signature import ArrayKey, signature_text
 from tracejit.frontend.trees import Tree, statics
@@ -143,6 +144,7 @@ class Variation:
         self.always = always
         self.divert: Callable[[], object] | None = None  # have the next call come to Python
         self._kinds: dict[Any, Kind] = {}
+        self._earlier = 0  # recompiles for kinds that are forgotten
 
     def note(self, key: Key) -> Kind:
         """Take down the sizes of a signature; return its kind."""
@@ -154,7 +156,7 @@ class Variation:
     @property
     def recompiles(self) -> int:
         """How often kernels for many sizes had to be compiled."""
-        return sum(kind.recompiles for kind in self._kinds.values())
+        return self._earlier + sum(kind.recompiles for kind in self._kinds.values())
 
     @property
     def plans(self) -> list[Ranged]:
@@ -199,21 +201,28 @@ class Variation:
             plans = "none met yet; a second one gets a plan for all of them"
         return "; ".join([plans, *reasons])
 
+    def forget(self, outside: OutsideKey) -> None:
+        """Forget the kinds of signatures that have ``outside``."""
+        gone = {key: kind for key, kind in self._kinds.items() if key[3] == outside}
+        self._earlier += sum(kind.recompiles for kind in gone.values())
+        self._kinds = {key: kind for key, kind in self._kinds.items() if key not in gone}
+
     def clear(self) -> None:
         """Forget everything."""
         self._kinds.clear()
+        self._earlier = 0
 
 
 def _but_sizes(key: Key) -> Key:
     """Return a signature without sizes, and without strides other than 0 and 1."""
-    tree, leaves, settings = key
+    tree, leaves, *others = key
     general = tuple(
         (k[0], len(k[1]), k[2] and tuple(s if s in (0, 1) else None for s in k[2] or ()))
         if isinstance(k, ArrayKey)
         else k
         for k in leaves
     )
-    return tree, general, settings
+    return tree, general, *others
 
 
 def _text(general: Sequence[Any], kind: Kind) -> str:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
 from tracejit.errors import Location, TraceError
 from tracejit.frontend.names import parameter
+from tracejit.frontend.outside import codes
 from tracejit.frontend.trees import Tree, flatten, paths, statics
 from tracejit.tensor import Tensor
 from tracejit.tracing import Trace
@@ -69,15 +71,21 @@ def outer_bindings(function: Callable[..., Any]) -> dict[str, Any]:
     plain = inspect.unwrap(function)
     if not isinstance(plain, FunctionType):
         return {}
-    assigned = {
-        instruction.argval
-        for code in _codes(plain.__code__)
-        for instruction in dis.get_instructions(code)
-        if instruction.opname in ("STORE_GLOBAL", "STORE_DEREF")
-    }
+    assigned = _assigned(plain.__code__)
     if not assigned:
         return {}
     return {name: value for name, _, value in _outside(plain) if name in assigned}
+
+
+@lru_cache(maxsize=1024)
+def _assigned(code: CodeType) -> frozenset[str]:
+    """Return the globals and closure variables that ``code`` assigns."""
+    return frozenset(
+        instruction.argval
+        for inner in codes(code)
+        for instruction in dis.get_instructions(inner)
+        if instruction.opname in ("STORE_GLOBAL", "STORE_DEREF")
+    )
 
 
 def _check_arguments(
@@ -137,19 +145,10 @@ def _outside(function: Callable[..., Any]) -> Iterator[tuple[str, str, Any]]:
             yield name, "the enclosing variable", cell.cell_contents
         except ValueError:  # not yet bound
             continue
-    names = dict.fromkeys(n for code in _codes(function.__code__) for n in code.co_names)
+    names = dict.fromkeys(n for code in codes(function.__code__) for n in code.co_names)
     for name in names:
         if name in function.__globals__:
             yield name, "the global", function.__globals__[name]
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield ``code`` and the code of the functions defined in it."""
-    stack = [code]
-    while stack:
-        top = stack.pop()
-        yield top
-        stack += [c for c in top.co_consts if isinstance(c, CodeType)]
 
 
 def _tracers(value: Any, trace: Trace) -> Iterator[Tensor]:
@@ -177,7 +176,7 @@ def _store_line(function: Callable[..., Any], name: str) -> Location | None:
     function = inspect.unwrap(function)
     if not isinstance(function, FunctionType):
         return None
-    for code in _codes(function.__code__):
+    for code in codes(function.__code__):
         for instruction in dis.get_instructions(code):
             if instruction.opname in ("STORE_GLOBAL", "STORE_DEREF") and instruction.argval == name:
                 line = instruction.positions.lineno if instruction.positions else None

@@ -36,3 +36,14 @@ def hint_static(
             )
             return True
     return False
+
+
+def hint_outside(name: str, changed: str | None) -> None:
+    """Warn where a function was traced again and again for what it reads from outside."""
+    if changed is not None:
+        warnings.warn(
+            f"{name} reads {changed}, which has changed often; each new value is traced. Pass it "
+            "as an argument.",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -24,9 +24,10 @@ from tracejit.frontend.counts import Counts
 from tracejit.frontend.difference import Why, why_new
 from tracejit.frontend.dynamic import Example, Kind, Variation, generalise, sizes_of
 from tracejit.frontend.fast import STATIC, Fast, everything, fast_entry
-from tracejit.frontend.hints import hint_static
+from tracejit.frontend.hints import hint_outside, hint_static
 from tracejit.frontend.names import is_found, name_of
 from tracejit.frontend.native import native_result, slots_of
+from tracejit.frontend.outside import Surroundings
 from tracejit.frontend.ranged import Ranged
 from tracejit.frontend.reported import Reported
 from tracejit.frontend.signature import (
@@ -79,6 +80,7 @@ class Jitted(Reported):
         "_native_before",
         "_static_floats",
         "_stats",
+        "_surroundings",
         "_values",
         "_variation",
         "dynamic",
@@ -139,6 +141,7 @@ class Jitted(Reported):
             # Set when the function asks for the value of a float (``if rate > 0``).
             self._static_floats = False
             self._variation.clear()
+            self._surroundings = Surroundings()
             self._last: Key | None = None
 
     # -- calling -----------------------------------------------------------------------------------
@@ -147,6 +150,8 @@ class Jitted(Reported):
         if state.trace is not None:
             return self.__wrapped__(*args, **kwargs)
         self._calls += 1
+        if not self._surroundings.hold(self._entry):
+            self._look_outside()
         key: Key | None = None
         settings = config.settings()
         if not kwargs:
@@ -193,7 +198,8 @@ class Jitted(Reported):
         """Flatten any arguments, find or make the compiled form, run it."""
         name, static_floats = self.__name__, self._static_floats
         leaves, tree = flatten((args, kwargs), static_floats=static_floats)
-        key = (tree, tuple(leaf_key(leaf, name) for leaf in leaves), settings)
+        parts = tuple(leaf_key(leaf, name) for leaf in leaves)
+        key = (tree, parts, settings, self._surroundings.now.key)
         try:
             compiled = self._compiled.get(key)
         except TypeError:
@@ -244,10 +250,14 @@ class Jitted(Reported):
     ) -> None:
         """Let the fast path find ``compiled``, which stays what it is."""
         settings = key[2]
-        current, table = self._fast
-        if current is not settings or len(table) >= SIGNATURES_KEPT:
-            self._fast = (settings, table := {})
-        table[fast_key] = fast_entry(compiled, args, leaves)
+        found = fast_entry(compiled, args, leaves)
+        with self._lock:
+            if key[3] is not self._surroundings.now.key:
+                return
+            current, table = self._fast
+            if current is not settings or len(table) >= SIGNATURES_KEPT:
+                self._fast = (settings, table := {})
+            table[fast_key] = found
 
     def _enter_natively(
         self,
@@ -271,6 +281,8 @@ class Jitted(Reported):
                 if kind.serving(key[1]) is None:
                     plan = self._generalised(kind, leaves, slots, key, "leave")
         with self._lock:
+            if key[3] is not self._surroundings.now.key:
+                return
             if slots is not None and result is not None:
                 # The signature's own form is tried first: its code may be specialised.
                 hot = sizes_of(key[1]) in kind.hot
@@ -284,12 +296,35 @@ class Jitted(Reported):
         """Let the native entry take one more form; without one it is made."""
         if self._entry is None:
             self._entry = entry.NativeEntry(self.__name__, self._call_python)
+            self._surroundings.tell(self._entry)
+        if not self._surroundings.told:
+            return None
         added = add(self._entry)
         if added is not None:
             # The type's slot finds the C function; it is of this function alone.
             self._entry.serve(self)
             self._variation.divert = self._entry.divert
         return added
+
+    def _look_outside(self) -> None:
+        """Take down what the function reads from outside; what was made for other values waits."""
+        with self._lock:
+            around = self._surroundings
+            before = around.now.key
+            gone = around.look(self.__wrapped__)
+            if around.now.key is not before:
+                self._fast = (None, {})
+                if self._entry is not None:
+                    self._entry.clear()
+            if self._entry is not None:
+                around.tell(self._entry)
+            for outside in gone:
+                for key in [key for key in self._compiled if key[3] == outside]:
+                    self._stats.evict(self._compiled.pop(key))
+                for key in [key for key in self._families if key[3] == outside]:
+                    del self._families[key]
+                self._variation.forget(outside)
+        hint_outside(self.__name__, around.often())
 
     def _slots(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], leaves: Sequence[Any], key: Key
@@ -506,7 +541,7 @@ class Jitted(Reported):
         leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
         keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
         try:
-            return self._compiled.get((tree, keys, config.settings()))
+            return self._compiled.get(self._key(tree, keys))
         except TypeError:
             check_statics(tree, self.__wrapped__)
             raise
@@ -515,7 +550,13 @@ class Jitted(Reported):
         """Whether a plan for many sizes was made at a call with such arguments."""
         leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
         keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
-        return self._variation.serves((tree, keys, config.settings()))
+        return self._variation.serves(self._key(tree, keys))
+
+    def _key(self, tree: Tree, keys: Sequence[Any]) -> Key:
+        """Return the signature of a call now."""
+        if not self._surroundings.hold(self._entry):
+            self._look_outside()
+        return tree, keys, config.settings(), self._surroundings.now.key
 
     def preview(self, *args: Any, **kwargs: Any) -> tuple[Compiled, Why | None]:
         """Trace for arguments like these and keep nothing.
@@ -545,7 +586,7 @@ class Jitted(Reported):
             check_statics(tree, self.__wrapped__)
             keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
             try:
-                return make((tree, keys, config.settings()), leaves, tree), static_floats
+                return make(self._key(tree, keys), leaves, tree), static_floats
             except TraceError:
                 if static_floats or not has_floats(leaves):
                     raise

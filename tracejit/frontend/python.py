@@ -10,8 +10,9 @@ in force. What is what:
   is traced again with all its floats static;
 - ints, bools, strings, None and other hashable objects are static: they may be sizes, axes and
   conditions, and each value is a signature of its own;
-- arrays that the function reads from globals and closures are constants of the trace; attributes
-  of plain objects among the arguments (``self.weights``) are arguments;
+- what the function reads from globals and enclosing variables is a constant of the trace, and
+  part of the signature (``frontend/outside.py``); attributes of plain objects among the arguments
+  (``self.weights``) are arguments;
 - an array that the function changes in place is changed for the caller too, after the run.
 """
 

@@ -13,6 +13,7 @@ from tracejit.ops.dtypes import is_bfloat16
 from tracejit.ops.table import Array, DType, Shape
 from tracejit.tensor import Tensor, value_of
 
+# (structure of the arguments with static values, a part for each leaf, settings, what is outside)
 Key = tuple[Any, ...]
 
 # Subclasses of ndarray that are arrays like any other; the rest change what the operators mean.
@@ -116,8 +117,8 @@ def signature_text(keys: Sequence[Any]) -> str:
 
 def without_sizes(key: Key) -> Key:
     """Return a signature without the sizes and strides of its arrays."""
-    tree, leaves, settings = key
+    tree, leaves, *others = key
     kinds = tuple(
         (part[0], len(part[1])) if isinstance(part, ArrayKey) else part for part in leaves
     )
-    return tree, kinds, settings
+    return tree, kinds, *others

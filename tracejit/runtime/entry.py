@@ -214,11 +214,13 @@ class Counters(NamedTuple):
 class NativeForm:
     """One accepted signature: its words in memory. An executable that it runs knows it.
 
-    The words point into the executable, which therefore lives until ``retire``.
+    The words point into the executable, which therefore lives until ``retire``, and at ``kept``.
     """
 
-    def __init__(self, executable: Executable | None, words: I64Array):
+    def __init__(self, executable: Executable | None, words: I64Array, kept: Sequence[Any]):
         self.words = words
+        self.past = False  # no further call will begin
+        self._kept = kept
         self._executable = executable
         if executable is not None:
             executable.forms.append(weakref.ref(self))
@@ -234,9 +236,15 @@ class NativeForm:
         calls, ended, timed, taken, least, last = counted
         return Counters(calls, ended, timed, taken, None if least == _NONE else least, last)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no call is running."""
+        return bool(self.words[Form.CALLS] == self.words[Form.ENDED])
+
     def retire(self) -> None:
         """Let go of the executable, unless a call is running: no further one will begin."""
-        if self.words[Form.CALLS] == self.words[Form.ENDED]:
+        self.past = True
+        if self.idle:
             self._executable = None
 
     def watch_least(self) -> None:
@@ -268,7 +276,8 @@ class NativeEntry:
         self._state[State.TIMED] = 1
         self._state[State.EVERY] = config.stress_deopt()
         self._forms: list[NativeForm] = []
-        self._kept: list[Any] = []
+        self._earlier = 0  # calls of forms that are gone
+        self._watches: I64Array | None = None
         self._diverting = False
         ticks.start()
         self._definition = numpy_api.MethodDef(
@@ -305,7 +314,7 @@ class NativeEntry:
     @property
     def calls(self) -> int:
         """How many calls were answered without Python, by this and earlier sets of forms."""
-        return sum(form.calls for form in self._forms)
+        return self._earlier + sum(form.calls for form in self._forms)
 
     @property
     def forms(self) -> list[NativeForm]:
@@ -350,14 +359,29 @@ class NativeEntry:
         return diverting
 
     def clear(self) -> None:
-        """Accept nothing any more; memory of old forms stays until the function dies.
+        """Accept nothing any more.
 
-        What they run goes, but for calls that are running without Python's lock: those keep it
-        until this is called again.
+        What the forms run goes, but for calls that are running without Python's lock: those keep
+        it until this is called again. Then the forms go themselves.
         """
         self._state[State.FORMS] = 0
+        past = [form for form in self._forms if form.past]
         for form in self._forms:
             form.retire()
+        gone = [form for form in past if form.idle]
+        self._earlier += sum(form.calls for form in gone)
+        self._forms = [form for form in self._forms if form not in gone]
+
+    def watch(self, table: I64Array | None) -> None:
+        """Answer only while the rows of ``table`` (``watches.table_of``) hold; None for no rows."""
+        self._state[State.WATCHES] = 0 if table is None else table.ctypes.data
+        self._state[State.MOVED] = 0
+        self._watches = table
+
+    @property
+    def moved(self) -> bool:
+        """Whether a call came to Python since what ``watch`` was given did not hold."""
+        return bool(self._state[State.MOVED])
 
     def add(
         self,
@@ -398,8 +422,7 @@ class NativeEntry:
         count = int(self._state[State.FORMS])
         if count >= MAX_FORMS:
             return None
-        self._kept += kept
-        form, place = NativeForm(executable, words), 0 if first else count
+        form, place = NativeForm(executable, words, kept), 0 if first else count
         self._forms.insert(len(self._forms) - count + place, form)
         table = self._state[State.FIRST :]
         # Native code reads the table under Python's lock, which is held here throughout.

@@ -24,6 +24,10 @@ class Reason(StrEnum):
     # -- no signature fits a call: the function is traced ------------------------------------------
     STRUCTURE = "new argument structure", "other arguments than before, or nested in another way"
     STATIC = "new static value", "a value that is no array and decides what the function does"
+    OUTSIDE = (
+        "changed outside",
+        "a global, an enclosing variable, or an attribute or item of one, which the function reads",
+    )
     DTYPE = "new dtype", "an array of another element type"
     RANK = "new rank", "an array with more or fewer axes"
     SHAPE = "new shape", "an array of other sizes; kernels are shared, so it compiles little"
@@ -94,6 +98,6 @@ class Reason(StrEnum):
 _TRACED = frozenset(
     (
         Reason.STRUCTURE, Reason.STATIC, Reason.DTYPE, Reason.RANK, Reason.SHAPE, Reason.GUARD,
-        Reason.LAYOUT, Reason.KIND, Reason.SETTINGS,
+        Reason.LAYOUT, Reason.KIND, Reason.SETTINGS, Reason.OUTSIDE,
     )
 )  # fmt: skip
