@@ -289,8 +289,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_process(tmp_path: Path) -> None:
 CLOCKS = (
     FUNCTIONS
     + """
-from tracejit.codegen import entry as emitted
-from tracejit.runtime import analysis, native
+from tracejit.runtime import analysis, entry, native
 
 # The processor's counter runs backwards ...
 text = native.driver_text()
@@ -305,6 +304,8 @@ define i64 @ticks() {
   ret i64 %new
 '''
 native.driver_text = lambda: text[:start] + backwards + text[end:]
+native._DRIVER = native.Module("backward driver", native.driver_text)
+entry._MODULE = native.Module("backward entry", entry._MODULE.text)
 # ... and so do the system's clocks.
 steps = iter(range(10**9, 0, -1))
 for name in ("monotonic", "perf_counter", "time"):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import tracejit as tj
-from tracejit.codegen.driver import MOST_CHUNKS, RECORD, WAKE_NS, Field, Pool
+from tracejit.codegen.pool import MOST_CHUNKS, RECORD, WAKE_NS, Field, Pool
 from tracejit.errors import ValueArgumentError
 from tracejit.runtime import threads
 from tracejit.runtime.calls import NativeCall

@@ -2,16 +2,17 @@
 
 This is the one piece of IR that is the same for every program, so it stands here as text.
 
-A *record* (``RECORD`` i64) is one kernel call: code address, index of its first pointer, address
-of its sizes, range [begin, end), grain, and the place of a private workspace (``SLOT``, −1 for
-none; ``STRIDE`` bytes per worker; ``COUNT`` pointers to copy), and a rough time (``NS``).
+A *record* (``RECORD`` i64, see ``pool.py``) is one kernel call: code address, index of its first
+pointer, address of its sizes, range [begin, end), grain, and the place of a private workspace
+(``SLOT``, −1 for none; ``STRIDE`` bytes per worker; ``COUNT`` pointers to copy), and a rough time
+(``NS``).
 ``driver`` runs records in order, from ``first`` on, and returns the number of the one to go on
 with: ``count`` when all have run, less where it was told that it may stop (``stops``) and tens of
 milliseconds have passed, so that the caller can look for signals. A range longer than its grain is
 cut into chunks of ``grain``, whatever the number of threads; a caller without workers runs it
 whole.
 
-The pool is a block of memory (offsets in bytes below) and native threads parked in ``worker``.
+The pool is a block of memory (offsets in bytes there) and native threads parked in ``worker``.
 
 - ``WORD`` holds, from the high bits on, the job's number, the first chunk that nobody has claimed,
   and how many there are from that on. A chunk is claimed by a compare-and-swap: it can only succeed
@@ -38,62 +39,17 @@ The pool is a block of memory (offsets in bytes below) and native threads parked
 
 from __future__ import annotations
 
-from enum import IntEnum
-
+from tracejit.codegen.pool import (
+    AVOID_TICKS,
+    CHUNK_BITS,
+    CPU_BYTES,
+    MOST_CHUNKS,
+    RECORD,
+    WAKE_NS,
+    Field,
+    Pool,
+)
 from tracejit.schedule.grain import NEVER
-
-DRIVER, WORKER, SETUP, TICKS = "driver", "worker", "setup", "ticks"
-
-
-class Field(IntEnum):
-    """Columns of a record."""
-
-    CODE = 0
-    POINTERS = 1
-    SIZES = 2
-    BEGIN = 3
-    END = 4
-    GRAIN = 5
-    SLOT = 6
-    STRIDE = 7
-    COUNT = 8
-    NS = 9
-
-
-RECORD = len(Field)
-# Work that comes in a row before parked workers are woken, by the estimate of schedule/grain.py,
-# which is up to eight times what a kernel takes (measured: waking pays from 40 to 60 µs on).
-WAKE_NS = 350_000
-# Ticks between two changes of the CPU that workers stay off: some 1.5 ms. Callers may take turns.
-AVOID_TICKS = 1 << 22
-# Bytes of ALLOWED: a cpu_set_t.
-CPU_BYTES = 128
-# Bits of WORD for the number of unclaimed chunks, and for the first of them.
-CHUNK_BITS = 22
-MOST_CHUNKS = (1 << CHUNK_BITS) - 1
-
-
-class Pool(IntEnum):
-    """Byte offsets in the pool's memory; what different threads write is on its own cache line."""
-
-    WORD = 0
-    DONE = 64
-    BUSY = 128
-    JOB = 192  # record address, pointer table
-    SLEEPERS = 256
-    STOP = 264
-    LIMIT = 272  # workers that may take part
-    SPIN = 280  # ticks after which an idle worker parks, at most
-    MISSED = 288  # nanoseconds of work shared since workers were woken
-    ENDED = 296  # the counter at the end of the newest job
-    GAP = 304  # ticks between the two newest jobs
-    MUTEX = 320
-    CONDITION = 448
-    AVOIDED = 576  # the CPU that workers stay off, and when they were told
-    WORKERS = 592  # how many there are
-    ALLOWED = 640  # the CPUs that they may use, a bit each
-    THREADS = 768  # as pthread_self calls each of them, from the first on; 0 until it runs
-
 
 _TEXT = r"""
 declare i32 @pthread_mutex_init(ptr, ptr)

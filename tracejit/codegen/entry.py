@@ -15,8 +15,6 @@ stable builds it is enabled for (``runtime/entry.py`` checks).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from tracejit.codegen import imports
 from tracejit.codegen.answer import ANSWER
 from tracejit.codegen.bind import bind_text
@@ -31,6 +29,7 @@ from tracejit.codegen.forms import (
     STEP,
     WATCH,
     WRITE,
+    Addresses,
     Argument,
     Base,
     Container,
@@ -43,10 +42,6 @@ from tracejit.codegen.forms import (
     Step,
 )
 from tracejit.codegen.spread import SPREAD
-
-ENTRY = "entry"
-# The same for a call that comes through the slot of a type: see ``_VECTOR``.
-VECTOR = "vector"
 
 _COMMON = r"""
 declare ptr @PyErr_Occurred()
@@ -451,20 +446,6 @@ define ptr @vector(ptr %callable, ptr %args, i64 %flagged, ptr %names) {
   ret ptr %result
 }
 """
-
-
-class Addresses(NamedTuple):
-    """What the entry's code imports: addresses of objects, functions and cells."""
-
-    array_type: int
-    pyarray_empty: int
-    pyarray_scalar: int
-    make_array: int  # of the recycling allocator, as the next three; 0 where there is none
-    pool_malloc: int
-    pool_free: int
-    refuse: int
-    gate: int  # the cell that is not zero while every call must take the Python path
-    watched: int  # two cells: the thread whose time is wanted, or 0, and the ticks of its calls
 
 
 def emit_entry(driver: str) -> str:

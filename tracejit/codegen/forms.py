@@ -8,6 +8,12 @@ nothing.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
+
+# The entry's functions.
+ENTRY = "entry"
+# The same for a call that comes through the slot of a type: see ``codegen/entry.py``.
+VECTOR = "vector"
 
 MAX_FORMS = 16
 MAX_SLOTS = 256  # arguments, and what containers among them hold
@@ -177,3 +183,17 @@ class Step(IntEnum):
 
 
 STEP = 3
+
+
+class Addresses(NamedTuple):
+    """What the entry's code imports: addresses of objects, functions and cells."""
+
+    array_type: int
+    pyarray_empty: int
+    pyarray_scalar: int
+    make_array: int  # of the recycling allocator, as the next three; 0 where there is none
+    pool_malloc: int
+    pool_free: int
+    refuse: int
+    gate: int  # the cell that is not zero while every call must take the Python path
+    watched: int  # two cells: the thread whose time is wanted, or 0, and the ticks of its calls

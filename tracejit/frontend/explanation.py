@@ -36,7 +36,8 @@ from tracejit.schedule.schedule import (
     reads,
     touched,
 )
-from tracejit.schedule.steps import size_text, step_kind, step_name, time_text
+from tracejit.schedule.steps import step_kind, step_name
+from tracejit.schedule.titles import size_text, time_text
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.text import parse, type_text
 from tracejit.runtime import cpu, memory, service
 from tracejit.runtime.tiers import Program
-from tracejit.schedule.steps import size_text, time_text
+from tracejit.schedule.titles import size_text, time_text
 from tracejit.tensor import Tensor, lift, wrap
 from tracejit.tracing import state
 

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from tracejit import config
 from tracejit.codegen.target import Target
-from tracejit.schedule.steps import ops_text
+from tracejit.schedule.titles import ops_text
 
 FORMAT = 1
 _MAGIC = b"tracejit"

@@ -5,19 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracejit.codegen.driver import MOST_CHUNKS, RECORD
+from tracejit.codegen.pool import MOST_CHUNKS, RECORD
 from tracejit.runtime import spans
 from tracejit.runtime.code import Code
 from tracejit.runtime.threads import pool_address
 from tracejit.schedule.arena import aligned
-from tracejit.schedule.kernel import Kernel
-from tracejit.schedule.steps import kernel_title
+from tracejit.schedule.titles import kernel_title
+
+if TYPE_CHECKING:
+    from tracejit.schedule.kernel import Kernel
 
 UNKNOWN_NS = 10**9
+
+
+def kind_of(kernel: Kernel) -> str:
+    """Return the kind of kernel that costs are told apart by."""
+    return "loop" if kernel.contract is None else "product"
+
 
 I64Array = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -28,7 +36,8 @@ class NativeCall:
     With ``workspace`` bytes of private memory for each thread, its address is pointer ``private``;
     ``shared`` bytes follow them, for all threads.
     ``ns`` is a rough time of the call on one thread; ``kernel`` is what the code was made from,
-    with ``reader`` where that is a product and a kernel that reads it.
+    with ``reader`` where that is a product and a kernel that reads it. ``again`` says that it
+    belongs to the step of the call before.
     """
 
     def __init__(
@@ -43,12 +52,14 @@ class NativeCall:
         private: int = -1,
         *,
         shared: int = 0,
-        kernel: Kernel,
+        kernel: Kernel | Callable[[], Kernel],
         reader: Kernel | None = None,
+        again: bool = False,
     ):
         self.code = code
-        self.kernel = kernel
+        self._kernel = kernel
         self.reader = reader
+        self.again = again
         self.pointers = tuple(pointers)
         self.numbers = tuple(sizes)
         self.end = end
@@ -57,6 +68,26 @@ class NativeCall:
         self.ns = ns
         self.private = private if workspace else -1
         self.shared = shared
+
+    @property
+    def kernel(self) -> Kernel:
+        """What the code was made from; planned again where the call came from disk."""
+        return self._kernel() if callable(self._kernel) else self._kernel
+
+    @cached_property
+    def loops(self) -> tuple[tuple[str, int], ...]:
+        """Its loop nests: what kind of kernel each is of, and how often innermost loops are
+        entered."""
+        from tracejit.schedule.grain import loop_entries
+
+        kernels = (
+            ()
+            if self.again
+            else (self.kernel,)
+            if self.reader is None
+            else (self.kernel, self.reader)
+        )
+        return tuple((kind_of(kernel), loop_entries(kernel)) for kernel in kernels)
 
     @cached_property
     def sizes(self) -> I64Array:

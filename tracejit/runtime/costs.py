@@ -8,20 +8,20 @@ decides how to run, never what the result is, so concurrent updates may lose one
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import Family
 from tracejit.record import record
-from tracejit.schedule.grain import loop_entries
+from tracejit.runtime.calls import kind_of
 from tracejit.schedule.index import VIEWS
-from tracejit.schedule.kernel import Kernel
 from tracejit.schedule.native import cost as flops
 
 if TYPE_CHECKING:
     from tracejit.runtime.calls import NativeCall
+    from tracejit.schedule.kernel import Kernel
 
 # Weight of a new measurement.
 _NEWEST = 0.3
@@ -112,21 +112,6 @@ def _towards(old: float, new: float) -> float:
     return old + _NEWEST * (new - old)
 
 
-def _kind(kernel: Kernel) -> str:
-    return "loop" if kernel.contract is None else "product"
-
-
-def _entered(calls: Sequence[NativeCall]) -> Iterator[Kernel]:
-    """Yield the kernels whose loops the calls enter; a product's call that packs enters none."""
-    before: Kernel | None = None
-    for call in calls:
-        if call.kernel.contract is None or call.kernel is not before:
-            yield call.kernel
-            if call.reader is not None:
-                yield call.reader
-        before = call.kernel
-
-
 def _scale(figures: dict[str, float], kinds: Iterable[str], ratio: float) -> None:
     """Move the figures of ``kinds`` towards ``ratio`` times what they are."""
     for kind in set(kinds):
@@ -198,7 +183,7 @@ class CostModel:
         """Take what compiling these needed; the first of a process start the rest."""
         seconds = max(0.0, seconds - self.start_s)
         self.observe_start()
-        kinds = [_kind(kernel) for kernel in kernels]
+        kinds = [kind_of(kernel) for kernel in kernels]
         if kinds:
             _scale(self.kernel_s, kinds, seconds / sum(self.kernel_s[kind] for kind in kinds))
 
@@ -207,7 +192,7 @@ class CostModel:
     def special_saving_ns(self, calls: Sequence[NativeCall]) -> float:
         """Return what constant sizes would save each time these native calls are made, if nothing
         else took time: a call saves less, the more of it this is (``analysis.expected_saving``)."""
-        return sum(self.entry_ns[_kind(k)] * loop_entries(k) for k in _entered(calls))
+        return sum(self.entry_ns[kind] * count for c in calls for kind, count in c.loops)
 
     def special_s(self, calls: Sequence[NativeCall]) -> float:
         """Return what compiling them with constant sizes would take: each by itself, since the
@@ -222,7 +207,7 @@ class CostModel:
     def observe_saving(self, calls: Sequence[NativeCall], ns: float) -> None:
         """Take what constant sizes saved; less than nothing where they cost."""
         ratio = max(ns, 0.0) / max(self.special_saving_ns(calls), 1e-9)
-        _scale(self.entry_ns, (_kind(k) for k in _entered(calls)), ratio)
+        _scale(self.entry_ns, (kind for c in calls for kind, _ in c.loops), ratio)
         for kind, value in self.entry_ns.items():
             self.entry_ns[kind] = max(value, _LEAST_ENTRY_NS)
 

@@ -25,7 +25,7 @@ from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program
-from tracejit.schedule.steps import ops_text
+from tracejit.schedule.titles import ops_text
 
 # Structures kept; the one used longest ago goes first.
 _MAX_PROGRAMS = 256

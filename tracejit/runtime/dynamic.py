@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from tracejit.codegen.driver import RECORD
 from tracejit.codegen.forms import ANY, Bind, Form
+from tracejit.codegen.pool import RECORD
 from tracejit.ops.table import Array, Shape
 from tracejit.runtime.entry import FormBuilder, I64Array, Result
 from tracejit.runtime.numbers import Geometry, in_order, sources

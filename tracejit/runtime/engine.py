@@ -85,7 +85,7 @@ def compile_schedule(
     # All are asked for before the first is waited for, so that several compile at a time.
     tickets = request(schedule, target, level=level, priority=service.Priority.NOW)
     awaited = [key for key, ticket in tickets.items() if not ticket.done()]
-    stages = _stages(schedule, target, lambda key, emit: tickets[key].result())
+    stages = stages_of(schedule, target, lambda key, emit: tickets[key].result())
     fresh = sum(tickets[key].result().origin == "compiled" for key in awaited)
     seconds = time.perf_counter() - started if fresh else 0.0
     return Executable(schedule, stages, target, fresh=fresh, fresh_seconds=seconds)
@@ -102,7 +102,7 @@ def request(
             tickets[key] = service.submit(key, emit, ENTRY, target, level, priority)
         return cast(Code, None)
 
-    _stages(schedule, target, ask)
+    stages_of(schedule, target, ask)
     return tickets
 
 
@@ -110,7 +110,7 @@ def cached_schedule(schedule: Schedule, target: Target, *, level: int = 2) -> Ex
     """Return ``compile_schedule(…)`` where nothing has to be compiled for it, else None."""
 
     try:
-        return Executable(schedule, _stages(schedule, target, _finder(target, level)), target)
+        return Executable(schedule, stages_of(schedule, target, _finder(target, level)), target)
     except _NotAtHand:
         return None
 
@@ -121,7 +121,7 @@ def cached_stages(
     """Return what a schedule runs, if nothing has to be compiled for it; sizes may be symbolic."""
 
     try:
-        return _stages(schedule, target, _finder(target, level))
+        return stages_of(schedule, target, _finder(target, level))
     except _NotAtHand:
         return None
 
@@ -156,9 +156,10 @@ def _emit(plan: Plan, target: Target) -> str:
     return emitters.emit(plan, ENTRY, target)
 
 
-def _stages(
+def stages_of(
     schedule: Schedule, target: Target, obtain: Obtain
 ) -> list[list[NativeCall] | OpaqueStep]:
+    """Return what a schedule runs; ``obtain`` gets the code of each structure."""
     stages: list[list[NativeCall] | OpaqueStep] = []
     for step in schedule.steps:
         if isinstance(step, OpaqueStep):
@@ -204,6 +205,7 @@ def _kernel_calls(kernel: Kernel, target: Target, obtain: Obtain) -> list[Native
             grain(kernel),
             ns=estimate_ns(kernel),
             kernel=kernel,
+            again=kernel.chain is not None,
         )
     ]
     if kernel.chain is not None:
@@ -286,8 +288,9 @@ def _contraction_calls(
             shared=contraction.packed_bytes(spec, target, problem),
             kernel=kernel,
             reader=step.reader,
+            again=number > 0,
         )
-        for stage, numbers in zip(stages, sizes, strict=True)
+        for number, (stage, numbers) in enumerate(zip(stages, sizes, strict=True))
     ]
 
 

@@ -20,14 +20,16 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from tracejit import config, gate
-from tracejit.codegen.entry import ENTRY, VECTOR, Addresses, emit_entry
 from tracejit.codegen.forms import (
     EIGHTH,
+    ENTRY,
     MAX_FORMS,
     MAX_OUTPUTS,
     MAX_POINTERS,
     MAX_SLOTS,
     MAX_STEPS,
+    VECTOR,
+    Addresses,
     Argument,
     Base,
     Form,
@@ -106,6 +108,15 @@ def _slots_known() -> bool:
     )
 
 
+def _text() -> str:
+    from tracejit.codegen.entry import emit_entry
+
+    return emit_entry(native.driver_text())
+
+
+_MODULE = native.Module("entry", _text)
+
+
 @Once
 def _code() -> LoadedObject:
     allocator = (MAKE_ARRAY, FUNCTIONS[0], FUNCTIONS[-1], REFUSE)
@@ -126,7 +137,7 @@ def _code() -> LoadedObject:
         gate=gate.address(),
         watched=inside.address(),
     )
-    return native.load(emit_entry(native.driver_text()), (ENTRY, VECTOR), addresses._asdict())
+    return native.load(_MODULE, (ENTRY, VECTOR), addresses._asdict())
 
 
 def ready() -> bool:

@@ -24,7 +24,7 @@ from tracejit.runtime.plan import NativePlan, native_plan
 from tracejit.runtime.slots import Slots
 from tracejit.runtime.stretches import OutOfRange, Stretches, Unfit
 from tracejit.schedule.schedule import OpaqueStep, Schedule
-from tracejit.schedule.steps import kernel_title
+from tracejit.schedule.titles import kernel_title
 
 if TYPE_CHECKING:
     from tracejit.runtime.entry import Counters, NativeForm

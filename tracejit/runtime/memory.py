@@ -49,6 +49,7 @@ class _Allocator(ctypes.Structure):
 
 
 _HANDLER_FIELDS = ("malloc", "calloc", "realloc", "free")
+_MODULE = native.Module("memory", emit_memory)
 _SYMBOLS = (*FUNCTIONS, MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM)
 
 
@@ -82,15 +83,15 @@ class _Pool:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
         # Functions made of earlier code run on: nothing of it is freed.
         self._kept: list[tuple[LoadedObject, numpy_api.MethodDef]] = []
-        text, addresses = emit_memory(), self._addresses._asdict()
-        best = native.find(text, _SYMBOLS, addresses)
+        addresses = self._addresses._asdict()
+        best = native.find(_MODULE, _SYMBOLS, addresses)
         self.optimised = best is not None
-        self._use(best or native.load(text, _SYMBOLS, addresses, level=native.QUICK))
+        self._use(best or native.load(_MODULE, _SYMBOLS, addresses, level=native.QUICK))
 
     def optimise(self) -> None:
         """Go on with optimised code, on the same state: what either gave, the other takes back."""
         if not self.optimised:
-            self._use(native.load(emit_memory(), _SYMBOLS, self._addresses._asdict()))
+            self._use(native.load(_MODULE, _SYMBOLS, self._addresses._asdict()))
             self.optimised = True
 
     def _use(self, code: LoadedObject) -> None:
@@ -111,7 +112,7 @@ def pool() -> _Pool:
 def prepare() -> None:
     """Have the allocator compiled meanwhile, where it has not been made."""
     if available() and not pool.made:
-        native.ask_ahead(emit_memory(), native.QUICK)
+        native.ask_ahead(_MODULE, native.QUICK)
 
 
 @lru_cache(maxsize=1)

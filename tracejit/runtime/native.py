@@ -7,10 +7,10 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracejit.codegen import imports
-from tracejit.codegen.driver import DRIVER, SETUP, TICKS, WORKER, emit_driver
+from tracejit.codegen.pool import DRIVER, SETUP, TICKS, WORKER
 from tracejit.codegen.target import LEVELS
 from tracejit.errors import InternalError
 from tracejit.runtime import cache, perf, service
@@ -26,8 +26,16 @@ QUICK, BEST = 0, 2
 PASSES = 0
 
 
+class Module(NamedTuple):
+    """A module of the runtime. Its ``name`` decides its text, which is written when it is compiled:
+    one version of the code generator has one text for a name."""
+
+    name: str
+    text: Callable[[], str]
+
+
 def load(
-    text: str,
+    module: Module,
     symbols: tuple[str, ...],
     addresses: Mapping[str, int] | None = None,
     *,
@@ -37,16 +45,16 @@ def load(
 
     ``addresses`` are those that it imports (``codegen/imports.py``). Raises InternalError.
     """
-    found = find(text, symbols, addresses, level=level)
+    found = find(module, symbols, addresses, level=level)
     if found is not None:
         return found
     started = time.perf_counter()
-    ticket = _ahead.pop((text, level), None) or _translate(text, level)
+    ticket = _ahead.pop((module.name, level), None) or _translate(module, level)
     image = ticket.image()
     loaded = LoadedObject(image, symbols, _known(addresses))
     seconds = time.perf_counter() - started
     perf.note(loaded, f"tracejit {symbols[0]}")
-    name = _name(text, level)
+    name = _name(module, level)
     if name is not None:
         label = f"the runtime's {symbols[0]}"
         entry = cache.Entry(image, symbols[0], _TARGET.name, label, seconds)
@@ -55,7 +63,7 @@ def load(
 
 
 def find(
-    text: str,
+    module: Module,
     symbols: tuple[str, ...],
     addresses: Mapping[str, int] | None = None,
     *,
@@ -63,7 +71,7 @@ def find(
 ) -> LoadedObject | None:
     """Return what ``load`` would return if it is on disk, else None."""
     disk = cache.disk()
-    name = _name(text, level)
+    name = _name(module, level)
     entry = disk.load(name) if name is not None else None
     if name is None or entry is None:
         return None
@@ -76,25 +84,26 @@ def find(
     return loaded
 
 
-def ask_ahead(text: str, level: int) -> None:
+def ask_ahead(module: Module, level: int) -> None:
     """Have a module that ``load`` will be asked for compiled meanwhile, where it is not on disk."""
-    if (text, level) in _ahead:
+    if (module.name, level) in _ahead:
         return
-    name = _name(text, level)
+    name = _name(module, level)
     if name is None or cache.disk().load(name) is None:
-        _ahead[text, level] = _translate(text, level)
+        _ahead[module.name, level] = _translate(module, level)
 
 
-def _translate(text: str, level: int) -> service.Ticket:
-    return service.translate(text, _TARGET, level, PASSES)
+def _translate(module: Module, level: int) -> service.Ticket:
+    return service.translate(module.text(), _TARGET, level, PASSES)
 
 
 # What has been asked for and not been loaded yet.
 _ahead: dict[tuple[str, int], service.Ticket] = {}
 
 
-def _name(text: str, level: int) -> str | None:
-    return cache.name_of(f"runtime {PASSES}\n{text}", _TARGET, level)
+def _name(module: Module, level: int) -> str | None:
+    system = f"{platform.system()} {platform.machine()}"
+    return cache.name_of(f"runtime {PASSES} {system}\n{module.name}", _TARGET, level)
 
 
 def _known(addresses: Mapping[str, int] | None) -> dict[str, int]:
@@ -103,20 +112,25 @@ def _known(addresses: Mapping[str, int] | None) -> dict[str, int]:
 
 def driver_text() -> str:
     """Return the driver's IR for this machine."""
+    from tracejit.codegen.driver import emit_driver
+
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     return emit_driver(x86, linux=platform.system() == "Linux")
+
+
+_DRIVER = Module("driver", driver_text)
 
 
 @Once
 def _runtime() -> LoadedObject:
     # Calls that count nanoseconds have the native entry, which holds the driver's text, optimised.
-    return load(driver_text(), (DRIVER, WORKER, SETUP, TICKS), level=QUICK)
+    return load(_DRIVER, (DRIVER, WORKER, SETUP, TICKS), level=QUICK)
 
 
 def prepare() -> None:
     """Have the driver compiled meanwhile, where it has not been made."""
     if not _runtime.made:
-        ask_ahead(driver_text(), QUICK)
+        ask_ahead(_DRIVER, QUICK)
 
 
 @lru_cache(maxsize=8)

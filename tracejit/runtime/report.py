@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tracejit.errors import ValueArgumentError
 from tracejit.record import as_dict, field, record
-from tracejit.schedule.steps import time_text
+from tracejit.schedule.titles import time_text
 
 # A function is hot once it has taken this share of all time measured.
 HOT_SHARE = 0.1

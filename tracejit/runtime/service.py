@@ -36,7 +36,7 @@ from tracejit.runtime import cache, events, spans, turns, workers
 from tracejit.runtime import code as codes
 from tracejit.runtime.code import Code, Key
 from tracejit.runtime.loader import LoadedObject
-from tracejit.schedule.steps import time_text
+from tracejit.schedule.titles import time_text
 
 MAX_QUEUED = 1024
 # How long a compiler thread, and its worker, live without work.

@@ -28,7 +28,7 @@ from tracejit.runtime import events, perf, service, ticks
 from tracejit.runtime.code import Code
 from tracejit.runtime.costs import model
 from tracejit.runtime.reasons import Reason
-from tracejit.schedule.steps import kernel_title
+from tracejit.schedule.titles import kernel_title
 
 if TYPE_CHECKING:
     from tracejit.runtime.calls import NativeCall

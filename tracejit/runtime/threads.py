@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tracejit import config
-from tracejit.codegen.driver import CPU_BYTES, Pool
+from tracejit.codegen.pool import CPU_BYTES, Pool
 from tracejit.errors import ValueArgumentError
 from tracejit.runtime.native import runtime_function
 

@@ -12,7 +12,7 @@ import time
 from functools import lru_cache
 from typing import NamedTuple
 
-from tracejit.codegen.driver import TICKS
+from tracejit.codegen.pool import TICKS
 from tracejit.runtime.native import runtime_function
 
 # The two clocks are read within about 0.1 µs of each other: over 10 ms that is 0.001 %.

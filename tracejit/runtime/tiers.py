@@ -42,7 +42,7 @@ from tracejit.runtime.reasons import Reason
 from tracejit.runtime.specialise import Specialisation, Stage
 from tracejit.runtime.stance import Mode
 from tracejit.runtime.workers import WorkerCrashed
-from tracejit.schedule.steps import time_text
+from tracejit.schedule.titles import time_text
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable

@@ -7,20 +7,21 @@ the arena. Its result holds no code; the engine asks code generation for each di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
-from tracejit.ops.table import Array, Shape
 from tracejit.record import record, replace
 from tracejit.schedule import native, one_row, row_groups, split
 from tracejit.schedule.arena import Life, Plan, Room, lodge, plan
 from tracejit.schedule.bands import Band, Grid, find_bands
 from tracejit.schedule.blocks import by_blocks
 from tracejit.schedule.borders import join_borders
+from tracejit.schedule.buffers import Buffer as Buffer
+from tracejit.schedule.buffers import OpaqueStep as OpaqueStep
+from tracejit.schedule.buffers import View as View
 from tracejit.schedule.build import Place, build
 from tracejit.schedule.cluster import Cluster, Product, Unit
 from tracejit.schedule.fusion import Fusion, fuse
@@ -40,40 +41,6 @@ from tracejit.schedule.stream import stream
 from tracejit.schedule.twins import join_twins
 
 Layout = tuple[int, ...] | None
-
-
-@record(frozen=True, slots=True)
-class Buffer:
-    """A piece of memory. ``kind``: input, data, output, temp (in the arena), opaque, faults, slab.
-
-    ``number`` counts within the kind for inputs; ``offset`` is the place in the arena. The faults
-    are one counter, of positions out of range; it only ever rises, so that runs can share it. Of a
-    slab only some rows exist at a time, for each thread its own. A temp with a ``host`` is not in
-    the arena but in the memory of that output, before the output is written.
-    """
-
-    kind: str
-    dtype: np.dtype[Any]
-    shape: Shape
-    node: Node
-    number: int = 0
-    offset: int = 0
-    value: Array | None = None
-    host: int | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
-
-
-class View(NamedTuple):
-    """A strided view of a buffer, in elements."""
-
-    buffer: int
-    offset: int
-    strides: tuple[int, ...]
-    shape: Shape
-    dtype: np.dtype[Any]
 
 
 class KernelStep(NamedTuple):
@@ -109,14 +76,6 @@ class BandStep(NamedTuple):
         return self.band.kernel
 
 
-class OpaqueStep(NamedTuple):
-    """Run an op through its NumPy reference."""
-
-    node: Node
-    operands: tuple[View, ...]
-    buffer: int
-
-
 Step = KernelStep | ContractionStep | BandStep | OpaqueStep
 
 
@@ -130,6 +89,11 @@ class Schedule:
     outputs: tuple[View, ...]
     arena: Plan
     intermediates: int
+
+    @property
+    def arena_bytes(self) -> int:
+        """The size of the arena."""
+        return self.arena.nbytes
 
     def memory(self, buffer: int) -> int:
         """Return the buffer whose memory ``buffer`` is in: itself, or an output (see ``Buffer``).

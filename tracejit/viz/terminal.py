@@ -21,7 +21,8 @@ from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
 from tracejit.runtime.monitor import Run
 from tracejit.schedule.schedule import OpaqueStep, Step
-from tracejit.schedule.steps import size_text, step_kind, step_name, time_text
+from tracejit.schedule.steps import step_kind, step_name
+from tracejit.schedule.titles import size_text, time_text
 from tracejit.viz.model import Digraph, Figure, values, view
 
 
