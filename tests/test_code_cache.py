@@ -192,8 +192,9 @@ def test_the_key_follows_the_code_generator(
     assert name == cache.name_of("f", TARGET, 2)
     # The same sources elsewhere: the same key, until one of them is edited.
     package = Path(cache.__file__).parent.parent
-    for part in ("codegen", "ops", "schedule"):
+    for part in ("codegen", "graph", "ops", "schedule", "runtime"):
         shutil.copytree(package / part, tmp_path / part)
+    shutil.copy(package / "sizes.py", tmp_path)
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "runtime" / "cache.py"))
     monkeypatch.setattr(config, "IMPORTED", time.time() + 60)
     cache.fingerprint.cache_clear()

@@ -355,10 +355,10 @@ def _stored(schedule: Schedule) -> Iterator[StoredReport]:
         if buffer.kind in ("input", "data", "slab"):
             continue
         readers = [s for s in schedule.steps if number in reads(s)]
-        if not readers:
+        node = buffer.node
+        if not readers or node is None:
             continue
         writers = [s for s in schedule.steps if number in touched(s) - reads(s)]
-        node = buffer.node
         yield StoredReport(
             op=node.op.name,
             dtype=str(node.dtype),

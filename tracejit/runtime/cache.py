@@ -76,9 +76,15 @@ class Stored(NamedTuple):
 # -- names -----------------------------------------------------------------------------------------
 
 
+# What decides code and plans.
+_FOLDERS = ("codegen", "graph", "ops", "schedule")
+_FILES = ("sizes.py", "runtime/calls.py", "runtime/engine.py", "runtime/stored.py")
+
+
 @lru_cache(maxsize=1)
 def fingerprint() -> bytes | None:
-    """Return a hash of the code generator's text and LLVM's version; None where it has no text.
+    """Return a hash of the text of what plans and generates code, and LLVM's version; None where
+    it has no text.
 
     Without it nothing is kept on disk: a version number alone would let code go stale while
     somebody works on the generator. None also where a source was changed after this process had
@@ -90,7 +96,8 @@ def fingerprint() -> bytes | None:
     digest = blake2b(digest_size=20)
     try:
         files = [os.path.join(places[0], "_version.py")]
-        for part in ("codegen", "ops", "schedule"):
+        files += [os.path.join(package, part) for part in _FILES]
+        for part in _FOLDERS:
             files += _sources(os.path.join(package, part))
         for path in files:
             with open(path, "rb", buffering=0) as file:

@@ -23,6 +23,7 @@ from tracejit.runtime import cpu, memory, native, service
 from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.code import Code
 from tracejit.runtime.executable import Executable
+from tracejit.runtime.stored import ENTRY
 from tracejit.runtime.threads import available
 from tracejit.schedule.arena import aligned
 from tracejit.schedule.attention import visible_scores
@@ -42,8 +43,6 @@ from tracejit.schedule.schedule import (
 from tracejit.schedule.slabs import group_rows
 from tracejit.sizes import hint
 
-# The name of the function in a kernel's code.
-ENTRY = "kernel"
 # Multiply-adds of a matrix product in a nanosecond, on one thread: as rough as grain.estimate_ns.
 GEMM_PER_NS = 8
 

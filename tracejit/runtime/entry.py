@@ -44,7 +44,7 @@ from tracejit.runtime.loader import LoadedObject
 from tracejit.runtime.once import Once
 from tracejit.runtime.slots import OPENED, Slots
 from tracejit.schedule.arena import aligned
-from tracejit.schedule.schedule import Buffer
+from tracejit.schedule.buffers import Buffer
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable

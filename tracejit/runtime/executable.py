@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -23,11 +22,12 @@ from tracejit.runtime.interpreter import run_graph
 from tracejit.runtime.plan import NativePlan, native_plan
 from tracejit.runtime.slots import Slots
 from tracejit.runtime.stretches import OutOfRange, Stretches, Unfit
-from tracejit.schedule.schedule import OpaqueStep, Schedule
+from tracejit.schedule.buffers import OpaqueStep, Placement
 from tracejit.schedule.titles import kernel_title
 
 if TYPE_CHECKING:
     from tracejit.runtime.entry import Counters, NativeForm
+    from tracejit.schedule.schedule import Schedule
 
 Run = Callable[[Sequence[Array]], list[Array]]
 
@@ -35,20 +35,23 @@ Run = Callable[[Sequence[Array]], list[Array]]
 class Executable:
     """A compiled graph. ``run(arrays)`` returns fresh arrays; safe from many threads.
 
-    ``fresh`` counts the kernels that had to be compiled for it, in ``fresh_seconds``; ``name`` is
-    for people.
+    It runs ``placement``: a schedule, or the part of one that is kept on disk, and then ``planned``
+    returns the schedule. ``fresh`` counts the kernels that had to be compiled for it, in
+    ``fresh_seconds``; ``name`` is for people.
     """
 
     def __init__(
         self,
-        schedule: Schedule,
+        placement: Placement,
         stages: Sequence[Sequence[NativeCall] | OpaqueStep],
         target: Target,
         *,
+        planned: Callable[[], Schedule] | None = None,
         fresh: int = 0,
         fresh_seconds: float = 0.0,
     ):
-        self.schedule = schedule
+        self.placement = placement
+        self._planned = planned
         self.name = "a graph"
         self.target = target
         self.fresh = fresh
@@ -57,7 +60,7 @@ class Executable:
         if perf.wanted():
             for call in (c for s in stages if not isinstance(s, OpaqueStep) for c in s):
                 perf.note(call.code.loaded, f"tracejit {kernel_title(call.kernel)}")
-        self._stretches = Stretches(schedule, self._stages)
+        self._stretches = Stretches(placement, self._stages)
         self._native: Callable[..., list[Array]] | None = None
         self._runs = 0
         self._entered = False
@@ -72,6 +75,11 @@ class Executable:
         self._given_back: list[Code] = []
 
     @property
+    def schedule(self) -> Schedule:
+        """The schedule that it runs; planned again where its placement came from disk."""
+        return cast("Schedule", self.placement) if self._planned is None else self._planned()
+
+    @property
     def codes(self) -> list[Code]:
         """The machine code of each native call, in order."""
         return [c.code for s in self._stages if isinstance(s, Segment) for c in s.calls]
@@ -80,7 +88,11 @@ class Executable:
     def step_codes(self) -> list[Code]:
         """The machine code of each step that is not opaque, in order; it may be called twice."""
         calls = (c for s in self._stages if isinstance(s, Segment) for c in s.calls)
-        return [next(group).code for _, group in groupby(calls, key=lambda c: id(c.kernel))]
+        return [call.code for call in calls if not call.again]
+
+    @property
+    def _steps(self) -> int:
+        return len(self.step_codes) + sum(isinstance(s, OpaqueStep) for s in self._stages)
 
     @property
     def kernels(self) -> int:
@@ -148,7 +160,7 @@ class Executable:
         segment = self._stages[0] if len(self._stages) == 1 else None
         if not isinstance(segment, Segment):
             return None
-        return native_plan(self.schedule, segment.calls, segment.address)
+        return native_plan(self.placement, segment.calls, segment.address)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the outputs for ``arrays``, of the dtypes, shapes and layouts compiled for."""
@@ -159,7 +171,7 @@ class Executable:
         started = time.perf_counter()
         results = self._run(arrays)
         recording.add(self, time.perf_counter() - started)
-        spans.add(self.name, "run", started, steps=len(self.schedule.steps))
+        spans.add(self.name, "run", started, steps=self._steps)
         return results
 
     def _enter(self, arrays: Sequence[Array]) -> Callable[..., list[Array]]:
@@ -181,7 +193,7 @@ class Executable:
         if any(isinstance(stage, OpaqueStep) for stage in self._stages):
             return lambda *arrays: this._run_stretches(arrays)
         made = entry.NativeEntry("run", lambda *arrays: this._run(arrays))
-        fits = made.add(this, Slots.of(arrays), entry.listed(len(self.schedule.outputs)))
+        fits = made.add(this, Slots.of(arrays), entry.listed(len(self.placement.outputs)))
         return None if fits is None else made.function
 
     def _run_stretches(self, arrays: Sequence[Array]) -> list[Array]:

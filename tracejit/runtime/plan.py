@@ -10,8 +10,8 @@ from tracejit.codegen.forms import Base
 from tracejit.record import replace
 from tracejit.runtime.threads import available, pool_cell_address
 from tracejit.schedule.arena import aligned
+from tracejit.schedule.buffers import Buffer, Placement, View
 from tracejit.schedule.index import contiguous_strides
-from tracejit.schedule.schedule import Buffer, Schedule, View
 
 if TYPE_CHECKING:
     from tracejit.runtime.calls import NativeCall
@@ -42,10 +42,10 @@ class NativePlan(NamedTuple):
     kept: list[Any]
 
 
-def scratch_bytes(schedule: Schedule, calls: Sequence[NativeCall]) -> int:
+def scratch_bytes(schedule: Placement, calls: Sequence[NativeCall]) -> int:
     """Return the size of the memory of a call beside its outputs: the arena, then workspaces."""
     workspace = max((available() * c.workspace + c.shared for c in calls), default=0)
-    return aligned(schedule.arena.nbytes) + workspace
+    return aligned(schedule.arena_bytes) + workspace
 
 
 def pool_cell(calls: Sequence[NativeCall]) -> int:
@@ -58,7 +58,9 @@ def runs_long(calls: Sequence[NativeCall]) -> bool:
     return any(c.end > c.grain for c in calls) or sum(c.ns for c in calls) > LONG_NS
 
 
-def native_plan(schedule: Schedule, calls: Sequence[NativeCall], records: Any) -> NativePlan | None:
+def native_plan(
+    schedule: Placement, calls: Sequence[NativeCall], records: Any
+) -> NativePlan | None:
     """Return how to run ``calls``, all that ``schedule`` does, natively.
 
     None where an output has no buffer of its own.
@@ -89,12 +91,12 @@ def native_plan(schedule: Schedule, calls: Sequence[NativeCall], records: Any) -
 
 
 def _address(
-    schedule: Schedule, number: int, offset: int, outputs: Mapping[int, int]
+    schedule: Placement, number: int, offset: int, outputs: Mapping[int, int]
 ) -> tuple[int, int, int]:
     """Return where a pointer comes from; ``outputs`` are the numbers of the output buffers."""
     buffers = schedule.buffers
     if number == len(buffers):
-        return Base.SCRATCH_BASE, 0, aligned(schedule.arena.nbytes) + offset
+        return Base.SCRATCH_BASE, 0, aligned(schedule.arena_bytes) + offset
     buffer = buffers[number]
     match buffer.kind:
         case "input":

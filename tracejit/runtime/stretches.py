@@ -23,7 +23,6 @@ from tracejit.codegen.forms import Base
 from tracejit.ops.table import Array
 from tracejit.runtime import entry, memory, spans
 from tracejit.runtime.calls import I64Array, NativeCall, Segment
-from tracejit.runtime.dynamic import dynamic_form
 from tracejit.runtime.interpreter import apply
 from tracejit.runtime.native import driver
 from tracejit.runtime.numbers import Formula, Geometry, Numbers, Values
@@ -31,8 +30,8 @@ from tracejit.runtime.plan import NativePlan, pool_cell, runs_long, scratch_byte
 from tracejit.runtime.slots import Slots
 from tracejit.runtime.threads import pool_address
 from tracejit.schedule.arena import aligned
+from tracejit.schedule.buffers import Buffer, OpaqueStep, Placement, View
 from tracejit.schedule.index import contiguous_strides
-from tracejit.schedule.schedule import Buffer, OpaqueStep, Schedule, View
 from tracejit.sizes import Family
 
 # What a call has, by buffer; then the scratch memory, and the numbers of symbolic sizes.
@@ -67,7 +66,7 @@ class Stretches:
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: Placement,
         stages: Sequence[OpaqueStep | Segment] | Sequence[OpaqueStep | Sequence[NativeCall]],
         symbols: Symbols | None = None,
     ):
@@ -123,12 +122,12 @@ class Stretches:
 class _Layout:
     """Where the values of a schedule are, for any call: plain numbers, or formulas of symbols."""
 
-    def __init__(self, schedule: Schedule, symbols: Symbols | None):
+    def __init__(self, schedule: Placement, symbols: Symbols | None):
         self.schedule = schedule
         self.buffers = schedule.buffers
         self.symbols = symbols
         self.scratch = len(schedule.buffers)
-        self.arena = aligned(schedule.arena.nbytes)
+        self.arena = aligned(schedule.arena_bytes)
 
     def formula(self, value: Any) -> Formula | None:
         """Return how ``value`` follows from the numbers of a call; None where nothing varies."""
@@ -260,6 +259,8 @@ class _Varying(_Kernels):
     """A stretch of symbolic sizes, which its entry reads off the inputs of the schedule."""
 
     def __init__(self, layout: _Layout, calls: Sequence[NativeCall], made: set[int]):
+        from tracejit.runtime.dynamic import dynamic_form
+
         super().__init__(layout, calls, made)
         symbols = layout.symbols
         assert symbols is not None

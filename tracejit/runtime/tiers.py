@@ -32,6 +32,7 @@ from tracejit.runtime import (
     service,
     spans,
     stance,
+    stored,
     turns,
 )
 from tracejit.runtime.analysis import Activity, Family
@@ -41,6 +42,7 @@ from tracejit.runtime.loader import NoMemory
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.specialise import Specialisation, Stage
 from tracejit.runtime.stance import Mode
+from tracejit.runtime.stored import Problem
 from tracejit.runtime.workers import WorkerCrashed
 from tracejit.schedule.titles import time_text
 
@@ -363,10 +365,15 @@ class Program:
     def _make(self, cached_only: bool) -> None:
         if not (_started or cache.disk().exists()):
             service.start_ahead()  # while planning and code generation are loaded
-        from tracejit.runtime import engine
-
         target = cpu.target()
+        problem = Problem(self.graph, self.layouts, target, self.level, self.fast_math)
         schedule = self._schedule
+        found = None if schedule is not None else stored.restore(problem)
+        if found is not None:
+            self._adopt(found)
+            return
+        from tracejit.runtime import engine  # and with it all that plans
+
         if schedule is None:
             started = time.perf_counter()
             schedule = engine.plan_graph(self.graph, self.layouts, fast_math=self.fast_math)
@@ -379,6 +386,8 @@ class Program:
         executable = make(schedule, target, level=self.level)
         if executable is not None:
             self._adopt(executable)
+            if executable.fresh or all(code.origin == "disk" for code in executable.codes):
+                stored.keep(problem, executable)  # the next process will need it first
 
     def _adopt(self, executable: Executable) -> None:
         global _started

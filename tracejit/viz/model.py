@@ -125,7 +125,8 @@ class _Drawing:
         return sorted(nodes, key=lambda n: int(self.names[n]))
 
     def _written(self, step: Step) -> set[Node]:
-        return {self.schedule.buffers[b].node for b in written_buffers(step)}
+        nodes = (self.schedule.buffers[b].node for b in written_buffers(step))
+        return {node for node in nodes if node is not None}
 
     def _homes(self) -> dict[Node, int]:
         """Return the step each computed value is read from: where it is stored, else first."""
@@ -271,7 +272,7 @@ class _Drawing:
                     "nbytes": b.nbytes,
                     "offset": b.offset if b.kind == "temp" and b.host is None else None,
                     "host": b.host,
-                    "value": f"%{self.names[b.node]}",
+                    "value": None if b.node is None else f"%{self.names[b.node]}",
                 }
                 for number, b in enumerate(schedule.buffers)
             ],
