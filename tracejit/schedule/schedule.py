@@ -7,12 +7,13 @@ the arena. Its result holds no code; the engine asks code generation for each di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
+from tracejit.ops.table import Shape
 from tracejit.record import record, replace
 from tracejit.schedule import native, one_row, row_groups, split
 from tracejit.schedule.arena import Life, Plan, Room, lodge, plan
