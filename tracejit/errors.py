@@ -95,6 +95,10 @@ class TraceError(UserError, TypeError):
     """Python asked for the value of a traced tensor, or used a tracer after its trace ended."""
 
 
+class IntoArrayError(TraceError):
+    """A traced value was to go into an ndarray, which can only hold what is known."""
+
+
 class TargetError(UserError, ValueError):
     """The named instruction set is unknown, or this machine lacks it."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracejit.errors import ArgumentError, DTypeError, UserError, ValueArgumentError
 from tracejit.ops.table import Array, DType, Shape
-from tracejit.tracing import Trace, user_location
+from tracejit.tracing import AS_ARRAY, Trace, user_location
 
 if TYPE_CHECKING:
     from tracejit.tensor import Tensor
@@ -252,7 +252,7 @@ class Values:
         return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        array = self._value("np.asarray()", _INTO_NUMPY)
+        array = self._value(AS_ARRAY, _INTO_NUMPY)
         if dtype is not None and np.dtype(dtype) != array.dtype:
             if copy is False:
                 raise _error(

@@ -31,7 +31,7 @@ from tracejit.tensor import (
     view,
     write,
 )
-from tracejit.tracing import state
+from tracejit.tracing import AS_OUT, state
 
 # -- ufuncs ----------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ def _delivered(result: Any, outputs: Any) -> Any:
             delivered.append(target)
         else:
             hint = "leave out= away, or write to an argument: np.add(x, y, out=x)"
-            known = value_of(part, "out= with an array that is no argument", hint)
+            known = value_of(part, AS_OUT, hint)
             np.copyto(target, known, casting="same_kind")
             delivered.append(target)
     return delivered[0] if len(delivered) == 1 else tuple(delivered)

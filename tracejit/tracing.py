@@ -17,8 +17,12 @@ from types import CodeType, TracebackType
 import numpy as np
 
 from tracejit import gate
-from tracejit.errors import Location, TraceError
+from tracejit.errors import IntoArrayError, Location, TraceError
 from tracejit.graph.node import Node
+
+# What NumPy wants when it puts a value into an array of its own.
+AS_ARRAY, AS_OUT = "np.asarray()", "out= with an array that is no argument"
+INTO_ARRAY = (AS_ARRAY, AS_OUT)
 
 
 class Trace:
@@ -89,7 +93,8 @@ def no_value(trace: Trace, wanted: str, hint: str) -> TraceError:
     """Return the error for Python asking a traced tensor for its value."""
     if not trace.active:
         return leaked(trace)
-    return TraceError(
+    kind = IntoArrayError if wanted in INTO_ARRAY else TraceError
+    return kind(
         f"{wanted} needs the value of a tensor that {trace.name} is tracing; "
         "it is known only when the compiled function runs",
         hint=hint,
@@ -126,7 +131,10 @@ _LOCATIONS_KEPT = 1 << 16
 
 def is_internal(file: str) -> bool:
     """Return whether ``file`` is tracejit's or NumPy's."""
-    return file.startswith((_OURS, _NUMPY))
+    internal = _internal.get(file)
+    if internal is None:
+        internal = _internal[file] = file.startswith((_OURS, _NUMPY))
+    return internal
 
 
 def user_location() -> Location | None:
@@ -136,11 +144,7 @@ def user_location() -> Location | None:
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while True:
         code = frame.f_code
-        internal = _internal.get(code.co_filename)
-        if internal is None:
-            internal = is_internal(code.co_filename)
-            _internal[code.co_filename] = internal
-        if not internal:
+        if not is_internal(code.co_filename):
             break
         if frame.f_back is None:
             return None

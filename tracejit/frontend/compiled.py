@@ -11,11 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import is_not
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
-from tracejit.errors import TraceError, ValueArgumentError
+from tracejit.errors import IntoArrayError, TraceError, ValueArgumentError
+from tracejit.frontend.creation import as_tensors
 from tracejit.frontend.difference import Why
 from tracejit.frontend.effects import check_effects, outer_bindings
 from tracejit.frontend.names import definition, name_of, parameter
@@ -261,7 +264,37 @@ def compile_signature(
 def trace_function(
     function: Callable[..., Any], leaves: Sequence[Any], keys: Sequence[Any], tree: Tree
 ) -> Recorded:
-    """Run ``function`` on placeholders and read off its graph."""
+    """Run ``function`` on placeholders and read off its graph.
+
+    A function that puts traced values into NumPy's arrays runs again, with tensors in their place.
+    """
+    code: CodeType | None = getattr(function, "__code__", None)
+    if code in _need_tensors:
+        with as_tensors():
+            return _record(function, leaves, keys, tree)
+    try:
+        return _record(function, leaves, keys, tree)
+    except IntoArrayError as error:
+        first = error
+    try:
+        with as_tensors():
+            recorded = _record(function, leaves, keys, tree)
+    except TraceError:
+        raise
+    except Exception:
+        raise first from None
+    if code is not None:
+        _need_tensors.add(code)
+    return recorded
+
+
+# Functions whose traces needed ``as_tensors``.
+_need_tensors: WeakSet[CodeType] = WeakSet()
+
+
+def _record(
+    function: Callable[..., Any], leaves: Sequence[Any], keys: Sequence[Any], tree: Tree
+) -> Recorded:
     labels = [parameter(function, path) for path in paths(tree)]
     with Trace(name_of(function), definition(function)) as trace:
         inputs = [
