@@ -132,6 +132,15 @@ def test_constants_rows_and_columns(any_level: str, dtype: str):
             equal(np.asarray(g), np.asarray(w))
 
 
+def test_pixels_are_not_checked(level: str):
+    x = np.ones(1000, np.uint8)
+    code = tj.trace(lambda x: x.astype(np.float32) / 3.3, x).asm()
+    checked = tj.trace(lambda x: x / 3.3, x.astype(np.float32)).asm()
+    if level == "avx512":
+        assert "vpcmpnltud" in checked
+        assert "vpcmpnltud" not in code
+
+
 def test_what_is_inverted(level: str):
     def inverted(function: Any, *arguments: Any) -> bool:
         return "vfnmadd" in tj.trace(function, *arguments).asm()
@@ -146,3 +155,24 @@ def test_what_is_inverted(level: str):
     assert not inverted(lambda x: x / 2.0, x)
     assert not inverted(lambda x, y: x / y, x, x)
     assert not inverted(lambda x, z: (x * x + z - x * z + 2 - z * x * 3 + x / 2) / z, x, z)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_integers(any_level: str, dtype: str):
+    """Numerators that were integers are not looked at: 0 and the largest are among them."""
+    limits = np.finfo(dtype)
+    top = 2 - float(limits.eps)
+    by = np.array([[3.3, 255, -255, 0, -0.0, np.inf, np.nan, limits.tiny, top, -top, 2.0**60]])
+    by = by.T.astype(dtype)
+    divide = tj.jit(lambda x, z: x.astype(dtype) / z, compile="now")
+    for source in ("u1", "i2", "u4", "i4", "i8", "?"):
+        if source == "?":
+            x = np.arange(260) % 2 == 0
+        else:
+            info = np.iinfo(source)
+            ends = [info.min, info.min + 1, info.max - 1, info.max, 0]
+            x = np.resize(np.array([*ends, *range(100)], source), 260)
+        with np.errstate(all="ignore"):
+            for z in (by, by[1], by[2], np.resize(by, 260)):
+                rows = np.repeat(x[None], 11, axis=0)
+                equal(divide(rows, z), rows.astype(dtype) / z)

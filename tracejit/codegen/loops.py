@@ -501,7 +501,7 @@ class KernelEmitter:
         lanes = max(v.type.lanes for a in arguments for v in a)
         by = self._inverse(expr, scope)
         if by is not None:
-            return divided(self.b, arguments[0], by)
+            return divided(self, expr, by, arguments[0])
         ready = [
             [splat_to(self.b, a[part if len(a) > 1 else 0], lanes) for part in range(count)]
             for a in arguments

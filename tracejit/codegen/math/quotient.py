@@ -62,13 +62,23 @@ def inverse(b: Builder, z: Value) -> Inverse:
     return Inverse(z, high, low, b.select(usual, span, const(0, bits.type)))
 
 
-def quotients(b: Builder, xs: Sequence[Value], by: Inverse) -> list[Value]:
-    """Return x / z for vectors x, of as many lanes as ``by``."""
+def quotients(
+    b: Builder, xs: Sequence[Value], by: Inverse, *, integers: bool = False
+) -> list[Value]:
+    """Return x / z for vectors x, of as many lanes as ``by``.
+
+    ``integers``: the x are integers below 2^48, and none is -0. They need no check a step: 0 is as
+    good as others where z is positive.
+    """
     z, high, low, span = by
     special: Value | None = None
-    for x in xs:
-        beyond = b.compare("uge", _above_least(b, x), span)
-        special = beyond if special is None else b.or_(special, beyond)
+    if integers:
+        divided = b.compare("eq", span, const(0, span.type))
+        special = b.or_(divided, b.compare("lt", z, like(0.0, z)))
+    else:
+        for x in xs:
+            beyond = b.compare("uge", _above_least(b, x), span)
+            special = beyond if special is None else b.or_(special, beyond)
     assert special is not None, "quotients of nothing"
 
     def multiplied() -> list[Value]:
