@@ -33,7 +33,8 @@ def why_opaque(node: Node, lowers: Lowers) -> str:
     if not has_native_dtypes(node):
         other = next(d for d in (node.dtype, *(i.dtype for i in node.inputs)) if not is_native(d))
         if other.kind == "c":  # the graph's passes leave only what they have no formula for
-            return f"no kernel has {name} of {other}"
+            faster = " that large; BLAS is faster" if name == "matmul" else ""
+            return f"no kernel has {name} of {other}{faster}"
         return f"no kernels compute with {other}"
     if name == "matmul":
         return f"no matrix kernel computes with {node.dtype}"
