@@ -73,7 +73,8 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         return Grid(m, n, k, p.batch[-1], 1, 1, 0, 0)
     if spec.kind != "gemm":
         tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
-        work_a = max(round_up(tile_n, unit.columns), unit.rows * unit.columns)
+        # A row of sums may start up to a vector on (gemv.py).
+        work_a = max(round_up(tile_n, unit.columns) + unit.lanes, unit.rows * unit.columns)
         work_b = work_a + (k if spec.kind == "dots" and spec.a != "last" else 0)
         return Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
     if spec.ahead:

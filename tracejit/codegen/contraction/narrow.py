@@ -128,23 +128,23 @@ def _store(
 def lane_sums(b: Builder, vectors: Sequence[Value]) -> Value:
     """Return a vector of as many lanes as there are vectors (a power of 2): the sums of theirs.
 
-    Two vectors become one that holds half sums of both, neighbours of ``width`` lanes at a time::
+    Lanes are added to those half a vector on, then half of that, so that a sum has the same bits
+    when its lanes are rotated. Two vectors become one that holds half sums of both::
 
-        x0 x1 x2 x3,  y0 y1 y2 y3  →  x0+x1 y0+y1 x2+x3 y2+y3
+        x0 x1 x2 x3,  y0 y1 y2 y3  →  x0+x2 x1+x3 y0+y2 y1+y3
     """
-    count, lanes, width = len(vectors), vectors[0].type.lanes, 1
-    while width < count:
-        own = [i + lanes if i & width else i for i in range(lanes)]
-        other = [i ^ width for i in own]
+    count, lanes = len(vectors), vectors[0].type.lanes
+    half = lanes
+    while len(vectors) > 1:
+        half //= 2
+        own = [i for i in range(2 * lanes) if not i & half]
+        other = [i | half for i in own]
         vectors = [
             b.add(b.shuffle(x, y, own), b.shuffle(x, y, other))
             for x, y in zip(vectors[::2], vectors[1::2], strict=True)
         ]
-        width *= 2
-    total = vectors[0]
-    while lanes > count:
-        lanes //= 2
-        halves = (range(lanes), range(lanes, 2 * lanes))
-        low, high = (b.shuffle(total, None, half) for half in halves)
-        total = b.add(low, high)
-    return total
+    (total,) = vectors
+    while half > 1:
+        half //= 2
+        total = b.add(total, b.shuffle(total, None, [i ^ half for i in range(lanes)]))
+    return b.shuffle(total, None, range(0, lanes, lanes // count)) if count < lanes else total
