@@ -249,6 +249,25 @@ def test_any_split_of_the_tiles_gives_the_same_bits(target: Target, dtype: Any) 
 
 
 @targets
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+def test_one_row_has_the_same_bits_wherever_its_operands_lie(target: Target, dtype: Any) -> None:
+    """Lines of B a cache line apart are read from a line's begin, whatever comes before them."""
+    rng = np.random.default_rng(15)
+    line = 64 // np.dtype(dtype).itemsize
+    for k, n in [(4 * line, 7 * line), (9, 2 * line), (2 * line, 3), (line, line)]:
+        for order in ("C", "F"):
+            row, whole = random(rng, (1, k), dtype), random(rng, (k, n), dtype)
+            found: set[bytes] = set()
+            for first in range(line + 1):
+                room = np.full(k * n + 2 * line, np.nan, dtype)
+                aligned = room[-room.ctypes.data % 64 // room.itemsize :]
+                b = aligned[first : first + k * n].reshape((k, n), order=order)
+                b[...] = whole
+                found.add(product(target, row, b, np.empty((1, n), dtype)).tobytes())
+            assert len(found) == 1
+
+
+@targets
 @pytest.mark.parametrize("packed", [False, True])
 def test_nan_and_infinity_propagate_as_in_a_dot_product(target: Target, packed: bool) -> None:
     rng = np.random.default_rng(8)

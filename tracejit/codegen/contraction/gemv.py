@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from tracejit.codegen.builder import I64, Builder, Value, const
 from tracejit.codegen.contraction.dot import multiply_add
-from tracejit.codegen.contraction.frame import ONE, ZERO, Frame
+from tracejit.codegen.contraction.frame import ONE, ZERO, Frame, advance
 from tracejit.codegen.contraction.narrow import lane_sums
 from tracejit.codegen.contraction.spec import Slot
 from tracejit.codegen.prefetch import LINE
@@ -27,13 +27,28 @@ class Axpys(Frame):
     """B's rows are contiguous: c += a[k] * B[k, :], several k a pass over a column tile."""
 
     def emit(self) -> None:
-        self.each_run(self._run)
+        """Take tiles of one batch element together, as many as have room for their sums: longer
+        rows stream faster (measured on one thread: 2048×2048 f32 by 13 % for 8 KiB, not 4)."""
+        b, get = self.b, self.loaded
+        room = b.sub(get[Slot.WORK_A], const(self.unit.lanes, I64))
+        most = b.div(room, get[Slot.TILE_N], signed=False)
 
-    def _run(self, batch: Value, tile: Value, low: Value, high: Value) -> None:
+        def run(index: Value) -> Value:
+            batch = b.div(index, get[Slot.TILES_N], signed=False)
+            tile = b.sub(index, b.mul(batch, get[Slot.TILES_N]))
+            left = self.minimum(b.sub(get[Slot.TILES_N], tile), b.sub(self.end, index))
+            count = self.minimum(left, most)
+            start, stop = (b.mul(x, get[Slot.TILE_N]) for x in (tile, b.add(tile, count)))
+            self._run(batch, start, self.minimum(stop, get[Slot.N]))
+            return count
+
+        advance(b, self.begin, self.end, run)
+
+    def _run(self, batch: Value, column: Value, stop: Value) -> None:
+        """Compute the columns from ``column`` to ``stop`` of a batch element."""
         b, get = self.b, self.loaded
         a, matrix, c = self.batch_element(batch)
-        column = b.mul(tile, get[Slot.TILE_N])
-        columns = self.minimum(b.sub(get[Slot.N], column), get[Slot.TILE_N])
+        columns = b.sub(stop, column)
         matrix = self.at(matrix, (column, Slot.B_COLUMN))
         before = _before(self, matrix, Slot.B_DEPTH)
         self._sums(a, b.element(matrix, b.neg(before), self.type), before, b.add(before, columns))

@@ -73,8 +73,9 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
         return Grid(m, n, k, p.batch[-1], 1, 1, 0, 0)
     if spec.kind != "gemm":
         tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
-        # A row of sums may start up to a vector on (gemv.py).
-        work_a = max(round_up(tile_n, unit.columns) + unit.lanes, unit.rows * unit.columns)
+        # Sums of several tiles, where they follow each other, from up to a vector on (gemv.py).
+        sums = max(tile_n, min(n, _most_sums(spec, target))) if spec.kind == "axpys" else tile_n
+        work_a = max(round_up(sums, unit.columns) + unit.lanes, unit.rows * unit.columns)
         work_b = work_a + (k if spec.kind == "dots" and spec.a != "last" else 0)
         return Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
     if spec.ahead:
@@ -322,15 +323,16 @@ def _direct(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> G
     return Grid(p.m, height, max(1, p.k), 1, blocks, 1, results, results + image)
 
 
+def _most_sums(spec: GemmSpec, target: Target) -> int:
+    """Return how many sums of a product with one row stay in the first-level cache."""
+    return target.l1_bytes // 2 // (spec.type.bits // 8)
+
+
 def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
-    """Return how many columns a tile of a product with one row has at most: their sums stay in
-    the first-level cache, and of each row of B there are 4 KiB to stream (8 KiB are 7 % faster on
-    one thread, but there must be tiles to share)."""
-    size = spec.type.bits // 8
-    least = 4096 // size if spec.kind == "axpys" else 1
-    return min(
-        target.l1_bytes // 4 // size, max(least, -(-p.n // max(1, _wanted_tiles(target, p))))
-    )
+    """Return how many columns a tile of a product with one row has at most: of each row of B there
+    are 4 KiB to stream. A thread that has several tiles in a row streams more."""
+    least = 4096 // (spec.type.bits // 8) if spec.kind == "axpys" else 1
+    return min(_most_sums(spec, target), max(least, -(-p.n // max(1, _wanted_tiles(target, p)))))
 
 
 def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
