@@ -36,6 +36,15 @@ def turns(x: Any) -> Any:
     return np.array([[c, -s], [s, c]]) @ x[:2]
 
 
+def rotates(x: Any, angle: Any) -> Any:
+    matrix = np.zeros((3, 3))
+    c, s = np.cos(angle), np.sin(angle)
+    matrix[0, 0], matrix[0, 1] = c, -s
+    matrix[1, 0], matrix[1, 1] = s, c
+    matrix[2, 2] = 1
+    return matrix @ x[:, :3]
+
+
 def mixes(x: Any) -> Any:
     a = np.ones_like(TABLE)
     a[1:3] = np.asarray([x[0, 0], 2.0])
@@ -73,6 +82,11 @@ def test_as_numpy(function: Any) -> None:
 def test_scatter_into_zeros() -> None:
     at = np.array([2, 0, 2])
     np.testing.assert_array_equal(tj.jit(scatters)(X, at), scatters(X, at))
+
+
+def test_matrix_by_elements() -> None:
+    got = tj.jit(rotates)(X, np.float64(0.3))
+    np.testing.assert_allclose(got, rotates(X, np.float64(0.3)), rtol=1e-13)
 
 
 def test_the_functions_of_numpy_are_back_afterwards_and_for_other_threads() -> None:

@@ -20,9 +20,9 @@ from tracejit import gate
 from tracejit.errors import IntoArrayError, Location, TraceError
 from tracejit.graph.node import Node
 
-# What NumPy wants when it puts a value into an array of its own.
+# What NumPy asks for when it puts a value into an array of its own.
 AS_ARRAY, AS_OUT = "np.asarray()", "out= with an array that is no argument"
-INTO_ARRAY = (AS_ARRAY, AS_OUT)
+INTO_ARRAY = (AS_ARRAY, AS_OUT, "float()", "int()", "complex()")
 
 
 class Trace:

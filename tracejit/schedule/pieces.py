@@ -10,9 +10,14 @@ from tracejit.ops.table import Family, Shape
 from tracejit.record import replace
 from tracejit.schedule.cluster import Target
 from tracejit.schedule.unroll import TINY
+from tracejit.sizes import hint
 
 # What a kernel with several results computes without further ado.
 _BY_ELEMENT = frozenset({Family.LEAF, Family.ELEMENTWISE, Family.MOVEMENT})
+
+# How many parts of a join one kernel stores, how far to look for what one is made of, and the
+# elements of a join that is not worth several kernels.
+_TOGETHER, _NEAR, _SMALL = 32, 1024, 256
 
 Piece = tuple[Node, Shape, tuple[int, ...], Target]
 
@@ -25,12 +30,49 @@ def regions(node: Node, alone: Callable[[Node], bool]) -> list[list[Piece]]:
     """
     if makes_records(node):
         return [_pieces(node)]
+    if _is_alike(node) and (hint(node.size) <= _SMALL or _is_sequence(node)):
+        pieces = _pieces(node)
+        return [pieces[i : i + _TOGETHER] for i in range(0, len(pieces), _TOGETHER)]
     found: list[list[Piece]] = []
     for piece in _pieces(node):
         source, shape, *_ = piece
         by_field = makes_records(source) and shape[-1] == source.shape[-1] and alone(source)
         found.append(_fields(piece) if by_field else [piece])
     return found
+
+
+def _is_alike(node: Node) -> bool:
+    """Whether ``node`` joins values of one shape that are computed element by element."""
+    shape = node.inputs[0].shape
+    return node.op.name == "concat" and all(
+        f.shape == shape and _below(f).op.family in _BY_ELEMENT for f in node.inputs
+    )
+
+
+def _is_sequence(node: Node) -> bool:
+    """Whether some parts of ``node`` are computed from others.
+
+    As the states of a recurrence over time, which one kernel has at hand for the next state:
+    apart, each would be stored twice.
+    """
+    states = {_below(field) for field in node.inputs}
+    seen: set[Node] = set()
+    stack = [i for s in states if s.op.family is Family.ELEMENTWISE for i in s.inputs]
+    while stack and len(seen) < _NEAR:
+        one = stack.pop()
+        if one in states:
+            return True
+        if one not in seen and one.op.family in _BY_ELEMENT:
+            seen.add(one)
+            stack += one.inputs
+    return False
+
+
+def _below(node: Node) -> Node:
+    """Return what ``node`` is a reshape of."""
+    while node.op.name == "reshape":
+        node = node.inputs[0]
+    return node
 
 
 def _fields(piece: Piece) -> list[Piece]:

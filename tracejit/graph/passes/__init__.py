@@ -27,6 +27,7 @@ from tracejit.graph.passes import (
     relax,
     sink,
     split,
+    stores,
     thin,
 )
 
@@ -46,6 +47,7 @@ PIPELINE: tuple[Pass, ...] = (
     parity.run,
     dead.run,
     reassociate.run,
+    stores.run,
     thin.run,
     split.run,
     fold.run,
