@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracejit.frontend.traced import Traced
-
 if TYPE_CHECKING:
     from tracejit.frontend.jitted import Jitted
+    from tracejit.frontend.traced import Traced
 
 
 class Bound:

@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -22,13 +22,11 @@ from tracejit.frontend.bound import Bound
 from tracejit.frontend.compiled import Compiled, as_array, compile_signature
 from tracejit.frontend.counts import Counts
 from tracejit.frontend.difference import Why, why_new
-from tracejit.frontend.dynamic import Example, Kind, Variation, generalise, sizes_of
 from tracejit.frontend.fast import STATIC, Fast, everything, fast_entry
 from tracejit.frontend.hints import hint_outside, hint_static
 from tracejit.frontend.names import is_found, name_of
 from tracejit.frontend.native import native_result, slots_of
 from tracejit.frontend.outside import Surroundings
-from tracejit.frontend.ranged import Ranged
 from tracejit.frontend.reported import Reported
 from tracejit.frontend.signature import (
     NUMPY_SCALARS,
@@ -39,17 +37,21 @@ from tracejit.frontend.signature import (
     signature_text,
     without_sizes,
 )
-from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Tree, check_statics, flatten
+from tracejit.frontend.variation import Example, Kind, Variation, sizes_of
 from tracejit.runtime import analysis, background, entry, events, profiler, stance
 from tracejit.runtime.analysis import Family
-from tracejit.runtime.numbers import Values
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.slots import Slots
 from tracejit.runtime.stretches import Unfit
 from tracejit.runtime.tiers import State, Wanted
 from tracejit.tensor import Tensor
 from tracejit.tracing import state
+
+if TYPE_CHECKING:
+    from tracejit.frontend.ranged import Ranged
+    from tracejit.frontend.traced import Traced
+    from tracejit.runtime.numbers import Values
 
 # Signatures kept for one function; the oldest goes first.
 SIGNATURES_KEPT = 1024
@@ -421,6 +423,10 @@ class Jitted(Reported):
         missing: Literal["leave", "ask", "wait"],
     ) -> Ranged | None:
         """Return a plan for all sizes along dimensions that vary; None where there is none."""
+        if not kind.varied:
+            return None
+        from tracejit.frontend.dynamic import generalise  # and with it all that plans
+
         known = kind.why_static
         level = config.optimize() if self.optimize is None else self.optimize
         call = Example(

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -31,9 +31,11 @@ from tracejit.frontend.compiled import compile_signature
 from tracejit.frontend.jitted import Jitted
 from tracejit.frontend.names import definition
 from tracejit.frontend.signature import has_floats
-from tracejit.frontend.traced import Traced
 from tracejit.frontend.trees import Spec, check_statics, flatten
 from tracejit.runtime.stance import Mode
+
+if TYPE_CHECKING:
+    from tracejit.frontend.traced import Traced
 
 
 @overload
@@ -139,4 +141,6 @@ def trace(function: Callable[..., Any], *examples: Any, **keywords: Any) -> Trac
         static_floats = True
         leaves, tree = flatten((examples, keywords), static_floats=True)
         compiled = compile_signature(function, leaves, tree, mode=mode, fast_math=relaxed)
+    from tracejit.frontend.traced import Traced
+
     return Traced(function, compiled, tree, static_floats=static_floats)

@@ -14,15 +14,13 @@ import numpy as np
 
 from tracejit.frontend.compiled import Answer, Recorded
 from tracejit.frontend.signature import ArrayKey, signature_text
+from tracejit.frontend.variation import Dimension
 from tracejit.ops.table import Array
 from tracejit.runtime import inside
 from tracejit.runtime.dynamic import DynamicForm
 from tracejit.runtime.entry import I64Array, NativeForm
 from tracejit.runtime.numbers import Numbers, Values
 
-# A dimension of an argument: its leaf, whether it is a size (1) or a stride (2), and the axis; so
-# that ``keys[leaf][part][axis]`` of a signature's keys is its number.
-Dimension = tuple[int, int, int]
 # What runs natively, of the arrays of the leaves and the values of the numbers. Raises Unfit.
 NativeRun = Callable[[Sequence[Array], Values], list[Array]]
 # A size is hot that the newest call had at so many looks running (``runtime/analysis.py``), with so

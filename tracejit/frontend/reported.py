@@ -9,8 +9,8 @@ from typing import Any
 
 from tracejit.frontend.compiled import Compiled
 from tracejit.frontend.counts import Counts
-from tracejit.frontend.dynamic import Variation
 from tracejit.frontend.signature import ArrayKey, signature_text
+from tracejit.frontend.variation import Variation
 from tracejit.runtime import entry, profiler
 from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.tiers import State
