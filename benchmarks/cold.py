@@ -117,7 +117,7 @@ def measure(
         environ = implementations.environment(library, threads)
         environ["TRACEJIT_CACHE_DIR"] = f"{folder}/tracejit"
         (Path(folder) / "tracejit").mkdir()
-        for known in config.cache_dir().glob("cpu-*.json"):
+        for known in Path(config.cache_dir()).glob("cpu-*.txt"):
             shutil.copy(known, Path(folder) / "tracejit")
         environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
         environ["PYTHONPYCACHEPREFIX"] = str(bytecode)

@@ -51,7 +51,7 @@ class Process:
         self._caches = tempfile.TemporaryDirectory(prefix="tracejit-bench-")
         folder = Path(self._caches.name)
         (folder / "tracejit").mkdir()
-        for known in config.cache_dir().glob("cpu-*.json"):
+        for known in Path(config.cache_dir()).glob("cpu-*.txt"):
             shutil.copy(known, folder / "tracejit")
         environ = implementations.environment(self.name, self.threads)
         environ["TRACEJIT_CACHE_DIR"] = str(folder / "tracejit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -45,7 +44,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def kept() -> list[Path]:
-    return list(config.cache_dir().iterdir())
+    return list(Path(config.cache_dir()).iterdir())
 
 
 def test_this_machine():
@@ -85,12 +84,13 @@ def test_py_cpuinfo_is_asked_once(answers: list[Any]):
     assert cpu.detect() == first
     assert len(answers) == 1
     (path,) = kept()
-    assert json.loads(path.read_text())["brand_raw"] == first.brand == "the brand"
+    assert first.brand == "the brand"
+    assert "brand_raw=the brand\n" in path.read_text()
     assert path.stat().st_mode & 0o077 == 0 or os.name == "nt"
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"flags": 1}', b"[" * 100_000]
+    "damage", [b"", b"=", b"\xff\xfe", b"flags=\nend=\n", b"flags=sse2 avx", b"\0" * 100_000]
 )
 def test_a_damaged_file_is_written_anew(answers: list[Any], damage: bytes):
     first = cpu.detect()
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_written_anew(answers: list[Any], damage: bytes):
     path.write_bytes(damage)
     assert cpu.detect() == first
     assert len(answers) == 2
-    assert json.loads(path.read_text()) == answers[-1]
+    assert path.read_bytes() != damage
 
 
 def test_another_processor_has_another_file(
@@ -135,8 +135,8 @@ def test_a_folder_that_cannot_be_written_is_no_error(answers: list[Any], tmp_pat
 
 
 def test_a_file_in_the_place_of_the_folder_is_no_error(answers: list[Any]):
-    config.cache_dir().parent.mkdir()
-    config.cache_dir().write_text("")
+    Path(config.cache_dir()).parent.mkdir()
+    Path(config.cache_dir()).write_text("")
     assert cpu.detect().levels == cpu.levels()
     assert len(answers) == 1
 
@@ -153,7 +153,7 @@ def test_without_py_cpuinfo_the_kernel_decides(
     assert (found.brand, found.vendor) == ("M 1", "V")
     if found.machine == "x86_64":
         assert found.levels == ("generic", "sse4.2")
-    assert not config.cache_dir().exists()
+    assert not Path(config.cache_dir()).exists()
 
 
 def test_nothing_known_is_generic(
@@ -278,7 +278,7 @@ def test_the_variable_and_its_error():
 
 def test_many_threads_and_one_file(answers: list[Any]):
     with ThreadPoolExecutor(8) as pool:
-        folder = config.cache_dir()
+        folder = Path(config.cache_dir())
 
         def detect(_: int) -> cpu.Cpu:
             with config.override(cache_dir=folder):

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("schedule",),
     ("graph",),
     ("ops",),
-    ("config", "files"),
+    ("config", "digest", "files"),
     ("gate",),
     ("gate",),
     ("errors", "sizes", "record"),

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def keep(blocking: Blocking, gain: float = 1.5) -> Path:
-    return tuning.keep(cpu.target().name, Tuned(blocking, gain), cpu.host())
+    return Path(tuning.keep(cpu.target().name, Tuned(blocking, gain), cpu.host()))
 
 
 def test_what_is_kept_is_what_products_are_cut_by(folder: Path) -> None:

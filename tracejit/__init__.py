@@ -71,8 +71,8 @@ _LAZY = {
 }
 # Modules, which import statements look for here first: no reason to load the array functions.
 _MODULES = frozenset(
-    ("__main__", "cli", "codegen", "config", "errors", "files", "frontend", "functions", "gate",
-     "graph", "namespace", "operators", "ops", "protocols", "record", "runtime", "schedule",
+    ("__main__", "cli", "codegen", "config", "digest", "errors", "files", "frontend", "functions",
+     "gate", "graph", "namespace", "operators", "ops", "protocols", "record", "runtime", "schedule",
      "signatures", "sizes", "tracing", "transform", "viz")
 )  # fmt: skip
 # Who asks for these is going to compile.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -293,7 +294,7 @@ def cache_verify(
     entries = list(disk.entries())
     damaged = [e.name for e in entries if e.entry is None]
     for name in damaged:
-        print(f"{disk.folder / 'code' / name}: damaged", file=sys.stderr)
+        print(f"{os.path.join(disk.folder, 'code', name)}: damaged", file=sys.stderr)
         if remove:
             disk.drop(name)
     print(

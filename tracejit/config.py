@@ -37,12 +37,14 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from tracejit import gate
 from tracejit.errors import ValueArgumentError
 from tracejit.record import record, replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # When this process read our sources; they may have been edited since.
 IMPORTED = time.time()
@@ -62,7 +64,7 @@ class Settings:
 
     isa: str | None = None
     disable_jit: bool = False
-    cache_dir: Path | None = None
+    cache_dir: str | os.PathLike[str] | None = None
     num_threads: int | None = None
     memory_cache: int | None = None
     code_cache: int | None = None
@@ -98,7 +100,7 @@ class Changes(TypedDict, total=False):
     compile: str
     logs: tuple[str, ...]
     optimize: int
-    cache_dir: Path | None
+    cache_dir: str | os.PathLike[str] | None
     num_threads: int | None
     memory_cache: int | None
     code_cache: int | None
@@ -177,12 +179,12 @@ def _level(environ: Mapping[str, str]) -> int:
     )
 
 
-def _folder(environ: Mapping[str, str], name: str) -> Path | None:
+def _folder(environ: Mapping[str, str], name: str) -> str | None:
     text = _text(environ, name)
     if not text:
         return None
-    path = Path(text).expanduser().absolute()
-    if path.exists() and not path.is_dir():
+    path = os.path.abspath(os.path.expanduser(text))
+    if os.path.exists(path) and not os.path.isdir(path):
         raise ValueArgumentError(f"{name}={text!r} is not a folder", hint=f"point {name} at one")
     return path
 
@@ -342,13 +344,14 @@ def compile_workers() -> int:
     return max(1, min(4, (os.cpu_count() or 1) // 2)) if wanted is None else wanted
 
 
-def cache_dir() -> Path:
+def cache_dir() -> str:
     """Return the folder for files kept between runs; it need not exist.
 
     Default: the platform's cache folder, ``$XDG_CACHE_HOME/tracejit`` or ``~/.cache/tracejit``
     on Linux.
     """
-    return settings().cache_dir or _default_cache_dir()
+    found = settings().cache_dir
+    return _default_cache_dir() if found is None else os.fspath(found)
 
 
 def kernels_dir() -> Path:
@@ -356,16 +359,18 @@ def kernels_dir() -> Path:
 
     A wheel has it inside the package; a checkout, also one installed as editable, beside it.
     """
+    from pathlib import Path  # takes 2 ms to import: not for every start
+
     package = Path(__file__).parent
     shipped = package / "kernels"
     return shipped if shipped.is_dir() else package.parent / "kernels"
 
 
 @lru_cache(maxsize=1)
-def _default_cache_dir() -> Path:
+def _default_cache_dir() -> str:
     if sys.platform == "linux":  # as platformdirs has it, which takes 10 ms to import
         shared = os.environ.get("XDG_CACHE_HOME", "").strip()
-        return Path(os.path.abspath(os.path.expanduser(shared or "~/.cache"))) / "tracejit"
-    from platformdirs import user_cache_path
+        return os.path.join(os.path.abspath(os.path.expanduser(shared or "~/.cache")), "tracejit")
+    from platformdirs import user_cache_dir
 
-    return user_cache_path("tracejit", appauthor=False)
+    return user_cache_dir("tracejit", appauthor=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, Literal
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @contextmanager
@@ -28,5 +30,6 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Generator[IO[Any], Non
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise

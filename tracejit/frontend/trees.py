@@ -12,7 +12,6 @@ compared by type and value.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import FunctionType
@@ -119,7 +118,9 @@ def _children(value: Any, kind: Any, depth: int) -> tuple[Any, Hashable, Sequenc
         return dict, tuple(value), list(value.values())
     if tuple in kind.__mro__ and hasattr(kind, "_fields"):
         return kind, None, value
-    if dataclasses.is_dataclass(kind):
+    if hasattr(kind, "__dataclass_fields__"):
+        import dataclasses  # which whoever has such a class has loaded
+
         names = tuple(f.name for f in dataclasses.fields(value) if hasattr(value, f.name))
         return kind, names, [getattr(value, name) for name in names]
     if depth < MAX_OBJECT_DEPTH and is_plain_object(value, kind):

@@ -28,12 +28,11 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 from tracejit import config
 from tracejit.codegen.target import Target
+from tracejit.digest import blake2b
 from tracejit.schedule.titles import ops_text
 
 FORMAT = 1
@@ -198,8 +197,8 @@ def _checksum(rest: bytes | memoryview) -> bytes:
 class DiskCache:
     """The entries in one folder. No method raises for a folder that cannot be used."""
 
-    def __init__(self, folder: Path, bound: int):
-        self.folder = folder
+    def __init__(self, folder: str | os.PathLike[str], bound: int):
+        self.folder = os.fspath(folder)
         self.bound = bound
         self.damaged = 0  # entries that were dropped
         self._fd: int | None = None
@@ -312,15 +311,15 @@ class DiskCache:
             logging.getLogger("tracejit").warning(message)
 
 
-def _open_private(folder: Path, create: bool) -> int:
+def _open_private(folder: str, create: bool) -> int:
     """Open ``folder``/code and return its descriptor.
 
     Raises FileNotFoundError where it does not exist and is not to be made, OSError (with the
     reason as its text) where others could write to it or it cannot be used.
     """
     if create:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    outer = _open_checked(str(folder), None)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    outer = _open_checked(folder, None)
     try:
         if create:
             with contextlib.suppress(FileExistsError):
@@ -423,7 +422,7 @@ def _remove(folder: int, names: Sequence[str]) -> int:
 
 
 @lru_cache(maxsize=8)
-def _cache(folder: Path, bound: int) -> DiskCache:
+def _cache(folder: str, bound: int) -> DiskCache:
     return DiskCache(folder, bound)
 
 

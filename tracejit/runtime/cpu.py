@@ -1,7 +1,7 @@
 """What the processor at hand can do: features, cache sizes, and the level to compile for.
 
 The features are py-cpuinfo's. It is asked at first need, never at import, and its answer is kept
-as ``cpu-<key>.json`` in the cache folder. The key covers what can change the answer: the
+as ``cpu-<key>.txt`` in the cache folder. The key covers what can change the answer: the
 processor's identity and the features that the operating system reports, py-cpuinfo's source, and
 what it was asked. Machines of different kinds can therefore share one home folder.
 
@@ -25,17 +25,17 @@ import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from tracejit import config
 from tracejit.codegen.target import AMX, LEVELS, Target, legalised
+from tracejit.digest import blake2b
 from tracejit.errors import TargetError
 from tracejit.record import record, replace
 from tracejit.runtime import amx
 
-_PROC_CPUINFO = Path("/proc/cpuinfo")
-_SYS_CPU = Path("/sys/devices/system/cpu")
+_PROC_CPUINFO: str | os.PathLike[str] = "/proc/cpuinfo"
+_SYS_CPU: str | os.PathLike[str] = "/sys/devices/system/cpu"
 
 # The lines of /proc/cpuinfo (x86, then Arm) that say which processor this is and what it may
 # use. The others (clock, counters) change from one reading to the next.
@@ -113,7 +113,7 @@ def _identity() -> dict[str, str]:
     try:
         # Line by line up to the first blank one: with hundreds of cores the file is long, and
         # the kernel writes it as it is read.
-        with _PROC_CPUINFO.open(encoding="utf-8", errors="replace", buffering=4096) as lines:
+        with open(_PROC_CPUINFO, encoding="utf-8", errors="replace", buffering=4096) as lines:
             for line in lines:
                 name, colon, value = line.partition(":")
                 if not colon:
@@ -126,8 +126,6 @@ def _identity() -> dict[str, str]:
 
 
 def _key(identity: Mapping[str, str], *, brief: bool) -> str:
-    import hashlib
-
     asked = "brief" if brief else "all"
     parts = [_cpuinfo_text(), asked, platform.system(), platform.machine()]
     if identity:
@@ -135,7 +133,7 @@ def _key(identity: Mapping[str, str], *, brief: bool) -> str:
     else:
         # The release too: an update of the system may start or stop to save wide registers.
         parts += [platform.processor(), platform.release()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def _cpuinfo_text() -> str:
@@ -145,13 +143,13 @@ def _cpuinfo_text() -> str:
     found = importlib.util.find_spec("cpuinfo")
     places = (found.submodule_search_locations if found else None) or []
     with contextlib.suppress(OSError):
-        return (Path(places[0]) / "cpuinfo.py").read_text() if places else ""
+        return _text(os.path.join(places[0], "cpuinfo.py")) if places else ""
     return ""
 
 
 def _cached_answer(identity: Mapping[str, str]) -> dict[str, object]:
     brief = bool(identity.get("flags")) and bool(_sys_cache_sizes())
-    path = config.cache_dir() / f"cpu-{_key(identity, brief=brief)}.json"
+    path = os.path.join(config.cache_dir(), f"cpu-{_key(identity, brief=brief)}.txt")
     kept = _read(path)
     if kept is not None:
         return kept
@@ -161,37 +159,47 @@ def _cached_answer(identity: Mapping[str, str]) -> dict[str, object]:
     return answer
 
 
-def _read(path: Path) -> dict[str, object] | None:
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+# What is kept of an answer, a line each: ``name=value``. (Reading JSON takes 1 ms to import.)
+_KEPT = ("brand_raw", "vendor_id_raw", "l1_data_cache_size", "l2_cache_size", "l3_cache_size")
+_END = "end"  # the last line: without it the file is damaged
+
+
+def _read(path: str) -> dict[str, object] | None:
     """Return a kept answer; None where there is none or it is damaged."""
-    import json
-
     try:
-        kept: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        lines = [line.partition("=") for line in _text(path).splitlines()]
+    except (OSError, ValueError):
         return None
-    if not isinstance(kept, dict):
-        return None
-    answer = cast("dict[str, object]", kept)
-    return answer if _flags(answer) else None
+    kept = {name: value for name, _, value in lines}
+    answer: dict[str, object] = {name: kept[name] for name in _KEPT if name in kept}
+    answer["flags"] = kept.get("flags", "").split()
+    return answer if _END in kept and _flags(answer) else None
 
 
-def _write(path: Path, answer: Mapping[str, object]) -> None:
+def _write(path: str, answer: Mapping[str, object]) -> None:
     """Keep an answer: written beside its place and renamed, so that no reader sees half a file.
 
     A folder that cannot be written costs the next process some milliseconds and is no error.
     """
-    import json
     import tempfile
 
+    folder, name = os.path.split(path)
+    lines = [f"{key}={answer[key]}\n" for key in _KEPT if key in answer]
+    lines += [f"flags={' '.join(sorted(_flags(answer)))}\n", f"{_END}=\n"]
     with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=name, suffix=".tmp", dir=folder)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(answer, file, indent=1, sort_keys=True)
-            os.replace(name, path)
+                file.writelines(lines)
+            os.replace(temporary, path)
         except BaseException:
-            os.unlink(name)
+            os.unlink(temporary)
             raise
 
 
@@ -252,10 +260,11 @@ def _sys_cache_sizes() -> dict[int, int]:
     sizes: dict[int, int] = {}
     try:
         core = min(affinity(0)) if affinity else 0
-        for index in (_SYS_CPU / f"cpu{core}" / "cache").glob("index*"):
-            if (index / "type").read_text().strip() != "Instruction":
-                level = int((index / "level").read_text())
-                sizes[level] = _as_bytes((index / "size").read_text())
+        caches = os.path.join(_SYS_CPU, f"cpu{core}", "cache")
+        for index in os.listdir(caches):
+            about = os.path.join(caches, index, "")
+            if index.startswith("index") and _text(about + "type").strip() != "Instruction":
+                sizes[int(_text(about + "level"))] = _as_bytes(_text(about + "size"))
     except (OSError, ValueError):
         return {}
     return {level: size for level, size in sizes.items() if size}

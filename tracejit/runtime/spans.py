@@ -15,14 +15,16 @@ import threading
 import time
 from collections.abc import Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracejit.files import atomic
 from tracejit.graph.node import Node
 from tracejit.record import field, record
 from tracejit.runtime import events, monitor
 from tracejit.runtime.interpreter import Observer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @record(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Profile:
     def write(self, path: str | Path) -> Path:
         """Write the trace file, whole or not at all; returns where. Raises OSError."""
         import json
+        from pathlib import Path
 
         where = Path(path)
         with atomic(where) as stream:
@@ -179,7 +182,7 @@ def add_op(node: Node, start: float) -> None:
     if node.loc is None:
         add(name, "numpy", start)
     else:
-        add(f"{name} at {Path(str(node.loc)).name}", "numpy", start, line=str(node.loc))
+        add(f"{name} at {os.path.basename(str(node.loc))}", "numpy", start, line=str(node.loc))
 
 
 def observer(then: Observer | None) -> Observer:

@@ -12,10 +12,9 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,10 +49,10 @@ def _cpu_set() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @lru_cache(maxsize=1)
 def _quota() -> int:
-    return cgroup_quota(Path("/"))
+    return cgroup_quota("/")
 
 
-def cgroup_quota(root: Path) -> int:
+def cgroup_quota(root: str | os.PathLike[str]) -> int:
     """Return the CPU quota of this process's control groups in whole CPUs, rounded up.
 
     Both versions are looked at, and every group above ours, since each of them binds. Without a
@@ -61,7 +60,7 @@ def cgroup_quota(root: Path) -> int:
     """
     groups: list[tuple[str, str, str]] = []  # mount, group, version
     try:
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
+        for line in _text(os.path.join(root, "proc/self/cgroup")).splitlines():
             _, controllers, group = line.split(":", 2)
             if not controllers:
                 groups += [("sys/fs/cgroup", group, "2"), ("sys/fs/cgroup/unified", group, "2")]
@@ -73,22 +72,35 @@ def cgroup_quota(root: Path) -> int:
     # there, and its ancestors include the mount.
     return min(
         (
-            _group_quota(root / mount / place, version)
+            _group_quota(os.path.join(root, mount, place), version)
             for mount, group, version in groups
-            for place in (Path(group.lstrip("/")), *Path(group.lstrip("/")).parents)
+            for place in _above(group.strip("/"))
         ),
         default=_NO_QUOTA,
     )
 
 
-def _group_quota(group: Path, version: str) -> int:
+def _above(group: str) -> Iterator[str]:
+    """Yield a group and those that it is in, up to the root's, which is ``""``."""
+    yield group
+    while group:
+        group = os.path.dirname(group)
+        yield group
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _group_quota(group: str, version: str) -> int:
     """Return one group's own quota in whole CPUs."""
     try:
         if version == "2":
-            quota, period = (group / "cpu.max").read_text().split()
+            quota, period = _text(os.path.join(group, "cpu.max")).split()
         else:
-            quota = (group / "cpu.cfs_quota_us").read_text()
-            period = (group / "cpu.cfs_period_us").read_text()
+            quota = _text(os.path.join(group, "cpu.cfs_quota_us"))
+            period = _text(os.path.join(group, "cpu.cfs_period_us"))
         cpus = math.ceil(int(quota) / int(period))
     except (OSError, ValueError, ZeroDivisionError):
         return _NO_QUOTA

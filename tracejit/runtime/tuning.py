@@ -10,18 +10,16 @@ outside of ``LIMITS`` count as damage. With no file a process pays one failed ``
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import os
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tracejit import config
 from tracejit.codegen.target import BY_RULE, Blocking
+from tracejit.digest import blake2b
 from tracejit.errors import UnsupportedError
-from tracejit.files import atomic
 from tracejit.runtime import cache
 
 if TYPE_CHECKING:
@@ -60,33 +58,36 @@ def stored(cpu: Cpu) -> Mapping[str, Tuned]:
     return _read(path(cpu))
 
 
-def path(cpu: Cpu) -> Path:
+def path(cpu: Cpu) -> str:
     """Return the file of this processor; it need not exist."""
-    return config.cache_dir() / f"products-{_identity(cpu)}.json"
+    return os.path.join(config.cache_dir(), f"products-{_identity(cpu)}.json")
 
 
 @lru_cache(maxsize=4)
 def _identity(cpu: Cpu) -> str:
     parts = [cpu.brand, cpu.vendor, cpu.machine, *sorted(cpu.flags)]
     sizes = (cpu.l1_bytes, cpu.l2_bytes, cpu.l3_bytes)
-    return hashlib.sha256("\n".join([*parts, str(sizes)]).encode()).hexdigest()[:32]
+    return blake2b("\n".join([*parts, str(sizes)]).encode(), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=8)
-def _read(place: Path) -> Mapping[str, Tuned]:
+def _read(place: str) -> Mapping[str, Tuned]:
     try:
-        text = place.read_bytes()
+        with open(place, "rb") as file:
+            text = file.read()
     except FileNotFoundError:
         return {}
     except OSError as error:
         return _ignored(place, str(error))
     try:
+        import json  # for those who have measured: 1 ms
+
         return _parsed(json.loads(text))
     except (ValueError, RecursionError) as error:
         return _ignored(place, str(error))
 
 
-def _ignored(place: Path, why: str) -> Mapping[str, Tuned]:
+def _ignored(place: str, why: str) -> Mapping[str, Tuned]:
     warnings.warn(
         f"{place} is damaged and ignored ({why}); `tracejit tune` writes it anew, and "
         "`tracejit tune --reset` removes it",
@@ -128,11 +129,16 @@ def _code() -> str | None:
     return None if found is None else found.hex()
 
 
-def keep(level: str, found: Tuned, cpu: Cpu) -> Path:
+def keep(level: str, found: Tuned, cpu: Cpu) -> str:
     """Write down what was measured for a level, beside that of others; return the file.
 
     Raises UnsupportedError where the version of the code cannot be told, and OSError.
     """
+    import json
+    from pathlib import Path
+
+    from tracejit.files import atomic
+
     code = _code()
     if code is None:
         raise UnsupportedError(
@@ -140,7 +146,7 @@ def keep(level: str, found: Tuned, cpu: Cpu) -> Path:
             hint="tracejit's sources have changed since this process has started: run it again",
         )
     levels = {**stored(cpu), level: found}
-    place = path(cpu)
+    place = Path(path(cpu))
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = {
         "format": FORMAT,
@@ -151,14 +157,14 @@ def keep(level: str, found: Tuned, cpu: Cpu) -> Path:
     with atomic(place, "w") as stream:
         stream.write(json.dumps(text, indent=1))
     forget()
-    return place
+    return str(place)
 
 
 def reset(cpu: Cpu) -> bool:
     """Remove what was measured on this processor; return whether there was something."""
     removed = False
     with contextlib.suppress(FileNotFoundError):
-        path(cpu).unlink()
+        os.unlink(path(cpu))
         removed = True
     forget()
     return removed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import time
 from collections import Counter
@@ -133,7 +134,7 @@ def print_machine() -> None:
         table.add_row(f"level {name}", f"{have}, {level.vector_bits}-bit vectors{used}")
     measured = tuning.described(target.blocking)
     table.add_row("products cut", f"as measured: {measured}" if measured else "by rule")
-    table.add_row("cache folder", str(config.cache_dir()))
+    table.add_row("cache folder", config.cache_dir())
     table.add_row("kernels", str(config.kernels_dir()))
     for package in ("tracejit", "numpy", "llvmlite", "networkx", "py-cpuinfo"):
         table.add_row(package, importlib.metadata.version(package))
@@ -144,7 +145,7 @@ def print_machine() -> None:
 def print_cache(entries: Sequence[Stored], disk: DiskCache, limit: int) -> None:
     """Print what is compiled on disk: the last used ``limit`` entries, and the sums over all."""
     console = Console()
-    table = Table(title=str(disk.folder / "code"), title_justify="left")
+    table = Table(title=os.path.join(disk.folder, "code"), title_justify="left")
     for column, justify in (
         ("name", "left"), ("computes", "left"), ("level", "left"), ("bytes", "right"),
         ("compiled in", "right"), ("last used", "left"),

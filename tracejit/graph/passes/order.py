@@ -14,10 +14,10 @@ payload, which IEEE 754 leaves open.
 
 from __future__ import annotations
 
-import hashlib
 from zlib import crc32
 
 from tracejit import sizes
+from tracejit.digest import blake2b
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, make
 from tracejit.graph.passes.rules import scalar_of
@@ -98,7 +98,7 @@ def fingerprint(graph: Graph) -> str:
     source locations are left out.
     """
     index = {node: i for i, node in enumerate(graph.nodes)}
-    digest = hashlib.blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for node in graph.nodes:
         attrs = sorted((k, v) for k, v in node.attrs.items() if k != "name")
         digest.update(repr((node.op.name, attrs, [index[i] for i in node.inputs])).encode())
