@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracejit.frontend.compiled import Compiled
 from tracejit.frontend.counts import Counts
 from tracejit.frontend.signature import ArrayKey, signature_text
 from tracejit.frontend.variation import Variation
 from tracejit.runtime import entry, profiler
-from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.tiers import State
+
+if TYPE_CHECKING:
+    from tracejit.runtime.report import FunctionProfile
 
 
 class Reported:
@@ -76,6 +78,8 @@ class Reported:
 
     def profile(self) -> FunctionProfile:
         """Return what the calls of this function have cost, by signature."""
+        from tracejit.runtime.report import FunctionProfile, SignatureProfile
+
         with self._lock:
             kept = list(self._compiled.items())
         signatures: list[SignatureProfile] = []

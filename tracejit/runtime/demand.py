@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tracejit import config
 from tracejit.graph.graph import Graph
@@ -22,10 +22,12 @@ from tracejit.ops.table import Array
 from tracejit.runtime import monitor, profiler, spans, stance, turns
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import run_graph
-from tracejit.runtime.profiler import FunctionProfile, SignatureProfile
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program
 from tracejit.schedule.titles import ops_text
+
+if TYPE_CHECKING:
+    from tracejit.runtime.report import FunctionProfile
 
 # Structures kept; the one used longest ago goes first.
 _MAX_PROGRAMS = 256
@@ -89,6 +91,8 @@ class _Usage:
 
     def profile(self) -> FunctionProfile:
         """Return the structures as signatures of one function."""
+        from tracejit.runtime.report import FunctionProfile, SignatureProfile
+
         with _lock:
             programs = [p for p in _programs.values() if isinstance(p, Program)]
         signatures = [profiler.signature_profile(p, _text(p.graph)) for p in programs]

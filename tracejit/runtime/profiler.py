@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tracejit.runtime import analysis, entry, events, inside, ticks
 from tracejit.runtime.costs import model
-from tracejit.runtime.report import (
-    Candidate,
-    FunctionProfile,
-    Regression,
-    Report,
-    SignatureProfile,
-)
 from tracejit.runtime.specialise import Stage
 
 if TYPE_CHECKING:
     from tracejit.runtime.entry import NativeForm
+    from tracejit.runtime.report import Candidate as Candidate
+    from tracejit.runtime.report import FunctionProfile as FunctionProfile
+    from tracejit.runtime.report import Regression as Regression
+    from tracejit.runtime.report import Report as Report
+    from tracejit.runtime.report import SignatureProfile as SignatureProfile
     from tracejit.runtime.tiers import Program
 
 __all__ = [
@@ -44,6 +42,14 @@ Event = events.Event
 subscribe = events.subscribe
 # Runs in Python for which the time inside them is measured: the first ones, then one of so many.
 _SAMPLED_RUNS = 16
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tracejit.runtime import report as reports  # for those who ask for one
+
+    return getattr(reports, name)
 
 
 class Profiled(Protocol):
@@ -74,6 +80,8 @@ def register(function: Profiled) -> None:
 
 def signature_profile(program: Program, arguments: str) -> SignatureProfile:
     """Return what is known of one program, with what its native forms have counted."""
+    from tracejit.runtime.report import SignatureProfile
+
     analysis.update(program)
     executable, special = program.executable, program.specialisation
     counted = entry.total(()) if executable is None else executable.counters()
@@ -104,6 +112,8 @@ def signature_profile(program: Program, arguments: str) -> SignatureProfile:
 
 def ranged_profile(plans: Sequence[Ranges], arguments: str) -> SignatureProfile:
     """Return what is known of plans for ranges of sizes, which share kernels of tier 1."""
+    from tracejit.runtime.report import SignatureProfile
+
     counted = entry.total([plan.native.counters() for plan in plans if plan.native is not None])
     return SignatureProfile(
         arguments=arguments,
@@ -178,6 +188,8 @@ class python_timer:  # noqa: N801 - a stop watch
 
 def report() -> Report:
     """Return what every jitted function that is alive has cost so far."""
+    from tracejit.runtime.report import Report
+
     with _lock:
         alive = list(_functions)
     found = [function.profile() for function in alive]
