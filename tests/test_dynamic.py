@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -593,3 +594,29 @@ def test_a_size_that_is_called_often_gets_code_of_its_own(
     assert found["float32[33, 16]"] > HOT_CALLS
     assert "float32[10, 16]" not in found
     assert found["float32[*, 16]"] > HOT_CALLS
+
+
+@native
+def test_small_sizes_and_others_have_kernels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first size decides what sizes above it run only where it is not small."""
+    monkeypatch.setitem(workers.counts, "in_process", 0)
+    monkeypatch.setattr(analysis, "wanted", lambda: False)
+    w = normal(64, 48)
+
+    def product(x: Any) -> Any:
+        return x @ w
+
+    lowest = {
+        (3, 4, 2, 80, 9, 50, 8): ["2..8", "9.."],
+        (3, 80, 4, 50): ["9..", "2..8"],
+        (80, 4, 50, 2): ["2.."],
+        (1, 3, 80, 9): ["2.."],
+    }
+    for sizes, ranges in lowest.items():
+        f = tj.jit(product, compile="now")
+        for n in sizes:
+            x = normal(n, 64)
+            np.testing.assert_allclose(f(x), product(x), rtol=1e-4, atol=1e-4)
+        assert f.stats()["recompiles"] <= 1, sizes
+        found = re.findall(r"float32\[([0-9]+\.\.(?:8(?!\d))?)", str(f._variation))
+        assert found == ranges, (sizes, str(f._variation))

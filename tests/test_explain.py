@@ -276,9 +276,9 @@ def test_it_has_the_ranges_of_sizes_that_plans_are_for():
 
     f = tj.jit(branch, compile="now")
     w = np.ones(3)
-    for n in (5, 6, 7, 50, 60, 7):
+    for n in (15, 16, 17, 50, 60, 17):
         f(np.ones((n, 3)), w)
-    plans = tj.explain(f, np.ones((7, 3)), w).sizes
+    plans = tj.explain(f, np.ones((17, 3)), w).sizes
     assert re.fullmatch(
         r"2 plans for ranges of sizes: "
         r"float64\[2\.\.40, 3\], float64\[3\]; float64\[41\.\.\d*, 3\], float64\[3\]",

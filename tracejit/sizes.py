@@ -101,10 +101,16 @@ class Family:
 
     # -- numbers -----------------------------------------------------------------------------------
 
-    def symbol(self, value: int, typical: int | None = None, low: int | None = 0) -> int:
+    def symbol(
+        self,
+        value: int,
+        typical: int | None = None,
+        low: int | None = 0,
+        high: int | None = None,
+    ) -> int:
         """Return the size of one dimension of an argument: a ``Size``, which is an int to all.
 
-        It is never below ``low``; a stride (None) may be negative.
+        It is never below ``low`` or above ``high``; a stride (None) may be negative.
         """
         count = sum(n.symbol >= 0 for n in self.numbers)
         index = self._append(Number(None, 0, 0, value, count))
@@ -112,6 +118,8 @@ class Family:
             self.typical[index] = typical
         if low is not None:
             self._low[index] = low
+        if high is not None:
+            self._high[index] = high
         return cast(int, Size(self, index, value))
 
     def constant(self, value: int) -> int:

@@ -56,9 +56,11 @@ def generalise(kind: Kind, call: Example) -> Ranged | None:
     for _ in range(TRIES):
         family = Family(user_location)
         dimensions = sorted(varied)
+        small = kind.has_small(call.keys, dimensions)
+        tried = call._replace(missing="leave") if small else call
         try:
             with family:
-                plan = _plan(family, dimensions, kind, call)
+                plan = _plan(family, dimensions, kind, tried)
         except Unfit:
             kind.why_static = "native calls cannot hold a plan for ranges of its sizes"
             return None
@@ -68,6 +70,9 @@ def generalise(kind: Kind, call: Example) -> Ranged | None:
         if not family.planning and family.plain is not None:
             kind.why_static = f"a size is used as a plain number at {family.plain}"
         varied -= {dimensions[symbol] for symbol in family.pinned}
+        if plan is None and small and family.planning and call.missing != "leave":
+            kind.merged = True
+            continue
         if plan is not None or not family.pinned or not varied or kind.why_static is not None:
             break
     if plan is not None:
@@ -132,17 +137,17 @@ def _symbolic(
     if not isinstance(key, ArrayKey):
         return key
 
-    def part(number: int, plain: Shape, low: int | None) -> Shape:
+    def part(number: int, plain: Shape) -> Shape:
         return tuple(
-            family.symbol(n, kind.typical[leaf, number, axis], low)
+            family.symbol(n, *kind.hint_of((leaf, number, axis), n))
             if (leaf, number, axis) in dimensions
             else n
             for axis, n in enumerate(plain)
         )
 
     dtype, sizes, strides = key
-    shape = part(SHAPE, sizes, 0)
-    return ArrayKey((dtype, shape, None if strides is None else part(LAYOUT, strides, None)))
+    shape = part(SHAPE, sizes)
+    return ArrayKey((dtype, shape, None if strides is None else part(LAYOUT, strides)))
 
 
 def _sources(recorded: Recorded) -> list[Source]:

@@ -35,6 +35,21 @@ HOT_SIZES = 3
 SHAPE, LAYOUT = 1, 2
 
 
+# Sizes up to this one have kernels that suit few rows and short axes; at many they are slow: 12 to
+# 23 times for axes of 2 or 3 (measured at 4096), 1.6 for rows of products.
+SMALL = 8
+# What sizes are taken for where only 1 came before a small one: kernels of 16 lose least elsewhere.
+USUAL = 16
+
+
+class Hint(NamedTuple):
+    """The typical value of a symbol, and what its values are never below or above."""
+
+    typical: int
+    low: int | None
+    high: int | None
+
+
 class Sizes(tuple[tuple[Shape, Shape], ...]):
     """The sizes of a signature's arrays by leaf, and the strides of those not contiguous."""
 
@@ -44,16 +59,19 @@ class Kind:
     """The signatures that differ in sizes only: those seen first, and where others differed.
 
     ``typical`` holds the first size above 1, or stride, of a dimension: choices that concern
-    speed only are taken for these, so that all plans share their kernels. ``served`` has the sizes
-    that ``plans`` were made at; ``hot`` are sizes that are called often, with their own signature
-    once there is one; ``compiled`` says that one of the signatures runs compiled; ``awaited`` are
-    kernels in the making, ``recompiles`` says how often some were asked for; ``why_static`` says
-    why no more plans are wanted.
+    speed only are taken for these, so that plans share their kernels (``hint_of``). Where that is
+    small, ``large`` holds the first size that is not, and ``merged`` says that all sizes share
+    kernels all the same. ``served`` has the sizes that ``plans`` were made at; ``hot`` are sizes
+    that are called often, with their own signature once there is one; ``compiled`` says that one of
+    the signatures runs compiled; ``awaited`` are kernels in the making, ``recompiles`` says how
+    often some were asked for; ``why_static`` says why no more plans are wanted.
     """
 
     first: Sizes
     varied: set[Dimension] = field(default_factory=set[Dimension])
     typical: dict[Dimension, int] = field(default_factory=dict[Dimension, int])
+    large: dict[Dimension, int] = field(default_factory=dict[Dimension, int])
+    merged: bool = False
     served: set[Sizes] = field(default_factory=set[Sizes])
     plans: list[Ranged] = field(default_factory=list["Ranged"])
     hot: dict[Sizes, Compiled | None] = field(default_factory=dict[Sizes, "Compiled | None"])
@@ -75,6 +93,32 @@ class Kind:
                 if a != b or (always and b not in (0, 1)):
                     self.varied.add((leaf, LAYOUT, axis))
                 self.typical.setdefault((leaf, LAYOUT, axis), b)
+
+    def hint_of(self, dimension: Dimension, number: int) -> Hint:
+        """Return what a symbol with the value ``number`` is taken for, and in which range.
+
+        Where a function's first size was small, its kernels serve small sizes, and there are
+        others above. Where it was large, its kernels serve all; so at most one set is compiled.
+        """
+        leaf, part, axis = dimension
+        typical = self.typical[dimension]
+        if part == LAYOUT:
+            return Hint(typical, None, None)
+        first = self.first[leaf][0][axis]
+        if typical > SMALL or first > SMALL:
+            return Hint(typical, 0, None)
+        if number > SMALL:
+            self.large.setdefault(dimension, number)
+        if self.merged or first != typical:
+            return Hint(self.large.get(dimension, USUAL), 0, None)
+        if number <= SMALL:
+            return Hint(typical, 0, SMALL)
+        return Hint(self.large[dimension], SMALL + 1, None)
+
+    def has_small(self, keys: Sequence[Any], dimensions: Sequence[Dimension]) -> bool:
+        """Whether sizes of a signature are taken for small ones, for which no kernel is made."""
+        numbers = ((d, keys[d[0]][d[1]][d[2]]) for d in dimensions)
+        return any(self.hint_of(*number).high is not None for number in numbers)
 
     def serving(self, keys: Sequence[Any]) -> tuple[Ranged, Values] | None:
         """Return a plan for a signature, and the values of its numbers; None where none fits."""
