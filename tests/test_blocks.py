@@ -30,7 +30,7 @@ def moments(x: Any) -> Any:
 
 def compute(function: Any, x: Array, *, kernels: int) -> Any:
     assert len(tj.trace(function, x).schedule.kernels) == kernels
-    run = tj.jit(function, compile="now")
+    run: Any = tj.jit(function, compile="now")
     return run(x)
 
 
