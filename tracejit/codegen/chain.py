@@ -6,7 +6,9 @@ memory; then it waits for the value from before, adds its totals and hands the s
 then it scans its blocks, which its cache now holds, from that value. Memory is read and written
 once, as by one thread alone (a chained scan: Yan, Long and Zhang 2013, "StreamScan"; Merrill and
 Garland 2016). Two passes over all of the rows would read them twice. Measured on two shared cores:
-the running sums of 1M float32 take 0.14 ms in place of 0.26 on one thread; a copy takes 0.13.
+the running sums of 1M float32 take 0.11 ms in place of 0.21 on one thread; a copy takes 0.09.
+Totals of a turn's blocks are taken side by side: one block after the other they would wait for
+themselves, and the same sums take 0.14 ms.
 
 Nobody waits for a thread that has not begun: blocks are numbered by a counter as they are taken,
 so all before a block have been taken. What is at the access ``chain`` of the kernel (see
@@ -111,9 +113,12 @@ class Chain:
         known = b.compare("eq", b.atomic_load(received), first)
 
         def totals() -> Values:
-            scan.takes_totals = True
-            over(start, b.mul(whole, size), [])
-            scan.takes_totals = False
+            if scan.is_along:
+                b.if_(b.compare("lt", first, whole), lambda: self._totals_along(whole, scope))
+            else:
+                scan.takes_totals = True
+                over(start, b.mul(whole, size), [])
+                scan.takes_totals = False
             b.effect(f"call void @{_WAIT}(ptr {received.text}, i64 {first.text})")
             return []
 
@@ -136,14 +141,33 @@ class Chain:
 
     # -- totals of blocks ----------------------------------------------------------------------
 
+    def _totals_along(self, whole: Value, scope: Scope) -> Values:
+        """Keep the totals of the blocks before ``whole``, which run along the lanes.
+
+        In place of blocks that a turn does not have, its last is read again.
+        """
+        b = self.b
+        last = b.sub(whole, const(1, I64))
+        blocks = [b.add(self.now.first, const(n, I64)) for n in range(TURN_BLOCKS)]
+        blocks = [b.intrinsic("smin", I64, block, last) for block in blocks]
+        starts = [b.mul(block, const(SCAN_BLOCK, I64)) for block in blocks]
+        for part, value in enumerate(self.scan.totals(starts, scope)):
+            lanes = const(part * value.type.lanes, I64)
+            b.store(value, b.element(self.now.totals, lanes, value.type.element))
+        return []
+
     def keep(self, first: Value, total: Values) -> None:
         """Keep the total of the block that starts at ``first``."""
         for part, value in enumerate(total):
             self.b.store(value, self._slot(self.b.div(first, const(SCAN_BLOCK, I64)), part))
 
     def _kept(self, block: Value) -> Values:
-        type = self.scan.scanner.type(self.scan.lanes)
-        return [self.b.load(self._slot(block, n), type) for n in range(self.scan.copies)]
+        b, scan = self.b, self.scan
+        type = scan.scanner.type(scan.lanes)
+        if scan.is_along:
+            place = b.element(self.now.totals, b.sub(block, self.now.first), type.element)
+            return [b.splat(b.load(place, type.element), scan.lanes)]
+        return [b.load(self._slot(block, n), type) for n in range(scan.copies)]
 
     def _slot(self, block: Value, part: int) -> Value:
         b = self.b

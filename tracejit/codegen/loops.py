@@ -450,11 +450,6 @@ class KernelEmitter:
                 state = state[a.block_width :]
             return following
 
-        if nest.vector == axis and self.scan is not None and self.scan.takes_totals:
-            # Totals are of whole blocks, which are whole steps.
-            vector = Vector(axis, self.lanes, self.unroll)
-            step = self.lanes * self.unroll
-            return self.b.loop(start, stop, step, carried, lambda i, c: body(vector, i, list(c)))
         if nest.vector == axis:
             streamed = streamed_from(self, nest.body.stores, scope, start)
             return vector_loop(self, axis, start, stop, carried, body, streamed)

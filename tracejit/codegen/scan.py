@@ -20,7 +20,7 @@ from tracejit.codegen.builder import I8, I64, Builder, Type, Value, const
 from tracejit.codegen.chain import Chain
 from tracejit.codegen.elementwise import splat_to
 from tracejit.codegen.reducers import highest, lowest
-from tracejit.codegen.scope import Scope, Values
+from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.types import DType, cast, is_signed, register_type
 from tracejit.schedule.kernel import SCAN_BLOCK, Nest
 
@@ -104,6 +104,29 @@ class Scanner:
             value = self.combine(b, left, value, ordered=ordered)
             width *= 2
         return value
+
+    def totals(self, b: Builder, values: Values) -> Values:
+        """Return the running values at the ends of some vectors, a power of two, lane by lane.
+
+        The tree is that of ``within``; what two vectors leave to be done at a level fills one::
+
+            a b c d, e f g h  →  a e c g, b f d h  →  a+b e+f c+d g+h
+        """
+        lanes, width = values[0].type.lanes, 1
+        while width < lanes and len(values) > 1:
+            left = [lane + lanes - width if lane & width else lane for lane in range(lanes)]
+            right = [lane + lanes if lane & width else lane + width for lane in range(lanes)]
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [
+                self.combine(b, b.shuffle(x, y, left), b.shuffle(x, y, right)) for x, y in pairs
+            ]
+            width *= 2
+        while width < lanes:  # only the first lanes count from here on
+            (value,) = values
+            right = [(lane + width) % lanes for lane in range(lanes)]
+            values = [self.combine(b, value, b.shuffle(value, None, right))]
+            width *= 2
+        return values
 
     def along(self, b: Builder, carry: Value, values: Values) -> tuple[Values, Value]:
         """Scan vectors that follow each other; return their running values and the next carry.
@@ -242,6 +265,26 @@ class ScanLoop:
             return self.combine(before, total)
 
         return b.loop(start, stop, SCAN_BLOCK, [] if self.takes_totals else state, block)
+
+    def totals(self, starts: Values, scope: Scope) -> Values:
+        """Write the totals of the blocks along the lanes that begin at ``starts``, side by side.
+
+        No block waits for the running value of its last vector: the others are between.
+        """
+        b, axis, lanes = self.b, self.expr.axis, self.emitter.lanes
+        vector = Vector(axis, lanes, 1)
+
+        def step(index: Value, state: Values) -> Values:
+            taken: Values = []
+            for start in starts:
+                inner = self.emitter.enter(scope, {axis: b.add(start, index)}, vector)
+                self.emitter.prepare(inner, [self.expr.arg])
+                (value,) = self.emitter.value(inner, self.expr.arg)
+                taken.append(splat_to(b, self.scanner.enter(b, value), lanes))
+            return self.combine(state, self.scanner.totals(b, taken))
+
+        start = [self.scanner.identity(lanes)] * max(1, len(starts) // lanes)
+        return b.loop(const(0, I64), const(SCAN_BLOCK, I64), lanes, start, step)
 
     def body(self, nest: Nest, scope: Scope, state: Values) -> Values:
         """Write one step of the loop; return the next state."""
