@@ -3,13 +3,14 @@
 A place is an item of a dict with text as keys, or a closure's cell. What is there is compared by
 identity, for which generated code needs nothing but words of memory: an entry of a dict does not
 move while the dict keeps its table. For each place there are rows of (address, mask, word); a row
-may be looked at where the rows before it hold. CPython's layout of dicts is not promised, so rows
-are made only where they read what Python says is there.
+may be looked at where the rows before it hold. CPython's layout of dicts is not promised: rows are
+made for the versions whose layout is known, and where they read what Python says is there.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterable, Sequence
 from types import CellType
 from typing import Any, NamedTuple, cast
@@ -19,6 +20,8 @@ import numpy as np
 ABSENT = object()
 """Stands for what is not there."""
 
+# The first version of CPython whose dicts have not been looked at.
+_UNKNOWN = (3, 15)
 _ALL = -1
 # The sizes and the kind of a table; what stands above changes by itself.
 _HEADER = (1 << 24) - 1
@@ -54,8 +57,11 @@ class Place(NamedTuple):
 def table_of(places: Iterable[tuple[Place, Any]]) -> np.ndarray[Any, np.dtype[np.int64]] | None:
     """Return the number of rows, and the rows, that hold while all places have these objects.
 
-    None where the memory is not laid out as expected. Holder and objects must be kept alive.
+    None where memory is not, or may not be, laid out as expected. Holder and objects must be kept
+    alive.
     """
+    if sys.version_info >= _UNKNOWN:
+        return None
     rows: list[Row] = []
     for place, value in places:
         found = _rows(place, value)
