@@ -231,6 +231,35 @@ def test_the_key_follows_the_code_generator(
     cache.fingerprint.cache_clear()
 
 
+def test_the_text_of_the_code_generator_is_read_again_where_a_file_has_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "source.py"
+    source.write_text("a = 1\n")
+    files = [str(source)]
+
+    def found() -> bytes | None:
+        return cache._known_text(files, [os.stat(path) for path in files])
+
+    def read() -> bytes:
+        return cache._text_of(files, [os.stat(path) for path in files])
+
+    first = read()
+    assert found() is None  # while nothing else is kept
+    ask(1)
+    assert read() == found() == first
+    before = os.stat(source)
+    time.sleep(0.02)  # the times of files go by ticks of some milliseconds
+    source.write_text("a = 2\n")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))  # same size, same time
+    assert found() is None
+    assert read() == found() != first
+    time.sleep(0.02)
+    source.write_text("a = 1\n")
+    assert found() is None
+    assert read() == found() == first
+
+
 def test_keys_do_not_depend_on_the_process() -> None:
     program = (
         "from tracejit.runtime import cache, cpu\n"

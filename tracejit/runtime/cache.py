@@ -3,7 +3,7 @@
 Files live in ``code`` inside the cache folder, one an entry, named by a hash of everything that
 decides the code: the kernel's structure, the target with its instruction-set bits, the level, the
 version of LLVM, and the text of the code generator itself (``fingerprint``). No file time takes
-part, and nothing is unpickled.
+part (times only say whether that text has to be read again), and nothing is unpickled.
 
 An entry is a header, a checksum over all of it, and an object file. Object code runs with the
 rights of whoever loads it, and a checksum keeps out damage, not malice: so the folder must belong
@@ -92,21 +92,54 @@ def fingerprint() -> bytes | None:
     package = os.path.dirname(os.path.dirname(__file__))
     found = importlib.util.find_spec("llvmlite")
     places = (found.submodule_search_locations if found else None) or [""]
-    digest = blake2b(digest_size=20)
     try:
         files = [os.path.join(places[0], "_version.py")]
         files += [os.path.join(package, part) for part in _FILES]
         for part in _FOLDERS:
             files += _sources(os.path.join(package, part))
-        for path in files:
-            with open(path, "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_mtime > config.IMPORTED:
-                    return None
-                text = file.read()
-            digest.update(b"%d %s\n" % (len(text), os.path.basename(path).encode()))
-            digest.update(text)
+        states = [os.stat(path) for path in files]
+        if any(state.st_mtime > config.IMPORTED for state in states):
+            return None
+        return _known_text(files, states) or _text_of(files, states)
     except OSError:
         return None
+
+
+# Stands where the entries of code have their function's name.
+_SOURCES = "sources"
+
+
+def _states_name(files: Sequence[str], states: Sequence[os.stat_result]) -> str:
+    """Return the name of the entry that holds the hash of files in these states.
+
+    A file of the same number, size and times holds the same text: programs can set the time of the
+    last change, but not of the change of that. Python trusts less when it takes bytecode for a
+    source. In other states the text is read again, so that a copy elsewhere has the same hash.
+    """
+    listed = (
+        f"{path} {s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
+        for path, s in zip(files, states, strict=True)
+    )
+    return blake2b("\n".join(listed).encode(), digest_size=_NAME // 2).hexdigest()
+
+
+def _known_text(files: Sequence[str], states: Sequence[os.stat_result]) -> bytes | None:
+    """Return the hash of the text of files that an earlier process has read."""
+    entry = disk().load(_states_name(files, states))
+    return entry.image if entry is not None and entry.symbol == _SOURCES else None
+
+
+def _text_of(files: Sequence[str], states: Sequence[os.stat_result]) -> bytes:
+    """Return the hash of the text of files, and keep it. Raises OSError."""
+    digest = blake2b(digest_size=20)
+    for path in files:
+        with open(path, "rb", buffering=0) as file:
+            text = file.read()
+        digest.update(b"%d %s\n" % (len(text), os.path.basename(path).encode()))
+        digest.update(text)
+    if disk().exists():  # before, that says that no process has kept code
+        entry = Entry(digest.digest(), _SOURCES, "", "the state of the code generator", 0.0)
+        disk().store(_states_name(files, states), entry)
     return digest.digest()
 
 
