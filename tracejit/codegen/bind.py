@@ -165,7 +165,7 @@ no:
 
 def bind_text() -> str:
     """Return the IR of ``bind``."""
-    words: dict[str, int] = {word.name: int(word) for word in (*Op, *Bind)}
+    words = {op.name: int(op) for op in Op} | dict(Bind.items())
     words |= {"LENGTH": int(Form.LENGTH), "INSTRUCTION": INSTRUCTION}
     text = _BIND
     for name, value in words.items():

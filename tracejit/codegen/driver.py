@@ -470,7 +470,7 @@ define internal void @keep_away(ptr %pool, i64 %now) {
 def emit_driver(x86: bool, linux: bool) -> str:
     """Return the module with ``driver``, ``worker``, ``setup`` and ``ticks``."""
     pause = 'call void asm sideeffect "pause", ""()' if x86 else ""
-    words = {f.name: int(f) for f in Field} | {p.name: int(p) for p in Pool}
+    words = dict(Field.items()) | dict(Pool.items())
     text = _TEXT + (_KEEP_AWAY if linux else _STAY)
     for name, value in words.items():
         text = text.replace("{" + name + "}", str(value))

@@ -450,8 +450,10 @@ define ptr @vector(ptr %callable, ptr %args, i64 %flagged, ptr %names) {
 
 def emit_entry(driver: str) -> str:
     """Return the module with ``entry``, which imports ``Addresses``; ``driver`` is its text."""
-    enums = (State, Form, Argument, Layout, Container, Holds, Sheet, Base, Output, Step)
-    words: dict[str, object] = {s.name: int(s) for enum in enums for s in enum}
+    words: dict[str, object] = {}
+    for kind in (State, Form, Layout, Container, Sheet, Base):
+        words |= dict(kind.items())
+    words |= {s.name: int(s) for enum in (Argument, Holds, Output, Step) for s in enum}
     words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
     words |= {"RECORDS_BYTE": 8 * Form.RECORDS, "POOL_BYTE": 8 * Form.POOL}
     words |= {"FAULTS_BYTE": 8 * Form.FAULTS}

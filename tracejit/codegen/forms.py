@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from tracejit.codegen.words import Words
+
 # The entry's functions.
 ENTRY = "entry"
 # The same for a call that comes through the slot of a type: see ``codegen/entry.py``.
@@ -26,7 +28,7 @@ EIGHTH = 7
 MAX_STEPS = 256
 
 
-class State(IntEnum):
+class State(Words):
     """A function's state, in i64, ending in the addresses of its forms."""
 
     FORMS = 0  # how many
@@ -41,7 +43,7 @@ class State(IntEnum):
 WATCH = 3  # i64 in a row: (address, mask, word)
 
 
-class Form(IntEnum):
+class Form(Words):
     """The head of a form, in i64. Counts, and offsets (in i64, from the form) of its tables."""
 
     ARGUMENTS = 0  # how many slots
@@ -86,7 +88,7 @@ class Argument(IntEnum):
     CONTAINER = 3  # kind; the layout says which
 
 
-class Layout(IntEnum):
+class Layout(Words):
     """How the slots of a call follow from its arguments, in i64; then a row for each container."""
 
     POSITIONAL = 0  # how many arguments
@@ -96,7 +98,7 @@ class Layout(IntEnum):
     ROWS = 4
 
 
-class Container(IntEnum):
+class Container(Words):
     """A row of a layout; what the container holds takes the next free slots."""
 
     SLOT = 0
@@ -116,7 +118,7 @@ class Holds(IntEnum):
     OBJECT = 3
 
 
-class Sheet(IntEnum):
+class Sheet(Words):
     """The slots of one call, in i64."""
 
     LAID_OUT = 0  # address of the layout that it was filled for, or 0
@@ -128,7 +130,7 @@ class Sheet(IntEnum):
 ANY = -(1 << 62)  # in place of a size or stride
 
 
-class Bind(IntEnum):
+class Bind(Words):
     """An instruction (op, a, b, c) of a form's program.
 
     Those of ``sizes.Op`` put op(a, b) into number c; where they test, they refuse the call. A
@@ -146,7 +148,7 @@ class Bind(IntEnum):
 INSTRUCTION = 4
 
 
-class Base(IntEnum):
+class Base(Words):
     """What pointers are relative to. A pointer specification is (base, byte offset)."""
 
     FIXED = 0

@@ -14,16 +14,16 @@ but ``make_array`` may run without the GIL, hence the lock.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
 from tracejit.codegen import imports
+from tracejit.codegen.words import Words
 
 MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM = "make_array", "new_array", "refuse", "trim"
 FUNCTIONS = ("pool_malloc", "pool_calloc", "pool_realloc", "pool_free")
 
 
-class Memory(IntEnum):
+class Memory(Words):
     """The allocator's state, in i64."""
 
     LOCK = 0
@@ -405,7 +405,7 @@ class Addresses(NamedTuple):
 
 def emit_memory() -> str:
     """Return the allocator's module; it imports ``Addresses``."""
-    words: dict[str, object] = {m.name: int(m) for m in Memory}
+    words: dict[str, object] = dict(Memory.items())
     words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
     words |= {"MESSAGE": _MESSAGE, "MESSAGE_SIZE": len(_MESSAGE) + 1, "SMALL": SMALL}
     words |= {"CARRAY": _CARRAY, "NUMPY_DOMAIN": _NUMPY_DOMAIN}

@@ -5,12 +5,12 @@ Apart from the code's text, which a process that finds the code on disk need not
 
 from __future__ import annotations
 
-from enum import IntEnum
+from tracejit.codegen.words import Words
 
 DRIVER, WORKER, SETUP, TICKS = "driver", "worker", "setup", "ticks"
 
 
-class Field(IntEnum):
+class Field(Words):
     """Columns of a record."""
 
     CODE = 0
@@ -25,7 +25,7 @@ class Field(IntEnum):
     NS = 9
 
 
-RECORD = len(Field)
+RECORD = len(list(Field.items()))
 # Work that comes in a row before parked workers are woken, by the estimate of schedule/grain.py,
 # which is up to eight times what a kernel takes (measured: waking pays from 40 to 60 µs on).
 WAKE_NS = 350_000
@@ -38,7 +38,7 @@ CHUNK_BITS = 22
 MOST_CHUNKS = (1 << CHUNK_BITS) - 1
 
 
-class Pool(IntEnum):
+class Pool(Words):
     """Byte offsets in the pool's memory; what different threads write is on its own cache line."""
 
     WORD = 0

@@ -168,7 +168,11 @@ def poisoned(array: Array) -> Array:
 def stats() -> dict[str, int]:
     """Return the allocator's counts (see ``tj.memory_stats``); all 0 where there is none."""
     state = pool().state if available() else np.zeros(Memory.SIZE, np.int64)
-    return {m.name.lower(): int(state[m]) for m in Memory if Memory.LOCK < m < Memory.POISON}
+    return {
+        name.lower(): int(state[place])
+        for name, place in Memory.items()
+        if Memory.LOCK < place < Memory.POISON
+    }
 
 
 def trim() -> None:
