@@ -415,13 +415,6 @@ def fft_cases(name: str) -> Iterator[Case]:
                     yield Case(name, (values(dtype, *shape),), attrs, Tolerance(64, 50.0))
 
 
-@cases_for("unwrap")
-def unwrap_cases(name: str) -> Iterator[Case]:
-    for dtype in FLOATS:
-        for n in (0, 1, 33):
-            yield Case(name, (4 * values(dtype, 3, n),), {"axis": 1}, Tolerance(64, 10.0))
-
-
 # -- random ----------------------------------------------------------------------------------------
 
 

@@ -215,6 +215,20 @@ def test_operands_without_a_rule_are_stored() -> None:
     assert steps(lambda a: NP.sort(a * a), x) == [KernelStep, OpaqueStep]
 
 
+def test_elements_at_computed_places(level: str) -> None:
+    x, v, places = numbers(9), numbers(5), np.array([3, 0, 3, -1, 7])
+
+    def scattered(x: Any, v: Any) -> Any:
+        x = x.copy()
+        np.add.at(x, places, v)
+        x[places[:2]] = v[:2]
+        return x
+
+    for f in (lambda x, v: x[places], lambda x, v: x[::-2], lambda x, v: np.take(x, places) + v):
+        same_parts(traced(f, x, v), f(x, v))
+    np.testing.assert_allclose(traced(scattered, x, v), scattered(x, v), rtol=1e-15)
+
+
 def test_pieces_are_stored_record_by_record_in_place() -> None:
     x, y = numbers(5), numbers(6)
     program = tj.trace(lambda a, b: NP.concatenate([a * 2, b * b]), x, y)

@@ -59,3 +59,12 @@ def test_floats_taken_apart_and_put_together(dtype: str, any_level: str) -> None
             native(lambda x, p=part: tj.frexp(x)[p], x), np.frexp(x)[part]
         )
     np.testing.assert_array_equal(native(np.spacing, x), np.spacing(x))
+
+
+@pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
+def test_products_of_all_integers(dtype: str, level: str) -> None:
+    rng = np.random.default_rng(3)
+    for m, k, n in [(1, 5, 3), (7, 9, 8), (17, 40, 33)]:
+        x, y = varied(np.dtype(dtype), m * k, rng), varied(np.dtype(dtype), k * n, rng)
+        x, y = x.reshape(m, k), y.reshape(k, n)
+        np.testing.assert_array_equal(native(np.matmul, x, y), x @ y)

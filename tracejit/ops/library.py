@@ -279,17 +279,3 @@ for _name, _kinds, _dtype, _points, _doc in [
         _fft_shape(_name, _points),
         _doc + " n points: longer input is cut, shorter filled with zeros.",
     )
-
-# -- unwrapping ------------------------------------------------------------------------------------
-
-
-def _unwrap_shape(x: Aval, *, axis: int) -> Shape:
-    check_axes("unwrap", (axis,), x.shape)
-    return x.shape
-
-
-_library(
-    "unwrap", numpy_function("unwrap"),
-    common_types("unwrap", kinds="f", integers_become=FLOAT64), _unwrap_shape,
-    "Angles without jumps of more than π along an axis.",
-)  # fmt: skip

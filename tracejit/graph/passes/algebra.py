@@ -178,6 +178,17 @@ def _squarings(node: Node, x: Node, exponent: int) -> Node:
     return result
 
 
+# x @ y = cast(cast(x, int) @ cast(y, int))   (bool, integers that have no product of their own)
+# Modulo 2ⁿ all wider integers agree; a sum of conjunctions is 0 where none holds.
+@rules.on("matmul")
+def _integer_product(node: Node) -> Node | None:
+    if not is_exact(node) or node.dtype in (np.int32, np.int64):
+        return None
+    wide = np.dtype(np.int64 if node.dtype.itemsize == 8 else np.int32)
+    x, y = (like(node, "cast", i, dtype=wide.str) for i in node.inputs)
+    return like(node, "cast", like(node, "matmul", x, y), dtype=node.dtype.str)
+
+
 # |-x| = |x|;  |x| = x for unsigned and bool
 @rules.on("absolute")
 def _absolute(node: Node) -> Node | None:

@@ -31,7 +31,9 @@ from tracejit.sizes import hint, is_one
 # What moves elements: its parts are the same op on the parts. Where the values are in memory it
 # stays as it is for those that want complex values.
 _VIEWS = frozenset({"reshape", "permute", "broadcast_to", "slice"})
-_MOVES = _VIEWS | {"take", "take_along_axis", "advanced_index"}
+_MOVES = _VIEWS | {"windows", "take", "take_along_axis", "advanced_index"}
+# What changes elements at places: of parts it is the same, as are sums and differences.
+_SCATTERS = frozenset({"put_along_axis", "advanced_update", "advanced_combine"})
 # What puts values together: of pairs that lie in memory side by side, as one more axis.
 _JOINS = frozenset({"concat", "pad", "update_slice"})
 
@@ -43,7 +45,7 @@ def run(graph: Graph) -> Graph:
     rewriting = _Rewriting()
     for node in graph.nodes:
         rewriting.visit(node)
-    outputs = [rewriting.whole(node) for node in graph.outputs]
+    outputs = [rewriting.result(node) for node in graph.outputs]
     return graph if list(graph.outputs) == outputs else Graph(graph.inputs, outputs)
 
 
@@ -64,7 +66,8 @@ class _Rewriting:
             rule = RULES.get(name)
             if rule is not None and self._visit_by(rule, node):
                 return
-            if name in _MOVES and operands[0] not in self.nodes:
+            moves = name in _MOVES and operands[0] not in self.nodes
+            if moves or (name in _SCATTERS and node.attrs.get("op") in (None, "add", "subtract")):
                 self.pairs[node] = self._mapped(node)
                 return
             if name in _JOINS:
@@ -143,6 +146,14 @@ class _Rewriting:
             else:
                 self.nodes[node] = self._paired(node, self.pairs[node])
         return self.nodes[node]
+
+    def result(self, node: Node) -> Node:
+        """Return the value as one node, which kernels store."""
+        if node.dtype.kind != "c" or node.op.name not in _MOVES:
+            return self.whole(node)
+        if node.op.name == "reshape":
+            return make(node.op, [self.result(node.inputs[0])], node.attrs, node.loc)
+        return self._paired(node, self.parts(node))
 
     def _paired(self, node: Node, pair: Pair) -> Node:
         emit = Emit(node.loc)

@@ -45,7 +45,8 @@ def run(graph: Graph) -> Graph:
 
 def _widened(node: Node, operands: tuple[Node, ...]) -> Node | None:
     name = node.op.name
-    if node.op.family in _KEPT_FAMILIES or name in _KEPT or name in _TAKEN_APART_FIRST:
+    moves = node.op.family in _KEPT_FAMILIES and name != "advanced_combine"
+    if moves or name in _KEPT or name in _TAKEN_APART_FIRST:
         return None
     if all(operand.dtype != HALF for operand in operands):
         return None
