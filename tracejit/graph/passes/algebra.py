@@ -182,7 +182,7 @@ def _squarings(node: Node, x: Node, exponent: int) -> Node:
 # Modulo 2ⁿ all wider integers agree; a sum of conjunctions is 0 where none holds.
 @rules.on("matmul")
 def _integer_product(node: Node) -> Node | None:
-    if not is_exact(node) or node.dtype in (np.int32, np.int64):
+    if not is_exact(node) or (node.dtype.kind == "i" and node.dtype.itemsize >= 4):
         return None
     wide = np.dtype(np.int64 if node.dtype.itemsize == 8 else np.int32)
     x, y = (like(node, "cast", i, dtype=wide.str) for i in node.inputs)
