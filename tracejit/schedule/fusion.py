@@ -45,7 +45,7 @@ from tracejit.schedule.cluster import (
     operand_maps,
     whole,
 )
-from tracejit.schedule.demand import Demand, statistics, total_size
+from tracejit.schedule.demand import Demand, statistics
 from tracejit.schedule.gather import Scatter, gathered, scatter_of
 from tracejit.schedule.index import (
     VIEWS,
@@ -59,13 +59,19 @@ from tracejit.schedule.index import (
     is_plain,
     through,
 )
+from tracejit.schedule.inline import (
+    MAX_REDUCTIONS,
+    MAX_VALUES,
+    recomputing_is_cheaper,
+    take_inline,
+    take_repeats,
+)
 from tracejit.schedule.maps import (
     covers,
     fresh_axis,
     full_range,
     only_axis,
     reduction_map,
-    repeats_of,
     worth_rows,
 )
 from tracejit.schedule.merged import merges_axes, within_padding
@@ -73,13 +79,8 @@ from tracejit.schedule.pieces import regions
 from tracejit.schedule.prologue import Prologues, base_of, viewed, widens, worth_packing
 from tracejit.schedule.row_groups import takes_groups
 from tracejit.schedule.siblings import Siblings
-from tracejit.sizes import hint, is_one
+from tracejit.sizes import is_one
 
-# Bounds of the cost model. Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel;
-# the flop bounds weigh recomputation against a store and a load (about 8 flops a byte).
-MAX_VALUES = 320
-MAX_REDUCTIONS = 12
-MAX_RECOMPUTE = 64
 # Nodes that are numbers in the code of whatever reads them.
 _NUMBERS = frozenset({"constant", "iota"})
 
@@ -319,43 +320,17 @@ class Fuser:
             return None
         last = max(readers, key=lambda c: c.number)
         alone = len(readers) == 1 and not demand.stored
-        if alone or self._recomputing_is_cheaper(node, demand):
-            fits = all(self._check_inline(node, maps, c) for c, maps in readers.items())
+        if alone or recomputing_is_cheaper(node, demand):
+            fits = all(take_inline(node, maps, c, self.statistics) for c, maps in readers.items())
             return list(readers) if fits else None
-        if last.number < demand.before or not self._check_inline(node, readers[last], last):
+        if last.number < demand.before or not take_inline(
+            node, readers[last], last, self.statistics
+        ):
             return None
         if not covers(node, readers[last], last):
             return None
         self._store_in(node, last, readers[last][0])
         return [last]
-
-    def _recomputing_is_cheaper(self, node: Node, demand: Demand) -> bool:
-        """Whether every reader should compute ``node`` again rather than load it."""
-        if demand.stored or len(demand.readers) > 8:
-            return False
-        if total_size(demand) <= node.size:
-            return True  # the readers want different parts of it
-        operands = [i for i in dict.fromkeys(node.inputs) if i.size > 1]
-        if 2 * sum(i.nbytes for i in operands) <= node.nbytes:
-            return native.cost(node) <= 16
-        return native.cost(node) <= 4 and len(operands) <= 1
-
-    def _check_inline(self, node: Node, maps: list[Map], cluster: Cluster) -> bool:
-        """Whether computing ``node`` at ``maps`` inside ``cluster`` stays within the bounds."""
-        if cluster.values + len(maps) > MAX_VALUES:
-            return False
-        flops = native.cost(node)
-        if cluster.shares_rows and flops > 16:
-            return False  # such a scan reads its operand twice
-        extra = (len(maps) - 1) * flops
-        for index in maps:
-            # Along the outer loops a statistic is computed once for each of its elements.
-            if node not in self.statistics or not axes_of(index) <= cluster.parallel:
-                extra += (repeats_of(index, cluster) - 1) * flops
-        if extra and cluster.recompute + extra > MAX_RECOMPUTE:
-            return False
-        cluster.recompute += extra
-        return True
 
     def _place_reduction(self, node: Node, demand: Demand) -> None:
         cluster = self._reduction_home(node, demand)
@@ -394,25 +369,13 @@ class Fuser:
         if not worth_rows(node, rows, last):
             return None
         nested = not axes_of(index) <= last.parallel
-        if nested and (takes_groups(node) or not self._check_repeats(node, index, last)):
+        if nested and (takes_groups(node) or not take_repeats(node, index, last)):
             return None
         if stored:
             if not covers(node, maps, last):
                 return None
             self._store_in(node, last, index)
         return last
-
-    def _check_repeats(self, node: Node, index: Map, cluster: Cluster) -> bool:
-        """Whether a reduction inside the loops of others is cheap enough to run in each of them.
-
-        The weights of attention, Σ_d q·k, are the same for all columns of Σ_k weight·v.
-        """
-        trips = hint(node.inputs[0].size) // max(hint(node.size), 1)
-        extra = (hint(repeats_of(index, cluster)) - 1) * trips * native.cost(node)
-        if cluster.recompute + extra > MAX_RECOMPUTE:
-            return False
-        cluster.recompute += extra
-        return True
 
     def _place_scan(self, node: Node) -> None:
         """Store a scan by a kernel of its own, which may compute its operand too."""

@@ -1,0 +1,66 @@
+"""The cost model of fusion: whether to compute a value where it is read, or to load it.
+
+What is taken inline is booked on its cluster: the values that it holds, and the flops that it
+computes more than once for each of its elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from tracejit.graph.node import Node
+from tracejit.schedule import native
+from tracejit.schedule.cluster import Cluster
+from tracejit.schedule.demand import Demand, total_size
+from tracejit.schedule.index import Map, axes_of
+from tracejit.schedule.maps import repeats_of
+from tracejit.sizes import hint
+
+# Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel; the flops weigh
+# recomputation against a store and a load (about 8 flops a byte).
+MAX_VALUES = 320
+MAX_REDUCTIONS = 12
+MAX_RECOMPUTE = 64
+
+
+def recomputing_is_cheaper(node: Node, demand: Demand) -> bool:
+    """Whether every reader should compute ``node`` again rather than load it."""
+    if demand.stored or len(demand.readers) > 8:
+        return False
+    if total_size(demand) <= node.size:
+        return True  # the readers want different parts of it
+    operands = [i for i in dict.fromkeys(node.inputs) if i.size > 1]
+    if 2 * sum(i.nbytes for i in operands) <= node.nbytes:
+        return native.cost(node) <= 16
+    return native.cost(node) <= 4 and len(operands) <= 1
+
+
+def take_inline(node: Node, maps: list[Map], cluster: Cluster, statistics: Container[Node]) -> bool:
+    """Book ``node``, computed at ``maps`` inside ``cluster``, if that stays within the bounds."""
+    if cluster.values + len(maps) > MAX_VALUES:
+        return False
+    flops = native.cost(node)
+    if cluster.shares_rows and flops > 16:
+        return False  # such a scan reads its operand twice
+    extra = (len(maps) - 1) * flops
+    for index in maps:
+        # Along the outer loops a statistic is computed once for each of its elements.
+        if node not in statistics or not axes_of(index) <= cluster.parallel:
+            extra += (repeats_of(index, cluster) - 1) * flops
+    return _book(extra, cluster)
+
+
+def take_repeats(node: Node, index: Map, cluster: Cluster) -> bool:
+    """Book a reduction inside the loops of others, if it is cheap enough to run in each of them.
+
+    The weights of attention, Σ_d q·k, are the same for all columns of Σ_k weight·v.
+    """
+    trips = hint(node.inputs[0].size) // max(hint(node.size), 1)
+    return _book((hint(repeats_of(index, cluster)) - 1) * trips * native.cost(node), cluster)
+
+
+def _book(flops: int, cluster: Cluster) -> bool:
+    if flops and cluster.recompute + flops > MAX_RECOMPUTE:
+        return False
+    cluster.recompute += flops
+    return True
