@@ -1,7 +1,8 @@
-"""Quotients by multiplication are IEEE's: where they could go wrong is computed, and tried."""
+"""Quotients by multiplications are IEEE's: where they could go wrong is computed, and tried."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,11 @@ import numpy as np
 import pytest
 
 import tracejit as tj
+from tracejit.codegen.builder import F32, F64, I64, PTR, VOID, Module, Value, const
+from tracejit.codegen.llvm import compile_object
+from tracejit.codegen.math.quotient import apart
+from tracejit.runtime import cpu
+from tracejit.runtime.loader import LoadedObject
 
 Array = np.ndarray[Any, Any]
 
@@ -141,6 +147,96 @@ def test_pixels_are_not_checked(level: str):
         assert "vpcmpnltud" not in code
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_hard_cases_by_turns(level: str, dtype: str, divide: Any):
+    """Every vector in turn divides and multiplies; the tail divides."""
+    precision = PRECISION[dtype]
+    pairs = [(x, z) for z in hard_divisors(precision) for x in hard_numerators(z, precision, 25)]
+    assert len(pairs) > 2_000
+    xs, zs = (np.array(side, dtype) for side in zip(*pairs, strict=True))
+    for up, down in ((-precision, -precision), (20, -20), (-50, 5), (-900, 100)):
+        x, z = np.ldexp(xs, up).astype(dtype), np.ldexp(zs, down).astype(dtype)
+        for shift in (0, 64 // x.itemsize):
+            x, z = np.roll(x, shift), np.roll(-z, shift)
+            equal(divide(x, z), x / z)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_special_values_by_turns(any_level: str, dtype: str, divide: Any):
+    limits, edge = np.finfo(dtype), 48 if dtype == "f4" else 480
+    values = [
+        0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -3.0, limits.max, limits.tiny,
+        limits.smallest_subnormal, 2.0**edge, 2.0**-edge, 1 - float(limits.epsneg),
+    ]  # fmt: skip
+    special, usual = np.array(values, dtype), np.linspace(1, 3, 150, dtype=dtype)
+    with np.errstate(all="ignore"):
+        for a in special:
+            x = np.resize(usual, 150)
+            for lane in range(0, 64, 3):  # alone among others, above and below
+                x[lane] = a
+                equal(divide(x, usual), x / usual)
+                equal(divide(usual, x), usual / x)
+                x[lane] = usual[lane]
+            every = np.resize(special, 150)
+            equal(divide(np.full_like(every, a), every), a / every)
+
+
+def test_every_inverse_of_float32_by_turns(level: str, divide: Any):
+    z = np.arange(0x3F800000, 0x40000000, dtype=np.uint32).view(np.float32)
+    for x in (1.0, 1.7) if level == "avx512" else ():
+        for shift in (0, 16):
+            rolled = np.roll(z, shift)
+            equal(divide(np.full_like(z, x), rolled), np.float32(x) / rolled)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_any_estimate_of_an_inverse_will_do(highest: None, dtype: str):
+    """Processors differ in their estimates of 1/z: all within the bound give one quotient."""
+    target, element = cpu.target(), F32 if dtype == "f4" else F64
+    if not target.fma:
+        pytest.skip("only targets with FMA")
+    module = Module(target)
+    b = module.define("k", VOID, [(name, PTR) for name in ("x", "z", "y", "q")] + [("n", I64)])
+    *inputs, result, count = b.parameters
+    vector = element.vector(target.lanes(element.bits))
+
+    def body(i: Value, _: list[Value]) -> list[Value]:
+        operands = [b.load(b.element(p, i, element), vector) for p in inputs]
+        b.store(apart(b, *operands), b.element(result, i, element))
+        return []
+
+    b.loop(const(0, I64), count, vector.lanes, [], body)
+    b.ret()
+    code = LoadedObject(compile_object(module.text(), target), ("k",))
+    pointers = [ctypes.c_void_p] * 4
+    function = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64)(code.address("k"))
+    precision, rng = PRECISION[dtype], np.random.default_rng(2)
+    for z in hard_divisors(precision):
+        if (1 << precision) - z <= 32:
+            continue
+        x = np.array(hard_numerators(z, precision, 25), dtype)
+        by = np.full(256, math.ldexp(z, -precision), dtype)
+        off = np.concatenate([[-1, 1, 0], rng.uniform(-1, 1, 253)]) * 2.0**-14
+        for numerator in np.ldexp(x, -precision):
+            n, y = np.full_like(by, numerator), ((1 + off) / by.astype("f8")).astype(dtype)
+            got = np.empty_like(by)
+            function(*(array.ctypes.data for array in (n, by, y, got)), by.size)
+            equal(got, n / by)
+
+
+def test_what_is_divided_by_turns(level: str):
+    def turns(function: Any, *arguments: Any) -> bool:
+        return "rcp14" in tj.trace(function, *arguments).asm()
+
+    for x in (np.ones(1000), np.ones(1000, np.float32)):
+        assert turns(lambda x: (x + 1) / (x * x + 1), x) == (level == "avx512")
+        assert turns(lambda x: (1 / (1 + x * x)).sum(), x) == (level == "avx512")
+        # By one number for all, beside a root, beside a function.
+        assert not turns(lambda x: x / 3.3, x)
+        assert not turns(lambda x: x / np.sqrt(x + 1), x)
+        assert not turns(lambda x: np.exp(x) / (x + 1), x)
+
+
 def test_what_is_inverted(level: str):
     def inverted(function: Any, *arguments: Any) -> bool:
         return "vfnmadd" in tj.trace(function, *arguments).asm()
@@ -151,9 +247,8 @@ def test_what_is_inverted(level: str):
     assert inverted(lambda x, z: x / z, x, z) == rows
     assert inverted(lambda x: x / x.sum(axis=1, keepdims=True), x) == rows
     assert inverted(lambda x: x / 3.3, x) == fma
-    # Too much else to do, a quotient that LLVM makes exact, other divisors.
+    # A quotient that is a product, and too much else to do.
     assert not inverted(lambda x: x / 2.0, x)
-    assert not inverted(lambda x, y: x / y, x, x)
     assert not inverted(lambda x, z: (x * x + z - x * z + 2 - z * x * 3 + x / 2) / z, x, z)
 
 

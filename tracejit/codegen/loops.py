@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from tracejit.codegen.access import load_values, store_values
 from tracejit.codegen.accumulate import Accumulator
 from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
-from tracejit.codegen.divide import divided, divisors, invert
+from tracejit.codegen.divide import divided, divided_by_turns, divisors, invert
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.exits import exits, prepare_with_exits
 from tracejit.codegen.math.quotient import Inverse
@@ -501,6 +501,10 @@ class KernelEmitter:
             [splat_to(self.b, a[part if len(a) > 1 else 0], lanes) for part in range(count)]
             for a in arguments
         ]
+        if expr.op == "divide":
+            quotients = divided_by_turns(self, expr, *ready)
+            if quotients is not None:
+                return quotients
         if count > 1 and (is_heavy([expr]) or expr.op == "sqrt"):
             # Long chains of operations, which LLVM splits into registers step by step.
             wide = [self.b.join(parts) for parts in ready]

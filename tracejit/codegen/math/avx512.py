@@ -1,4 +1,4 @@
-"""What only AVX-512 has: scaling by powers of two, mantissas and exponents, estimates of 1/√x.
+"""What only AVX-512 has: powers of two, mantissas and exponents, estimates of 1/x and 1/√x.
 
 These instructions take subnormals, infinities and NaN in their stride, which saves a function its
 range checks. They work on whole registers; scalars and other widths are padded or split, so that
@@ -108,11 +108,19 @@ def _mantissa(b: Builder, x: Value, mode: int) -> Value:
 
 def inverse_root(b: Builder, x: Value) -> Value:
     """Return an estimate of 1/√x, its relative error at most 2^-14, for positive normal x."""
+    return _estimate(b, "rsqrt14", x)
 
+
+def inverse(b: Builder, x: Value) -> Value:
+    """Return an estimate of 1/x, its relative error at most 2^-14, for |x| from 2^-126 to 2^126."""
+    return _estimate(b, "rcp14", x)
+
+
+def _estimate(b: Builder, instruction: str, x: Value) -> Value:
     def op(parts: Sequence[Value]) -> Value:
         type = parts[0].type
         code = "ps" if type.kind == "f32" else "pd"
-        name = f"llvm.x86.avx512.rsqrt14.{code}.{type.lanes * type.bits}"
+        name = f"llvm.x86.avx512.{instruction}.{code}.{type.lanes * type.bits}"
         every_lane = const(-1, Type(f"i{max(8, type.lanes)}"))
         return b.call(name, type, *parts, Value("zeroinitializer", type), every_lane)
 

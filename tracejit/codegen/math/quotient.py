@@ -1,26 +1,32 @@
-"""Correctly rounded quotients by a divisor that many share, out of multiplications.
+"""Correctly rounded quotients out of multiplications: IEEE's x/z, bit for bit.
 
-A processor's divider makes one vector of quotients in 5 to 16 cycles. Where many numbers are
-divided by one z, as the elements of a row by their sum, 1/z is divided once, and each quotient
-takes four multiply-adds. The result is IEEE's, bit for bit.
+A processor's divider makes one vector of quotients in 5 to 16 cycles; this takes two or three. With
+y = RN(1/z), for floats of p bits and u = 2^-p::
 
-With r = RN(1/z), e = 1 - z·r (exact) and l = RN(e·r), 1/z is r + l up to a factor 1 + 2u², where
-u = 2^-p for p bits. Then for q = x/z::
-
-    q₀ = RN(x·r + RN(x·l))    |q₀ - q| <= (1/2 + 3u) ulp(q)
-    d  = RN(x - q₀·z)         exact: a multiple of ulp(z)·ulp(q), and less than 2^p of them
-    q₁ = RN(q₀ + d·r)
+    q₀ = RN(x·y)
+    q₁ = RN(q₀ + RN(x - q₀·z)·y)
 
 (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", IBM J. Res.
-Dev. 34, 1990.) Since q₀ + d/z = q, what is rounded last is off q by at most |q₀ - q| times the
-relative error of r. That error is at most Z·2^-2p, where Z < 2^p is the integer mantissa of z:
-1/z scaled to an integer grid is 2^(2p-1)/Z, and rounded to the nearest. A quotient, on the other
-hand, keeps a distance of at least ulp(q)/2Z from the middle of two floats: a middle is an odd
-integer M of p + 1 bits, so X·2^k - M·Z is not 0, as M divides no X < M. So q₁ is right where
-(1/2 + 3u)·Z·2^-2p < 1/2Z, that is Z²·(1 + 6u) < 2^2p, which holds for all Z but the largest three.
+Dev. 34, 1990). Let x and z lie in [1, 2), with integer mantissas X and Z < 2^p - 32, and measure
+q = x/z in its ulps. y is off by at most Z·2^-2p of 1/z, since 1/z scaled to an integer grid is
+rounded to the nearest. Let t be the distance of q from the nearest middle of two floats. It is
+1/2Z at least: a middle is an odd integer M of p + 1 bits, so X·2^k - M·Z is not 0, as M divides no
+X < M. x·y is s away from q, and |s| <= x/2 <= z/2 < 1 - 16u for q < 1, |s| <= 1/2 otherwise.
 
-Those divisors, and numbers beyond ``_LIMIT``, where a product might be subnormal, are divided. A
-check a step finds them. 0 is among them: its quotient's sign would be lost.
+- If q₀ is a neighbour of that middle, |q₀ - q| <= 1/2 + t <= 1. Then x - q₀·z is exact: a multiple
+  of ulp(z)·ulp(q), and no more than 2^p of them. What is rounded last is off q by at most
+  (1/2 + t)·Z·2^-2p. That is less than t, for Z² < (1 - u)·2^2p.
+- If not, x·y has passed a float beyond, so t > 1 - |s| > 16u, and |q₀ - q| < 3/2. What is rounded
+  last is off by less than 4u, with the rounding of the difference.
+
+The largest mantissas, and numbers beyond ``_LIMIT``, where something might be subnormal, are
+divided. A check a step finds them. 0 is among them: the sign of a quotient -0 would be lost.
+
+Where many numbers are divided by one z, as the elements of a row by their sum, y is divided once.
+Where each has a z of its own, every second vector is multiplied, on AVX-512, while the divider
+makes the other. There Newton's steps y + y·(1 - z·y) take the processor's estimate of 1/z, which is
+off by 2^-14, to less than one ulp; 1 - z·y is exact then, and one more step rounds to RN(1/z), but
+for the mantissa of ones alone (Markstein, too). So any estimate within its bound will do.
 """
 
 from __future__ import annotations
@@ -29,37 +35,28 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tracejit.codegen.builder import Builder, Value, const
-from tracejit.codegen.math.common import bits_of, fnma, format_of, like, to_bits
+from tracejit.codegen.math import avx512
+from tracejit.codegen.math.common import bits_of, fnma, format_of, like, pick, to_bits
 
-# Exponents, up and down, of the numbers that are not divided: with q > 2^(-2·limit - 1), the error
-# of a subnormal x·l, half the least float, is less than u²·q.
+# Exponents, up and down, of the numbers that are not divided.
 _LIMIT = {"f32": 48, "f64": 480}
-# How many of the largest mantissas are divided by.
-_LARGEST = 3
+# How many of the largest mantissas are divided by, a power of 2.
+_LARGEST = 32
 
 
 class Inverse(NamedTuple):
-    """z, 1/z as the sum of two floats, and how many magnitudes from the least are multiplied."""
+    """z, 1/z rounded, and how many magnitudes from the least are multiplied."""
 
     z: Value
-    high: Value
-    low: Value
+    inverse: Value
     span: Value
 
 
 def inverse(b: Builder, z: Value) -> Inverse:
     """Return what ``quotients`` by ``z`` need, a scalar or a vector; the target has FMA."""
-    one, bits = like(1.0, z), to_bits(b, z)
-    high = b.div(one, z)
-    low = b.mul(fnma(b, z, high, one), high)
-    ones = (1 << format_of(z).mantissa) - 1
-    mantissa = b.and_(bits, const(ones, bits.type))
-    span = const(_span(z), bits.type)
-    usual = b.and_(
-        b.compare("lt", mantissa, const(ones - _LARGEST + 1, bits.type)),
-        b.compare("ult", _above_least(b, z), span),
-    )
-    return Inverse(z, high, low, b.select(usual, span, const(0, bits.type)))
+    bits = to_bits(b, z)
+    span, none = const(_span(z), bits.type), const(0, bits.type)
+    return Inverse(z, b.div(like(1.0, z), z), b.select(_unfit(b, z), none, span))
 
 
 def quotients(
@@ -67,28 +64,63 @@ def quotients(
 ) -> list[Value]:
     """Return x / z for vectors x, of as many lanes as ``by``.
 
-    ``integers``: the x are integers below 2^48, and none is -0. They need no check a step: 0 is as
-    good as others where z is positive.
+    ``integers``: the x are integers below 2^48, none of them -0, which need no check a step.
     """
-    z, high, low, span = by
-    special: Value | None = None
+    z, y, span = by
     if integers:
-        divided = b.compare("eq", span, const(0, span.type))
-        special = b.or_(divided, b.compare("lt", z, like(0.0, z)))
+        special = b.compare("eq", span, const(0, span.type))
     else:
-        for x in xs:
-            beyond = b.compare("uge", _above_least(b, x), span)
-            special = beyond if special is None else b.or_(special, beyond)
-    assert special is not None, "quotients of nothing"
+        special = _or(b, [b.compare("uge", _above_least(b, x), span) for x in xs])
+    return b.if_(
+        b.any(special),
+        lambda: [b.div(x, z) for x in xs],
+        lambda: [_multiplied(b, x, z, y) for x in xs],
+    )
+
+
+def by_turns(b: Builder, xs: Sequence[Value], zs: Sequence[Value]) -> list[Value]:
+    """Return x / z for vectors of AVX-512, every second one by multiplications."""
+    special: list[Value] = []
+    for x, z in zip(xs[1::2], zs[1::2], strict=True):
+        distance = _above_least(b, x)
+        special += [b.compare("uge", distance, const(_span(x), distance.type)), _unfit(b, z)]
+    pairs = list(zip(xs, zs, strict=True))
 
     def multiplied() -> list[Value]:
-        result: list[Value] = []
-        for x in xs:
-            q = b.fma(x, high, b.mul(x, low))
-            result.append(b.fma(fnma(b, q, z, x), high, q))
-        return result
+        return [
+            apart(b, x, z, avx512.inverse(b, z)) if i % 2 else b.div(x, z)
+            for i, (x, z) in enumerate(pairs)
+        ]
 
-    return b.if_(b.any(special), lambda: [b.div(x, z) for x in xs], multiplied)
+    return b.if_(b.any(_or(b, special)), lambda: [b.div(x, z) for x, z in pairs], multiplied)
+
+
+def apart(b: Builder, x: Value, z: Value, y: Value) -> Value:
+    """Return x / z from an estimate y of 1/z, for numbers that are not divided."""
+    for _ in range(pick(z, f32=2, f64=3)):
+        y = b.fma(fnma(b, z, y, like(1.0, z)), y, y)
+    return _multiplied(b, x, z, y)
+
+
+def _multiplied(b: Builder, x: Value, z: Value, y: Value) -> Value:
+    """Return x / z, given y = 1/z, rounded."""
+    q = b.mul(x, y)
+    return b.fma(fnma(b, q, z, x), y, q)
+
+
+def _or(b: Builder, masks: Sequence[Value]) -> Value:
+    result, *others = masks
+    for mask in others:
+        result = b.or_(result, mask)
+    return result
+
+
+def _unfit(b: Builder, z: Value) -> Value:
+    """Whether what ``z`` divides is divided: for its size, or for its mantissa."""
+    bits = to_bits(b, z)
+    outside = b.compare("uge", _above_least(b, z), const(_span(z), bits.type))
+    ones = const((1 << format_of(z).mantissa) - _LARGEST, bits.type)
+    return b.or_(outside, b.compare("eq", b.and_(bits, ones), ones))
 
 
 def _above_least(b: Builder, x: Value) -> Value:
