@@ -47,13 +47,14 @@ test: $(TEST) ## Run the tests, but for the slow ones
 test-all: $(TEST) ## Run all tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
-# Programs of every kind, with every third native call sent to the Python path and all memory that
-# is given out or given back filled with NaN.
+# Programs of every kind, with every third native call sent to the Python path, all memory that is
+# given out or given back filled with NaN, and every expression compiled at once.
 # `EVERY=1` sends them all, `EVERY=2` every second one.
 EVERY ?= 3
 STRESSED := fuzz jit jit_refusals tensor schedule regressions neuralscript_kernels
 test-stress: $(TEST) ## Run some tests under stress
-	TRACEJIT_STRESS_DEOPT=$(EVERY) TRACEJIT_STRESS_POISON=1 $(BIN)/python -m pytest -q -m 'not slow' \
+	TRACEJIT_STRESS_DEOPT=$(EVERY) TRACEJIT_STRESS_POISON=1 TRACEJIT_STRESS_COMPILE=1 \
+	    $(BIN)/python -m pytest -q -m 'not slow' \
 	    $(STRESSED:%=tests/test_%.py) $(ARGS)
 
 fuzz: $(TEST) ## Run the random programs of the tests for longer

@@ -240,6 +240,7 @@ def test_exclusive_time_knows_its_own_thread() -> None:
 
     f = tj.jit(outer, compile="now")
     inner(memory)
+    elsewhere(memory)  # compiled here, so that the thread does nothing but call it
     f(memory[:10].copy(), memory)
     done = threading.Event()
 

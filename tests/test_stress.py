@@ -15,6 +15,7 @@ PROGRAMS = """
 import gc
 import numpy as np
 import tracejit as tj
+from tracejit.runtime import demand
 
 rng = np.random.default_rng(0)
 
@@ -65,11 +66,19 @@ a = tj.asarray(rng.standard_normal((50, 60)))
 for _ in range(100):
     a = (a * 1.01).tanh()
 assert np.isfinite(np.asarray(a)).all()
-print("natives", natives)
+
+compiled = sum(s.tier == 1 for s in demand._usage.profile().signatures)
+print("natives", natives, compiled)
 """
 
 
 def natives(**switches: str) -> int:
+    """Return the native calls of the functions under ``switches``."""
+    return run(**switches)[0]
+
+
+def run(**switches: str) -> tuple[int, int]:
+    """Return the native calls of the functions, and the expressions that were compiled."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAMS],
         env=os.environ | switches,
@@ -78,7 +87,8 @@ def natives(**switches: str) -> int:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[1])
+    _, calls, compiled = done.stdout.split()
+    return int(calls), int(compiled)
 
 
 @pytest.mark.fault("dead memory poisoned, calls deoptimised")
@@ -91,6 +101,12 @@ def test_programs_never_read_memory_that_nobody_wrote() -> None:
 def test_programs_answer_alike_when_deoptimised(every: str) -> None:
     forced = natives(TRACEJIT_STRESS_DEOPT=every)
     assert (forced == 0) == (every == "1")
+
+
+def test_expressions_are_compiled_at_once() -> None:
+    program = {"TRACEJIT_COMPILE": "auto"}
+    assert run(**program)[1] == 0
+    assert run(**program, TRACEJIT_STRESS_COMPILE="1")[1] > 0
 
 
 @pytest.mark.fault("dead memory poisoned, calls deoptimised")

@@ -20,6 +20,7 @@ TRACEJIT_PERF_MAP         0 or 1: write /tmp/perf-PID.map for Linux's perf     0
 TRACEJIT_SPECIALISE       0 or 1: constant sizes for signatures called often   1
 TRACEJIT_STRESS_DEOPT     n: every n-th native call takes the Python path      0 (none)
 TRACEJIT_STRESS_POISON    0 or 1: overwrite memory before its first use        0
+TRACEJIT_STRESS_COMPILE   0 or 1: compile functions and expressions at once    0
 ========================  ===================================================  ===============
 
 A value that is not allowed raises ``ValueArgumentError`` at the first use of any setting, not at
@@ -72,6 +73,7 @@ class Settings:
     compile_workers: int | None = None
     stress_deopt: int = 0
     stress_poison: bool = False
+    stress_compile: bool = False
     compile: str = "auto"
     logs: tuple[str, ...] = ()
     optimize: int = 2
@@ -108,6 +110,7 @@ class Changes(TypedDict, total=False):
     compile_workers: int | None
     stress_deopt: int
     stress_poison: bool
+    stress_compile: bool
     perf_map: bool
     specialise: bool
 
@@ -219,6 +222,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         )
         or 0,
         stress_poison=_flag(environ, "TRACEJIT_STRESS_POISON"),
+        stress_compile=_flag(environ, "TRACEJIT_STRESS_COMPILE"),
         perf_map=_flag(environ, "TRACEJIT_PERF_MAP"),
         specialise=_flag({"TRACEJIT_SPECIALISE": "1", **environ}, "TRACEJIT_SPECIALISE"),
         amx=_flag({"TRACEJIT_AMX": "1", **environ}, "TRACEJIT_AMX"),
@@ -268,7 +272,8 @@ def disable_jit() -> bool:
 
 def compile_mode() -> str:
     """Return when functions compile that do not say: one of ``COMPILE_MODES``."""
-    return settings().compile
+    current = settings()
+    return "now" if current.stress_compile and current.compile == "auto" else current.compile
 
 
 def log_topics() -> tuple[str, ...]:
@@ -315,6 +320,11 @@ def stress_deopt() -> int:
 def stress_poison() -> bool:
     """Return whether memory is overwritten with 0xFF (NaN) before its first use (a test)."""
     return settings().stress_poison
+
+
+def stress_compile() -> bool:
+    """Return whether all that does not say when is compiled at its first use (a test)."""
+    return settings().stress_compile
 
 
 @lru_cache(maxsize=1)
