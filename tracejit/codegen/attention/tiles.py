@@ -1,7 +1,7 @@
 """The products of attention in tile registers, of float32s that are split in three.
 
 See ``contraction/split.py``. A panel is 32 queries, 32 keys, or the block's values in 32 columns.
-Weights are at most 1 and never subnormal, so they need no range; where they meet values that are
+Weights are at most 1, so they need no range; where they meet values that are
 not for tiles, or queries meet such keys, the numbers are multiplied and added as elsewhere.
 """
 
@@ -30,13 +30,14 @@ from tracejit.codegen.contraction.split import (
     Range,
     beyond_tiles,
     emit_exact,
-    parts_along,
+    parts,
+    scaled,
 )
 
 # Of the product of two scaled numbers.
 _UNSCALE = SCALE**-2
-# The exponents of the largest and the least weight; see ``split.Range``.
-_WEIGHTS = (127, 1)
+# The exponent of the largest weight, scaled; see ``split.Range``.
+_WEIGHTS = (127 + 24,)
 
 
 class Tiles(Products):
@@ -143,7 +144,7 @@ class Tiles(Products):
         # Tiles of 32 keys follow each other, each of ``TILE_ELEMENTS`` elements of 32 rows.
         tile = b.mul(key, const(TILE_ELEMENTS * TILES.rows // TILE_DEPTH, I64))
         start = b.add(tile, b.mul(row, const(TILE, I64)))
-        for part, element in enumerate(parts_along(b, *weights)):
+        for part, element in enumerate(parts(b, *(scaled(b, w) for w in weights))):
             offset = const(part * TILE * TILES.rows, I64)
             b.store(element, f.place(Slot.WORK_WEIGHTS, start, offset))
 

@@ -38,7 +38,8 @@ from tracejit.codegen.contraction.split import (
     Range,
     emit_exact,
     empty_range,
-    pieces_across,
+    pieces,
+    scaled,
     store_range,
     wider_range,
 )
@@ -146,11 +147,12 @@ def _emit_image(module: Module, name: str, spec: GemmSpec) -> None:
 
                 def vector(j: Value, found: list[Value]) -> list[Value]:
                     made = [read(j) for read in reads]
-                    found = wider_range(b, found, made)
-                    y = made[1] if odd is not None else const(0.0, made[0].type)
-                    for at, element in zip(starts, pieces_across(b, made[0], y, raw), strict=True):
+                    if odd is None:
+                        made.append(const(0.0, made[0].type))
+                    large = [scaled(b, value) for value in made]
+                    for at, element in zip(starts, pieces(b, made, large, raw), strict=True):
                         b.store(element, b.element(at, j, I32))
-                    return found
+                    return [wider_range(b, *found, large)]
 
                 return b.loop(ZERO, width, TILE, found, vector)
 
@@ -174,9 +176,10 @@ def _emit_image(module: Module, name: str, spec: GemmSpec) -> None:
         return b.loop(ZERO, phases, 1, [], phase)
 
     whole = b.and_(channels, const(-2, I64))
-    found = b.loop(ZERO, whole, 2, empty_range(), lambda c, f: planes_of_pair(c, b.add(c, ONE), f))
+    start = [empty_range()]
+    found = b.loop(ZERO, whole, 2, start, lambda c, f: planes_of_pair(c, b.add(c, ONE), f))
     found = b.loop(whole, channels, 1, found, lambda c, f: planes_of_pair(c, None, f))
-    store_range(b, last_row, found)
+    store_range(b, last_row, *found)
     # Weights that are not there are zero, and so must be what they are multiplied with.
     used = b.lshr(b.add(channels, ONE), const(1, I64))
     blocks = b.and_(b.add(used, const(TILE - 1, I64)), const(-TILE, I64))
@@ -222,18 +225,19 @@ def _emit_weights(module: Module, name: str) -> None:
                 more = b.load(b.element(taps, b.mul(t, const(3, I64)), I64), I64)
                 base = b.element(weights, b.mul(more, a_depth), F32)
                 made = [b.gather(base, i, vector, b.and_(mask, there)) for i, mask in halves]
-                for n, element in enumerate(pieces_across(b, made[0], made[1], raw)):
+                large = [scaled(b, value) for value in made]
+                for n, element in enumerate(pieces(b, made, large, raw)):
                     b.store(element, b.element(place, const(n * _PART, I64), I32))
-                return [b.element(place, const(_STEP, I64), I32), *wider_range(b, found, made)]
+                return [b.element(place, const(_STEP, I64), I32), wider_range(b, *found, large)]
 
             first = b.element(start, b.mul(r, const(TILE, I64)), I32)
             return b.loop(ZERO, count, 1, [first, *found], tap)[1:]
 
         return b.loop(ZERO, const(TILES.rows, I64), 1, found, row)
 
-    found = b.loop(ZERO, blocks, 1, empty_range(), block)
+    found = b.loop(ZERO, blocks, 1, [empty_range()], block)
     last_row = b.element(target, b.mul(depth, const(TILES.rows, I64)), I32)
-    store_range(b, last_row, found)
+    store_range(b, last_row, *found)
 
     def again() -> list[Value]:
         arguments = (*b.parameters[:-1], YES)

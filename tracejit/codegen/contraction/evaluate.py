@@ -22,10 +22,12 @@ from tracejit.codegen.contraction.spec import GemmSpec, Layout, Side
 from tracejit.codegen.contraction.split import (
     Range,
     close_range,
+    empty_range,
     extend_range,
     open_range,
-    pieces_across,
-    pieces_along,
+    pieces,
+    scaled,
+    wider_range,
 )
 from tracejit.codegen.contraction.tile import enter_batch
 from tracejit.codegen.elementwise import splat_to
@@ -141,7 +143,7 @@ class _Evaluator:
 
     def emit(self) -> None:
         b = self.b
-        if self.split:
+        if self.split and not self.along:
             b.loop(ZERO, self.extent, self.width, [], self._opened)
         if self.along:
             panel = self._panel_of_tiles if self.tiled else self._turned_panel
@@ -203,7 +205,7 @@ class _Evaluator:
         """Compute some panels side by side, depth by depth: a cache line serves several."""
         b = self.b
         stop = b.intrinsic("smin", I64, b.add(start, const(self.strip, I64)), self.extent)
-        whole = b.div(self.count, const(self.group, I64), signed=False)
+        whole = self._whole_elements()
 
         def full(depth: Value, _: list[Value]) -> list[Value]:
             rows = [self._row(depth, i) for i in range(self.group)]
@@ -221,8 +223,21 @@ class _Evaluator:
         b.loop(whole, self.elements, 1, [], rest)
         return []
 
+    def _whole_elements(self) -> Value:
+        """Return how many elements have all their depths before the last one."""
+        b = self.b
+        if self.split:
+            return b.and_(b.lshr(self.count, const(1, I64)), const(-TILE, I64))
+        return b.div(self.count, const(self.group, I64), signed=False)
+
     def _depth(self, depth: Value, part: int) -> Value:
-        return self.b.add(self.b.mul(depth, const(self.group, I64)), const(part, I64))
+        """Return a depth that an element holds: its neighbours, or of split numbers those in the
+        same place of two vectors."""
+        b = self.b
+        if self.split:
+            whole = b.and_(depth, const(-TILE, I64))
+            return b.add(b.add(depth, whole), const(part * TILE, I64))
+        return b.add(b.mul(depth, const(self.group, I64)), const(part, I64))
 
     def _row(self, depth: Value, part: int) -> Scope:
         """Open the scope of one depth."""
@@ -252,6 +267,7 @@ class _Evaluator:
             row = b.element(panel, b.mul(self._place(depth), const(self.width, I64)), self.type)
 
             def vectors(known: int | None) -> list[Value]:
+                all_large: list[Value] = []
                 for v in range(0, self.width, self.lanes):
                     mask = None
                     if known is None or v + self.lanes > known:
@@ -262,10 +278,15 @@ class _Evaluator:
                     column = b.add(b.add(self.first, place), const(v, I64))
                     made = parts((v, column, Vector(axis, self.lanes, 1, mask)))
                     if self.split:
-                        self._take_range(place, made, mask)
-                    for i, element in enumerate(self._joined(made)):
+                        elements, large = self._split(made, mask)
+                        all_large += large
+                    else:
+                        elements = [self._joined(made)]
+                    for i, element in enumerate(elements):
                         at = const(i * TILE * self.width + v, I64)
                         b.store(element, b.element(row, at, self.type))
+                if self.split:
+                    extend_range(b, self._last_row(place), all_large)
                 return []
 
             whole = b.compare("ge", left, const(self.width, I64))
@@ -274,10 +295,16 @@ class _Evaluator:
 
         b.loop(start, stop, self.width, [], panel)
 
-    def _take_range(self, place: Value, values: Sequence[Value], mask: Value | None) -> None:
-        zero = const(0.0, self.type.vector(self.lanes))
-        inside = [v if mask is None else self.b.select(mask, v, zero) for v in values]
-        extend_range(self.b, self._last_row(place), inside)
+    def _split(
+        self, values: Sequence[Value], *masks: Value | None
+    ) -> tuple[list[Value], list[Value]]:
+        """Return the elements for the numbers of two depths, and these scaled; what is not in the
+        mask of either counts as zero."""
+        b, zero = self.b, const(0.0, self.type.vector(self.lanes))
+        pairs = zip(values, masks if len(masks) > 1 else masks * 2, strict=True)
+        inside = [value if mask is None else b.select(mask, value, zero) for value, mask in pairs]
+        large = [scaled(b, value) for value in inside]
+        return pieces(b, inside, large, self.raw), large
 
     def _value(self, row: Scope, v: tuple[int, Value, Vector]) -> Value:
         _, column, vector = v
@@ -294,20 +321,17 @@ class _Evaluator:
             value = b.xor(value, const(-128, value.type))
         return value
 
-    def _joined(self, parts: list[Value]) -> list[Value]:
-        """Join the narrow numbers of an element, the first in its low bits: one element, or one
-        for each piece of split numbers."""
+    def _joined(self, parts: list[Value]) -> Value:
+        """Join the narrow numbers of an element, the first in its low bits."""
         b = self.b
-        if self.split:
-            return pieces_across(b, parts[0], parts[1], self.raw)
         if len(parts) == 1:
-            return parts
+            return parts[0]
         whole = const(0, Type(f"i{self.type.bits}", self.lanes))
         for i, part in enumerate(parts):
             wide = b.convert(part, whole.type, signed=False)
             wide = b.shl(wide, const(i * self.part.bits, whole.type)) if i else wide
             whole = b.or_(whole, wide) if i else wide
-        return [whole]
+        return whole
 
     # -- contiguous along the depth ------------------------------------------------------------
 
@@ -316,17 +340,18 @@ class _Evaluator:
         b = self.b
         used = b.intrinsic("smin", I64, b.sub(self.extent, place), const(self.width, I64))
 
-        def row(i: Value, _: list[Value]) -> list[Value]:
+        def row(i: Value, found: list[Value]) -> list[Value]:
             index = b.add(self.first, b.add(place, i))
             scope = self.emitter.enter(self.scope, {self.operand.across: index}, None)
             self.emitter.prepare(scope, [self.operand.position])
             if self.split:
-                self._split_line(scope, place, address(i))
-            else:
-                self._line(scope, address(i))
+                return self._split_line(scope, address(i), found)
+            self._line(scope, address(i))
             return []
 
-        b.loop(ZERO, used, 1, [], row)
+        found = b.loop(ZERO, used, 1, [empty_range()] if self.split else [], row)
+        for range_ in found:
+            b.store(range_, self._last_row(place))
         return used
 
     def _turned_panel(self, place: Value, _: list[Value]) -> list[Value]:
@@ -375,14 +400,15 @@ class _Evaluator:
             end = b.mul(self.depth, const(self.group, I64))
             b.loop(self.count, end, 1, [], clear)
 
-    def _split_line(self, row: Scope, place: Value, address: Address) -> None:
-        """Compute one row along the depth: of two vectors at a time a row of each tile."""
+    def _split_line(self, row: Scope, address: Address, found: list[Value]) -> list[Value]:
+        """Compute one row along the depth: of two vectors at a time a row of each tile. Return the
+        range ``found`` with it taken in."""
         b, axis = self.b, self.operand.prologue.depth
         depths = TILE * self.group
         whole = b.and_(self.count, const(-depths, I64))
 
-        def vectors(at: Value, masked: bool) -> None:
-            zero, made = const(0.0, self.type.vector(self.lanes)), list[Value]()
+        def vectors(at: Value, masked: bool, found: Value) -> list[Value]:
+            made, masks = list[Value](), list[Value | None]()
             for first in range(0, depths, self.lanes):
                 here, mask = b.add(at, const(first, I64)), None
                 if masked:
@@ -390,22 +416,17 @@ class _Evaluator:
                     mask = b.compare("lt", lane, b.splat(b.sub(self.count, here), self.lanes))
                 along = Vector(axis, self.lanes, 1, mask)
                 value = self._in(self.emitter.enter(row, {axis: b.add(self.start, here)}, along))
-                made.append(value if mask is None else b.select(mask, value, zero))
-            extend_range(b, self._last_row(place), made)
+                made.append(value)
+                masks.append(mask)
+            elements, large = self._split(made, *masks)
             start = self._place(b.lshr(at, const(1, I64)))
-            for i, element in enumerate(pieces_along(b, made[0], made[1], self.raw)):
+            for i, element in enumerate(elements):
                 b.store(element, address(b.add(start, const(i * TILE, I64))))
+            return [wider_range(b, found, large)]
 
-        def full(at: Value, _: list[Value]) -> list[Value]:
-            vectors(at, False)
-            return []
-
-        def rest(at: Value, _: list[Value]) -> list[Value]:
-            vectors(at, True)
-            return []
-
-        b.loop(ZERO, whole, depths, [], full)
-        b.loop(whole, b.mul(self.elements, const(self.group, I64)), depths, [], rest)
+        found = b.loop(ZERO, whole, depths, found, lambda at, f: vectors(at, False, *f))
+        end = b.mul(self.elements, const(self.group, I64))
+        return b.loop(whole, end, depths, found, lambda at, f: vectors(at, True, *f))
 
     # -- tiles ---------------------------------------------------------------------------------
 

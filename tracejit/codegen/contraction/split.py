@@ -13,12 +13,15 @@ artificial intelligence datatype for higher-precision computations", ARITH 2019;
 T. Dekker's of 1971.) A tile adds 32 products up by themselves before it adds them to a sum, so the
 sums round less often than one after another.
 
-Tiles take subnormals for zero; numbers are scaled so that no part of a normal one is subnormal, nor
-what matters of a product. What remains is told from the largest and the least magnitude of a panel,
-which stand in a row behind it. A panel that holds subnormals, infinities or NaN, or numbers too
-large to be scaled, is *irregular*: it has the numbers themselves in place of their parts. Blocks of
-an irregular panel, or of two whose products might overflow, are computed by multiply-adds of
-float32 (``emit_exact``), as products are elsewhere.
+Tiles take subnormals for zero. Scaled by 2^24, all parts of float32s are multiples of 2^-125, so
+none of them is subnormal; products that are count for less than 2^-174 in the result. What remains
+is told from the largest magnitude of a panel, which stands in a row behind it. A panel that holds
+infinities, or numbers too large to be scaled, is *irregular*: it has the numbers themselves in
+place of their parts. Blocks of an irregular panel, or of two whose products might overflow, are
+computed by multiply-adds of float32 (``emit_exact``), as products are elsewhere. NaN make NaN of
+all sums that they belong to in either way.
+
+Which two depths are a pair does not matter, if they are the same ones in both operands.
 """
 
 from __future__ import annotations
@@ -47,64 +50,50 @@ from tracejit.codegen.contraction.frame import ONE, ZERO
 PRODUCTS = ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0))
 
 SCALE = 2.0**24
-_HIGH, _MAGNITUDE = -(1 << 16), (1 << 31) - 1
-# Exponents as they are stored, with 127 added: that of the largest number that is scaled, and of
-# two whose products' sums do not overflow, up to 2^14 of them.
-_MOST, _MOST_PRODUCT = 127 + 102, 2 * 127 + 127 - 48 - 14
+_HIGH = -(1 << 16)
+# Exponents of scaled numbers as they are stored, with 127 added: the largest finite one, and that
+# of two whose products' sums do not overflow, up to 2^14 of them.
+_MOST, _MOST_PRODUCT = 254, 2 * 127 + 127 - 16
+# Of ``vrangeps``: the larger magnitude, without a sign.
+_LARGER = 0b1011
 
 
-def pieces_across(b: Builder, even: Value, odd: Value, raw: Value) -> list[Value]:
-    """Return the elements of a panel for two depths of the same rows (or columns): three pairs of
-    parts, or where ``raw`` is set the numbers."""
-
-    def parts() -> list[Value]:
-        pairs: list[Value] = []
-        for x, y in zip(_split(b, even), _split(b, odd), strict=True):
-            high = b.and_(y, const(_HIGH, y.type))
-            pairs.append(b.or_(b.lshr(x, const(16, x.type)), high))
-        return pairs
-
-    return b.if_(raw, lambda: _numbers(b, even, odd), parts)
+def scaled(b: Builder, x: Value) -> Value:
+    """Return float32s times 2^24, of which every part is zero or normal; NaN are quiet then."""
+    return b.mul(x, const(SCALE, x.type))
 
 
-def pieces_along(b: Builder, first: Value, second: Value, raw: Value) -> list[Value]:
-    """Return the same for the depths in two vectors that follow each other."""
-    lanes = first.type.lanes
-    even, odd = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
+def pieces(
+    b: Builder, numbers: Sequence[Value], scaled: Sequence[Value], raw: Value
+) -> list[Value]:
+    """Return the elements of a panel for the numbers of two depths: three pairs of parts, or where
+    ``raw`` is set the numbers."""
 
-    def numbers() -> list[Value]:
-        return _numbers(b, b.shuffle(first, second, even), b.shuffle(first, second, odd))
+    def as_they_are() -> list[Value]:
+        first, second = (_bits(b, x) for x in numbers)
+        return [first, second, const(0, first.type)]
 
-    return b.if_(raw, numbers, lambda: parts_along(b, first, second))
+    return b.if_(raw, as_they_are, lambda: parts(b, *scaled))
 
 
-def parts_along(b: Builder, first: Value, second: Value) -> list[Value]:
-    """Return the three pairs of parts of the depths in two vectors that follow each other."""
-    lanes = first.type.lanes
-    halves = I16.vector(2 * lanes)
-    pairs: list[Value] = []
-    for x, y in zip(_split(b, first), _split(b, second), strict=True):
-        upper = range(1, 4 * lanes, 2)
-        both = b.shuffle(b.bitcast(x, halves), b.bitcast(y, halves), upper)
-        pairs.append(b.bitcast(both, x.type))
-    return pairs
+def parts(b: Builder, first: Value, second: Value) -> list[Value]:
+    """Return the three pairs of parts of the scaled numbers of two depths."""
+    both = zip(_split(b, first), _split(b, second), strict=True)
+    return [b.or_(b.lshr(x, const(16, x.type)), y) for x, y in both]
 
 
 def _split(b: Builder, x: Value) -> list[Value]:
-    """Return float32s as three integers each, whose high halves are the bfloat16s: the first is
-    cut off, the second rounded, and the rest fits the third."""
-    x = b.mul(x, const(SCALE, x.type))
+    """Return float32s as three integers each, whose high halves are the bfloat16s and whose low
+    ones are zero: the first is cut off, the second rounded, and the rest fits the third.
+
+    What NaN leave in the low half of that makes a number NaN where all sums are.
+    """
     bits = _bits(b, x)
     high = const(_HIGH, bits.type)
-    rest = b.sub(x, b.bitcast(b.and_(bits, high), x.type))
-    middle = b.add(_bits(b, rest), const(1 << 15, bits.type))
-    low = b.sub(rest, b.bitcast(b.and_(middle, high), x.type))
-    return [bits, middle, _bits(b, low)]
-
-
-def _numbers(b: Builder, even: Value, odd: Value) -> list[Value]:
-    bits = _bits(b, even)
-    return [bits, _bits(b, odd), const(0, bits.type)]
+    head = b.and_(bits, high)
+    rest = b.sub(x, b.bitcast(head, x.type))
+    middle = b.and_(b.add(_bits(b, rest), const(1 << 15, bits.type)), high)
+    return [head, middle, _bits(b, b.sub(rest, b.bitcast(middle, x.type)))]
 
 
 def _bits(b: Builder, x: Value) -> Value:
@@ -114,75 +103,65 @@ def _bits(b: Builder, x: Value) -> Value:
 # -- the range of a panel --------------------------------------------------------------------------
 
 
-def empty_range() -> list[Value]:
-    """Return the range of no numbers: a vector of largest magnitudes, and one of least less one, so
-    that zero is none of these."""
-    return [const(0, I32.vector(TILE)), const(-1, I32.vector(TILE))]
+def empty_range() -> Value:
+    """Return the range of no numbers: a vector of largest magnitudes."""
+    return const(0.0, F32.vector(TILE))
 
 
-def wider_range(b: Builder, so_far: Sequence[Value], values: Sequence[Value]) -> list[Value]:
-    """Return the range with vectors of float32s taken in."""
-    largest, least = so_far
-    vector = largest.type
-    for value in values:
-        magnitude = b.and_(_bits(b, value), const(_MAGNITUDE, vector))
-        largest = b.intrinsic("umax", vector, largest, magnitude)
-        least = b.intrinsic("umin", vector, least, b.sub(magnitude, const(1, vector)))
-    return [largest, least]
+def wider_range(b: Builder, found: Value, scaled: Sequence[Value]) -> Value:
+    """Return the range with vectors of scaled numbers taken in, all but NaN."""
+    values = list(scaled)
+    while len(values) > 1:
+        values = [*values[2:], _larger(b, *values[:2])]
+    return _larger(b, found, *values)
 
 
-def store_range(b: Builder, last_row: Value, found: Sequence[Value]) -> None:
-    """Leave the exponents of the largest and of the least number that is not zero (or of one just
-    below it) in the first two elements; of zeros alone, 0 and one above all."""
-    for place, (lanes, name) in enumerate(zip(found, ("umax", "umin"), strict=True)):
-        end = b.fold(lanes, lambda x, y, name=name: b.intrinsic(name, x.type, x, y))
-        b.store(b.lshr(end, const(23, I32)), b.element(last_row, const(place, I64), I32))
+def _larger(b: Builder, x: Value, y: Value) -> Value:
+    """Return the larger magnitudes, or those of numbers beside quiet NaN: one instruction, where
+    integers take four."""
+    fixed = (const(_LARGER, I32), const(0.0, x.type), const(-1, I16), const(4, I32))
+    return b.call("llvm.x86.avx512.mask.range.ps.512", x.type, x, y, *fixed)
+
+
+def store_range(b: Builder, last_row: Value, found: Value) -> None:
+    """Leave the exponent of the largest number in the first element."""
+    largest = b.fold(_bits(b, found), lambda x, y: b.intrinsic("umax", x.type, x, y))
+    b.store(b.lshr(largest, const(23, I32)), last_row)
 
 
 def open_range(b: Builder, last_row: Value) -> None:
     """Begin the range of a panel, in the row behind it."""
-    _put_range(b, last_row, empty_range())
+    b.store(empty_range(), last_row)
 
 
-def extend_range(b: Builder, last_row: Value, values: Sequence[Value]) -> None:
-    """Take vectors of float32s into a range."""
-    _put_range(b, last_row, wider_range(b, _get_range(b, last_row), values))
+def extend_range(b: Builder, last_row: Value, scaled: Sequence[Value]) -> None:
+    """Take vectors of scaled numbers into a range."""
+    found = b.load(last_row, F32.vector(TILE))
+    b.store(wider_range(b, found, scaled), last_row)
 
 
 def close_range(b: Builder, last_row: Value) -> None:
     """Leave in the row what ``Range`` reads."""
-    store_range(b, last_row, _get_range(b, last_row))
-
-
-def _get_range(b: Builder, last_row: Value) -> list[Value]:
-    second = b.element(last_row, const(TILE, I64), I32)
-    return [b.load(place, I32.vector(TILE)) for place in (last_row, second)]
-
-
-def _put_range(b: Builder, last_row: Value, found: Sequence[Value]) -> None:
-    b.store(found[0], last_row)
-    b.store(found[1], b.element(last_row, const(TILE, I64), I32))
+    store_range(b, last_row, b.load(last_row, F32.vector(TILE)))
 
 
 class Range(NamedTuple):
-    """The exponents of the largest and of the least number of a panel."""
+    """The exponent of the largest number of a panel, scaled."""
 
     most: Value
-    least: Value
 
     @classmethod
     def of(cls, b: Builder, panel: Value, depth: Value) -> Range:
-        """Read them behind a panel that is ``depth`` elements deep."""
+        """Read it behind a panel that is ``depth`` elements deep."""
         return cls.at(b, b.element(panel, b.mul(depth, const(TILES.rows, I64)), I32))
 
     @classmethod
     def at(cls, b: Builder, last_row: Value) -> Range:
-        return cls(b.load(last_row, I32), b.load(b.element(last_row, ONE, I32), I32))
+        return cls(b.load(last_row, I32))
 
     def irregular(self, b: Builder) -> Value:
         """Return (i1) whether the panel has numbers in place of parts."""
-        large = b.compare("gt", self.most, const(_MOST, I32))
-        return b.or_(large, b.compare("lt", self.least, const(1, I32)))
+        return b.compare("gt", self.most, const(_MOST, I32))
 
 
 def beyond_tiles(b: Builder, a: Range, b_: Range) -> Value:
