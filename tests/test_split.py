@@ -156,6 +156,17 @@ def test_special_values_anywhere(value: float) -> None:
             assert (np.abs(got - want)[sure] <= bound[sure]).all()
 
 
+def test_nan_do_not_hide_infinities() -> None:
+    """Of a panel's range the same lane sees the one after the other, and other rows neither."""
+    rng = np.random.default_rng(12)
+    for late in (np.nan, *SNAN):
+        a, b = normal(rng, ROWS, 100), normal(rng, 100, COLUMNS)
+        a[2, 5], a[4, 5], b[1, 7], b[60, 7] = np.inf, late, -np.inf, late
+        with np.errstate(all="ignore"):
+            want = a @ b
+        np.testing.assert_allclose(compute(product, a, b), want, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("exponents", [(-120, 0), (-75, -60), (-140, 100), (60, 60), (-149, 127)])
 def test_ranges_beyond_the_tiles(exponents: tuple[int, int]) -> None:
     """Where products of the parts would be subnormal, or sums of them overflow."""

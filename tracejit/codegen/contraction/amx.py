@@ -13,22 +13,30 @@ elements. Panels of A are made of tiles, whose rows are contiguous (``evaluate``
 Of float32s that are split there are three tiles in place of one, and six products
 (``split``).
 
-Blocks are computed whole. Where they reach beyond C they go through the tile in the workspace.
+Blocks are computed whole. Where they reach beyond C they go through the tile in the workspace, or
+those of split numbers, which are scaled back, through memory of the microkernel's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tracejit.codegen.builder import I1, I8, I64, PTR, VOID, Builder, Module, Value, const
+from tracejit.codegen.builder import F32, I1, I8, I64, PTR, VOID, Builder, Module, Value, const
 from tracejit.codegen.contraction.ahead import Ahead
 from tracejit.codegen.contraction.blocking import PARTS, TILE, TILES
 from tracejit.codegen.contraction.frame import ZERO
 from tracejit.codegen.contraction.microkernel import PARAMETERS, MicroCall
 from tracejit.codegen.contraction.panels import NO, Block, Variant, micro_name
 from tracejit.codegen.contraction.prologue import KernelPrologue
-from tracejit.codegen.contraction.split import PRODUCTS, Range, beyond_tiles, clear, unscale
+from tracejit.codegen.contraction.split import (
+    PRODUCTS,
+    SCALE,
+    Range,
+    beyond_tiles,
+    clear,
+    unscale,
+)
 
 # Bytes of a row of a tile.
 _ROW = 64
@@ -43,13 +51,19 @@ def emit_tile_kernel(
 
     ``exact`` is the function for split numbers that tiles do not take (``split.emit_exact``).
     """
-    b = module.define(name, VOID, PARAMETERS, linkage="internal", attributes="nounwind noinline")
-    call = MicroCall(*b.parameters)
+    parameters = [*PARAMETERS, ("rows", I64)]
+    b = module.define(name, VOID, parameters, linkage="internal", attributes="nounwind noinline")
+    call, high = MicroCall(*b.parameters[:-1]), b.parameters[-1]
     depths = panel_depths(b, call.a, call.b, call.depth, prologue.pieces)
     c = Sums(call.c, call.c_row, rows, vectors)
     if prologue.dot == "split":  # never asked to add to C (``Tiles._whole``)
         ranges = Range.of(b, call.a, call.depth), Range.of(b, call.b, call.depth)
-        ranged_sums(b, depths, ranges, c, exact)
+        lane, columns = b.lane_index(I64.vector(TILE)), b.splat(call.columns, TILE)
+        masks = [
+            b.compare("lt", b.add(lane, const(v * TILE, lane.type)), columns)
+            for v in range(vectors)
+        ]
+        ranged_sums(b, depths, ranges, c, exact, high, masks)
     else:
         tile_sums(b, depths, c, _instruction(prologue), 1, call.accumulate)
     b.ret()
@@ -94,22 +108,27 @@ class Sums(NamedTuple):
 
 
 def ranged_sums(
-    b: Builder, depths: Depths, ranges: tuple[Range, Range], c: Sums, exact: str
-) -> None:
-    """Write the block of split numbers: tiles compute it unless it is beyond their range."""
+    b: Builder, depths: Depths, ranges: tuple[Range, Range], c: Sums, exact: str, rows: Value,
+    masks: Sequence[Value | None],
+) -> None:  # fmt: skip
+    """Write the block of split numbers: tiles compute it unless it is beyond their range.
+
+    Only ``rows`` of its rows go to C, and the columns in the ``masks`` of its vectors.
+    """
     # Reading C again would wait for its lines (measured: twice the time where K is 32).
     sums = b.emit(PTR, f"alloca [{TILES.rows * TILES.columns} x float], align 64")
+    block = c._replace(at=sums, row=const(TILES.columns, I64))
 
     def tiles() -> list[Value]:
-        tile_sums(b, depths, c._replace(at=sums, row=const(TILES.columns, I64)), "tdpbf16ps", PARTS)
-        unscale(b, sums, c.at, c.row, c.rows, c.vectors)
-        return []
+        tile_sums(b, depths, block, "tdpbf16ps", PARTS)
+        return [const(SCALE**-2, F32)]
 
     def one_by_one() -> list[Value]:
-        exact_sums(b, depths, ranges, c, exact)
-        return []
+        exact_sums(b, depths, ranges, block, exact)
+        return [const(1, F32)]
 
-    b.if_(beyond_tiles(b, *ranges), one_by_one, tiles)
+    (factor,) = b.if_(beyond_tiles(b, *ranges), one_by_one, tiles)
+    unscale(b, sums, factor, c.at, c.row, rows, masks)
 
 
 def exact_sums(
@@ -221,10 +240,12 @@ class Tiles(Ahead):
     def _whole(self, block: Block, rows: Value, columns: Value, vectors: int) -> Value:
         b = self.b
         if self.spec.c != "last":
-            return const(False, I1)
-        whole = b.compare("eq", columns, const(vectors * TILE, I64))
-        beyond = b.and_(rows, const(TILE - 1, I64))
-        whole = b.and_(whole, b.compare("eq", beyond, ZERO))
+            return NO
+        whole = const(True, I1)
+        if self.spec.pieces == 1:
+            whole = b.compare("eq", columns, const(vectors * TILE, I64))
+            beyond = b.and_(rows, const(TILE - 1, I64))
+            whole = b.and_(whole, b.compare("eq", beyond, ZERO))
         if self.type.is_float:
             # Later depth blocks are summed up by themselves everywhere, as they are where the
             # block goes through the tile: bits depend neither on edges nor on the epilogue.
@@ -238,5 +259,5 @@ class Tiles(Ahead):
         high, low = (f"@{micro_name(self.name, h, vectors)}" for h in (2 * TILE, TILE))
         is_low = b.compare("le", rows, const(TILE, I64))
         chosen = b.select(is_low, Value(low, PTR), Value(high, PTR))
-        spelled = ", ".join(f"{a.type} {a.text}" for a in call)
+        spelled = ", ".join(f"{a.type} {a.text}" for a in (*call, rows))
         b.effect(f"call void {chosen.text}({spelled})")

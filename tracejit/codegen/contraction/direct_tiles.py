@@ -100,7 +100,8 @@ def _emit_sums(module: Module, name: str, exact: str, rows: int, vectors: int) -
         b.loop(ZERO, depth, b.mul(count, const(PARTS * TILE, I64)), [a, image], block)
 
     ranges = Range.of(b, a, depth), Range.at(b, last_row)
-    ranged_sums(b, depths, ranges, Sums(c, c_row, rows, vectors), exact)
+    sums = Sums(c, c_row, rows, vectors)
+    ranged_sums(b, depths, ranges, sums, exact, const(rows, I64), [None] * vectors)
     b.ret()
 
 
@@ -152,7 +153,7 @@ def _emit_image(module: Module, name: str, spec: GemmSpec) -> None:
                     large = [scaled(b, value) for value in made]
                     for at, element in zip(starts, pieces(b, made, large, raw), strict=True):
                         b.store(element, b.element(at, j, I32))
-                    return [wider_range(b, *found, large)]
+                    return [wider_range(b, found[0], large)]
 
                 return b.loop(ZERO, width, TILE, found, vector)
 
@@ -228,7 +229,7 @@ def _emit_weights(module: Module, name: str) -> None:
                 large = [scaled(b, value) for value in made]
                 for n, element in enumerate(pieces(b, made, large, raw)):
                     b.store(element, b.element(place, const(n * _PART, I64), I32))
-                return [b.element(place, const(_STEP, I64), I32), wider_range(b, *found, large)]
+                return [b.element(place, const(_STEP, I64), I32), wider_range(b, found[0], large)]
 
             first = b.element(start, b.mul(r, const(TILE, I64)), I32)
             return b.loop(ZERO, count, 1, [first, *found], tap)[1:]

@@ -450,7 +450,7 @@ def classify(
         symmetric = symmetric and prologue.pieces > 1
         pack_a = prologue.a is not None or _packing(target, kind, p, a, b)[0]
         batches = len(p.batch)
-        wide = prologue.tiled and not (slabs or symmetric) and hint(p.m) <= hint(p.n)
+        wide = prologue.tiled and not (slabs or symmetric) and _is_wide(target, prologue, p)
         return GemmSpec(
             kind, a, b, c, pack_a, True, "gemm", batches, epilogue, None, prologue, slabs,
             symmetric, wide,
@@ -477,6 +477,18 @@ def classify(
         kind, a, b, c, pack_a, pack_b, "gemm", len(p.batch), epilogue,
         slabs=slabs, symmetric=symmetric, few=few,
     )  # fmt: skip
+
+
+def _is_wide(target: Target, prologue: KernelPrologue, p: GemmProblem) -> bool:
+    """Whether A is so much smaller than B that it is packed ahead: elsewhere B is, which costs as
+    much and writes C along its lines (5 % of 64 and 128 cubed, where all is near)."""
+    far = prologue.pieces == 1 or not near_panel(target, p.k)
+    return hint(p.m) <= hint(p.n) if far else 2 * hint(p.m) <= hint(p.n)
+
+
+def near_panel(target: Target, depth: int) -> bool:
+    """Whether a panel for tile registers takes at most half of the first-level cache."""
+    return TILES.rows * 4 * hint(depth) <= target.l1_bytes // 2
 
 
 def _dots_few_rows(p: GemmProblem, a: Stride) -> bool:

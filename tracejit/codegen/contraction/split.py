@@ -43,7 +43,7 @@ from tracejit.codegen.builder import (
     const,
 )
 from tracejit.codegen.contraction.blocking import PARTS, TILE, TILES
-from tracejit.codegen.contraction.frame import ONE, ZERO
+from tracejit.codegen.contraction.frame import ZERO
 
 # Which part of A by which of B, least first; those that follow have one in common, which need not
 # be loaded again.
@@ -170,20 +170,28 @@ def beyond_tiles(b: Builder, a: Range, b_: Range) -> Value:
     return b.or_(b.or_(a.irregular(b), b_.irregular(b)), large)
 
 
-def unscale(b: Builder, sums: Value, c: Value, c_row: Value, rows: int, vectors: int) -> None:
-    """Write C, whose rows are ``c_row`` apart, from the sums of products of scaled numbers."""
-    vector = F32.vector(TILE)
+def unscale(
+    b: Builder, sums: Value, factor: Value, c: Value, c_row: Value, rows: Value,
+    masks: Sequence[Value | None],
+) -> None:  # fmt: skip
+    """Write ``rows`` rows of C, ``c_row`` apart, from sums that are to be multiplied by ``factor``;
+    ``masks`` are the columns of each vector, None where all are."""
+    vector, factors = F32.vector(TILE), b.splat(factor, TILE)
 
     def row(i: Value, _: list[Value]) -> list[Value]:
         source = b.element(sums, b.mul(i, const(TILES.columns, I64)), F32)
         target = b.element(c, b.mul(i, c_row), F32)
-        for v in range(vectors):
+        for v, mask in enumerate(masks):
             place = const(v * TILE, I64)
-            value = b.mul(b.load(b.element(source, place, F32), vector), const(SCALE**-2, vector))
-            b.store(value, b.element(target, place, F32))
+            value = b.mul(b.load(b.element(source, place, F32), vector), factors)
+            to = b.element(target, place, F32)
+            if mask is None:
+                b.store(value, to)
+            else:
+                b.masked_store(value, to, mask)
         return []
 
-    b.loop(ZERO, const(rows, I64), 1, [], row)
+    b.loop(ZERO, rows, 1, [], row)
 
 
 def clear(b: Builder, c: Value, c_row: Value, rows: int, vectors: int) -> None:
