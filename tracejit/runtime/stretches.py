@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from tracejit.runtime import entry, memory, spans
 from tracejit.runtime.calls import I64Array, NativeCall, Segment
 from tracejit.runtime.interpreter import apply
 from tracejit.runtime.native import driver
-from tracejit.runtime.numbers import Formula, Geometry, Numbers, Values
 from tracejit.runtime.plan import NativePlan, pool_cell, runs_long, scratch_bytes
 from tracejit.runtime.slots import Slots
 from tracejit.runtime.threads import pool_address
@@ -33,6 +32,9 @@ from tracejit.schedule.arena import aligned
 from tracejit.schedule.buffers import Buffer, OpaqueStep, Placement, View
 from tracejit.schedule.index import contiguous_strides
 from tracejit.sizes import Family
+
+if TYPE_CHECKING:
+    from tracejit.runtime.numbers import Formula, Geometry, Numbers, Values
 
 # What a call has, by buffer; then the scratch memory, and the numbers of symbolic sizes.
 Held = list[Any]
@@ -279,6 +281,8 @@ class _Varying(_Kernels):
         self._form = form
 
     def _geometry(self, number: int) -> Geometry:
+        from tracejit.runtime.numbers import Geometry
+
         if number == self._layout.scratch:
             return Geometry((scratch_bytes(self._layout.schedule, self.calls),), None)
         buffer = self._layout.buffers[number]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import sys
 import threading
 import time
@@ -23,7 +22,6 @@ from tracejit.codegen import worker as program
 from tracejit.codegen.target import Target
 from tracejit.errors import InternalError
 from tracejit.runtime import spans
-from tracejit.runtime.child import Child
 
 # After so many compilations a worker is replaced: each leaves about 2 KB (measured).
 RECYCLE = 256
@@ -86,6 +84,8 @@ class Worker:
     def __init__(self) -> None:
         """Start it. Raises OSError where processes cannot be started."""
         command = [sys.executable, "-I", "-S", program.__file__, llvm.find_library()]
+        from tracejit.runtime.child import Child  # for those who compile
+
         self._process = Child(command)
         self.compiled = 0
         self._ready = False
@@ -99,12 +99,16 @@ class Worker:
 
     def ready(self) -> bool:
         """Whether it has said hello, or died: ``wait_ready`` then returns at once, or raises."""
+        import select
+
         return self._ready or bool(select.select([self._output], [], [], 0)[0])
 
     def wait_ready(self) -> None:
         """Return once it has said hello. Raises WorkerDied if it does not."""
         if self._ready:
             return
+        import select
+
         got = b""
         while len(got) < len(program.HELLO):
             readable, _, _ = select.select([self._output], [], [], START_SECONDS)
