@@ -68,3 +68,31 @@ def test_products_of_all_integers(dtype: str, level: str) -> None:
         x, y = varied(np.dtype(dtype), m * k, rng), varied(np.dtype(dtype), k * n, rng)
         x, y = x.reshape(m, k), y.reshape(k, n)
         np.testing.assert_array_equal(native(np.matmul, x, y), x @ y)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint64", "int32", "float16", "float64"])
+def test_searches_in_sorted_tables(dtype: str, level: str) -> None:
+    rng = np.random.default_rng(4)
+    for n in (1, 3, 8, 100):
+        edges = specials(np.dtype(dtype)) if dtype != "float16" else np.array([0, 1, np.nan], dtype)
+        table = np.sort(np.concatenate([edges, ordinary(np.dtype(dtype), n, rng)])[:n])
+        v = np.concatenate([edges, table, ordinary(np.dtype(dtype), 20, rng)])
+        for side in ("left", "right"):
+            got = native(lambda t, v, s=side: tj.searchsorted(t, v, side=s), table, v)
+            np.testing.assert_array_equal(got, np.searchsorted(table, v, side=side))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_interpolation_is_that_of_numpy(level: str) -> None:
+    rng = np.random.default_rng(5)
+    for n in (1, 2, 17):
+        points, values = np.sort(rng.standard_normal(n)), rng.standard_normal(n)
+        x = np.concatenate([rng.standard_normal(50) * 2, points, [np.nan, np.inf, -np.inf]])
+        np.testing.assert_array_equal(
+            native(np.interp, x, points, values), np.interp(x, points, values)
+        )
+    points, x = np.array([0.0, 1, 1, 2, 3]), np.linspace(-1, 4, 41)
+    for values in ([1.0, 2, 3, np.inf, np.inf], [np.nan, 0, 0, -np.inf, np.inf]):
+        np.testing.assert_array_equal(
+            native(np.interp, x, points, np.array(values)), np.interp(x, points, values)
+        )

@@ -25,6 +25,7 @@ from tracejit.graph.passes import (
     parity,
     reassociate,
     relax,
+    search,
     sink,
     split,
     stores,
@@ -39,6 +40,7 @@ Pass = Callable[[Graph], Graph]
 PIPELINE: tuple[Pass, ...] = (
     halves.run,
     decompose.run,
+    search.run,
     halves.run,
     complexes.run,
     fold.run,
