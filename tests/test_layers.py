@@ -179,6 +179,23 @@ def test_the_array_function_tensor_is_not_its_module():
     assert run("from tracejit import *; print(jit, softmax, tensor)").count("function") == 3
 
 
+@pytest.mark.parametrize("before", ["gc.enable()", "gc.disable()", "gc.freeze()"])
+def test_loading_leaves_the_garbage_collector_as_it_was(before: str):
+    state = "(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0)"
+    code = f"import gc, tracejit as tj; {before}; was = {state}; tj.jit; tj.exp"
+    assert run(f"{code}; print(was == {state})") == "True\n"
+
+
+def test_what_is_loaded_is_not_looked_at_for_garbage():
+    code = (
+        "import gc, numpy, tracejit as tj; looks = []\n"
+        "gc.callbacks.append(lambda phase, about: looks.append(about['generation']))\n"
+        "tj.jit; made = [[] for _ in range(2000)]\n"
+        "print(max(looks), len(gc.get_objects(2)) > 10_000)"
+    )
+    assert run(code) == "0 True\n"
+
+
 def test_the_reader_of_imports_sees_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "sample.py"
     file.write_text(

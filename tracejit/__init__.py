@@ -8,6 +8,7 @@ first use, so that importing this costs no more than importing NumPy.
 # ruff: noqa: E402, F403
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import sys
@@ -88,17 +89,31 @@ def __getattr__(name: str) -> typing.Any:
         return [n for n in __dir__() if n != "bfloat16"]
     if name.startswith("_") or name in _MODULES:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
-    collecting = gc.isenabled()
-    gc.disable()  # modules are objects by the ten thousand, and no garbage: 4 ms of looking at them
-    try:
+    with _uncollected():
         found = _load(name) if name in _LAZY else _array_functions()
-    finally:
-        if collecting:
-            gc.enable()
     globals().update(found)
     if name not in found:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
     return found[name]
+
+
+@contextlib.contextmanager
+def _uncollected() -> typing.Generator[None, None, None]:
+    """Keep what is made inside the block from the garbage collector's next looks.
+
+    Modules are objects by the ten thousand, and no garbage: looking at them takes 4 ms, in here or
+    at the first allocation after it. So they join the oldest objects, which are looked at seldom.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            if hasattr(gc, "freeze") and not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
 
 
 def _load(name: str) -> dict[str, typing.Any]:
