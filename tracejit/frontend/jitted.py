@@ -39,7 +39,7 @@ from tracejit.frontend.signature import (
 )
 from tracejit.frontend.trees import Tree, check_statics, flatten
 from tracejit.frontend.variation import Example, Kind, Variation, sizes_of
-from tracejit.runtime import analysis, background, entry, events, profiler, stance
+from tracejit.runtime import analysis, entry, events, profiler, stance
 from tracejit.runtime.analysis import Family
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.slots import Slots
@@ -239,7 +239,8 @@ class Jitted(Reported):
             return True
         if stance.mode_of(self._mode) == "now":
             return True
-        background.prepare(entry.prepare)
+        if len(self._compiled) > 1:  # plans for ranges of sizes wait for it
+            entry.approach(entry.CALLS_BEFORE)
         return False
 
     def _remember_fast(

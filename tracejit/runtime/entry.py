@@ -39,7 +39,7 @@ from tracejit.codegen.forms import (
 )
 from tracejit.codegen.memory import FUNCTIONS, MAKE_ARRAY, REFUSE
 from tracejit.ops.table import Array, Shape
-from tracejit.runtime import inside, memory, native, numpy_api, ticks
+from tracejit.runtime import background, inside, memory, native, numpy_api, ticks
 from tracejit.runtime.loader import LoadedObject
 from tracejit.runtime.once import Once
 from tracejit.runtime.slots import OPENED, Slots
@@ -49,6 +49,10 @@ from tracejit.schedule.buffers import Buffer
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable
     from tracejit.runtime.plan import NativePlan
+
+# The entry's code saves some 6 µs of a call and takes a core 70 ms to make. It would be made beside
+# the first calls with kernels, which have to make up for those that NumPy answered.
+CALLS_BEFORE = 40
 
 _WRITEABLE = 0x400
 # Stands for no call yet where the shortest is kept.
@@ -156,22 +160,31 @@ def prepare() -> None:
 
 
 def expect() -> None:
-    """Note that somebody will call ``prepare`` soon: nobody need wait for it until then."""
+    """Note that the code will be made in the background: nobody need wait for it until then."""
     global _expected
-    _expected = True
+    _expected = not _code.made and supported()
 
 
 def coming() -> bool:
-    """Whether the C function's code is being made by somebody else."""
+    """Whether the C function's code is being made by somebody else, or will be."""
     return _expected and not _code.made
 
 
+def approach(calls: int = 1) -> None:
+    """Note calls that the code would have served; after ``CALLS_BEFORE`` it is made."""
+    global _approached
+    _approached += calls
+    if _approached >= CALLS_BEFORE:
+        background.prepare(prepare)
+
+
 _expected = False
+_approached = 0
 
 
 def _in_child() -> None:
-    global _expected
-    _expected = False  # the thread that would make it is not here
+    global _expected, _approached
+    _expected, _approached = False, 0  # the thread that would make it is not here
 
 
 if hasattr(os, "register_at_fork"):

@@ -178,9 +178,11 @@ class Executable:
         """Return a function of the arrays that runs this: native where that serves ``arrays``.
 
         The first run is ``_run`` itself: making entries costs as much as several of them. So are
-        those before the entry's code is there that somebody makes meanwhile.
+        those before the entry's code is there, which is made in the background.
         """
         self._runs += 1
+        if entry.coming():
+            entry.approach()
         if self._runs < 2 or self._entered or entry.coming() or not entry.supported():
             return self._run_all
         self._entered = True

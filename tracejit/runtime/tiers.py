@@ -391,6 +391,8 @@ class Program:
 
     def _adopt(self, executable: Executable) -> None:
         global _started
+        from tracejit.runtime import entry
+
         _started = True
         self.compiled_kernels += executable.fresh
         if executable.fresh:
@@ -404,7 +406,7 @@ class Program:
         self.state = State.COMPILED
         self._interpreter = self._schedule = None
         analysis.watch(self)
-        _prepare_entry()
+        entry.expect()
 
     def _compile_quietly(self) -> None:
         # The interpreter raises the same, at a call, where the user sees it.
@@ -435,15 +437,6 @@ class Program:
         else:
             interpreted = model.interpreter_ns(self.graph)
         return max(0.0, interpreted - model.kernel_ns(self.graph))
-
-
-def _prepare_entry() -> None:
-    """Have the code of native entries made in the background, where there is none yet."""
-    from tracejit.runtime import entry
-
-    if entry.supported() and not entry.ready():
-        entry.expect()
-        background.prepare(entry.prepare)
 
 
 def _why_failed(error: Exception | None) -> Reason:
