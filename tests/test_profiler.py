@@ -370,6 +370,28 @@ def test_a_fresh_process_waits_for_special_functions_only(op: str, waits: bool) 
     assert model.interpreter_ns(Graph([small], [make(op, [small])])) < 1e5
 
 
+def test_what_compiling_takes_follows_from_what_is_compiled() -> None:
+    x = placeholder(0, np.float64, (1000, 1000))
+
+    def seconds(*ops: str) -> float:
+        node = x
+        for op in ops:
+            node = make(op, [node], {"axis": (1,), "keepdims": True} if op == "max" else {})
+        return CostModel().compile_s(Graph([x], [node]))
+
+    assert seconds("negative") < seconds("exp") < seconds("max")
+    assert seconds("negative", "negative") < seconds("negative", "exp")
+    product = Graph([x], [make("matmul", [x, x])])
+    assert CostModel().compile_s(product) > 2 * seconds("max") - CostModel().start_s
+    model = CostModel()
+    (call,) = engine.compile_graph(product, [None]).calls[:1]
+    loops = model.compile_s(Graph([x], [make("exp", [x])]))
+    for _ in range(20):
+        model.observe_kernels([call.kernel], 0.2)
+    assert model.compile_s(product) == pytest.approx(0.2, rel=0.2)
+    assert model.compile_s(Graph([x], [make("exp", [x])])) < loops  # a product says nothing of it
+
+
 def test_views_cost_a_call_and_no_elements() -> None:
     small, large = placeholder(0, np.float64, (2, 2)), placeholder(0, np.float64, (2000, 2000))
     model = CostModel()

@@ -18,7 +18,17 @@ import pytest
 import tracejit as tj
 from tracejit import config
 from tracejit.errors import RecompileError, ValueArgumentError
-from tracejit.runtime import background, blas, demand, engine, monitor, service, stance, tiers
+from tracejit.runtime import (
+    background,
+    blas,
+    demand,
+    engine,
+    monitor,
+    service,
+    stance,
+    tiers,
+    workers,
+)
 from tracejit.runtime.once import Once
 from tracejit.runtime.tiers import State
 
@@ -145,6 +155,30 @@ def test_waiting_is_chosen_where_interpreting_takes_longer(
     monkeypatch.setattr(tiers.model, "interpreter_ns", lambda graph: 1e12)
     f = tj.jit(lambda x: softmax(x) * 1.625, compile="auto")
     np.testing.assert_allclose(f(X), softmax(X) * 1.625, rtol=1e-6)
+    assert f.stats()["tier"] == 1
+
+
+def test_numpy_answers_where_kernels_are_later_than_was_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiers.model, "interpreter_ns", lambda graph: 1e8)
+    monkeypatch.setattr(tiers.model, "compile_s", lambda graph: 1e-3)
+    late, compile = threading.Event(), workers.Compiler.compile
+
+    def slowly(self: workers.Compiler, *args: Any, **options: Any) -> bytes:
+        late.wait(30)
+        return compile(self, *args, **options)
+
+    monkeypatch.setattr(workers.Compiler, "compile", slowly)
+    f = tj.jit(lambda x: softmax(x) / np.cosh(x) - np.arctan(x), compile="auto")
+    want = softmax(X) / np.cosh(X) - np.arctan(X)
+    try:
+        np.testing.assert_allclose(f(X), want, rtol=1e-5)
+        assert (f.stats()["tier"], f.stats()["pending"]) == (0, 1)
+    finally:
+        late.set()
+    assert f.wait(60)
+    np.testing.assert_allclose(f(X), want, rtol=1e-5)
     assert f.stats()["tier"] == 1
 
 

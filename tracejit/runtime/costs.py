@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
-from tracejit.ops.table import Family
+from tracejit.ops.table import OPS, Fact, Family, Op
 from tracejit.record import record
 from tracejit.runtime.calls import kind_of
 from tracejit.schedule.index import VIEWS
@@ -45,14 +45,27 @@ _SLOW_NS = {
     **dict.fromkeys(("erf", "erfc", "gelu", "lgamma", "gamma", "digamma"), 150.0),
     **dict.fromkeys(("sigmoid", "silu", "softplus"), 10.0),
 }
-# Emitting, compiling and loading a kernel: 5 to 20 ms for most loops, 70 to 85 for products.
-_KERNEL_S = {"loop": 0.015, "product": 0.08}
+# Emitting, compiling and loading a kernel, and what each op adds: a reduction has loops of its own,
+# an elementary function dozens of instructions, a product microkernels for all edges. Fitted to the
+# kernels of the benchmarks' rows, nine in ten of which take 0.5 to 1.7 times as long.
+_KERNEL_S, _OPERATION_S = 0.006, 0.0003
+_FUNCTION_S, _REDUCTION_S, _PRODUCT_S = 0.003, 0.009, 0.07
 # Measured: 1.5 to 5 ns for loops (rows of softmax, stencils, scans), 1 to 6 for tiles of products.
 _ENTRY_NS = {"loop": 4.0, "product": 4.0}
 # What compiling with constant sizes takes of what it took without: 0.65 to 1.7 (measured).
 _SPECIAL = 1.1
 # One kernel that gains nothing does not speak for all others.
 _LEAST_ENTRY_NS = 1.0
+# What composites become, where the table does not say so.
+_COMPOSITE_S = {
+    **dict.fromkeys(
+        ("attention", "conv", "conv_transpose", "einsum", "linear", "tensordot"), _PRODUCT_S
+    ),
+    **dict.fromkeys(
+        ("layer_norm", "log_softmax", "normalize", "rms_norm", "softmax", "standardize"),
+        2 * _REDUCTION_S,
+    ),
+}
 
 
 def compute_nodes(graph: Graph) -> list[Node]:
@@ -112,6 +125,36 @@ def _towards(old: float, new: float) -> float:
     return old + _NEWEST * (new - old)
 
 
+def _code_s(op: Op) -> float:
+    """Return what an op adds to the time of compiling a kernel, in seconds."""
+    if op.name in VIEWS:
+        return 0.0
+    match op.family:
+        case Family.CONTRACTION:
+            return _PRODUCT_S
+        case Family.REDUCTION | Family.SCAN:
+            return _REDUCTION_S
+        case _:
+            other = _FUNCTION_S if op.has(Fact.EXPENSIVE) else _OPERATION_S
+            return _COMPOSITE_S.get(op.name, other)
+
+
+def _node_s(node: Node) -> float:
+    """Return ``_code_s`` of a node's op; of a composite that reduces, such as a mean, a sum's."""
+    if node.op.family is Family.COMPOSITE and node.size < max(i.size for i in node.inputs):
+        return _REDUCTION_S
+    return _code_s(node.op)
+
+
+def _kernel_s(kernel: Kernel) -> float:
+    """Return what emitting, compiling and loading a kernel takes before corrections, in seconds."""
+    from tracejit.schedule.kernel import Apply, Reduce, Scan
+
+    ops = [OPS[e.op] for e in kernel.exprs if isinstance(e, Apply | Reduce | Scan)]
+    product = 0.0 if kernel.contract is None else _PRODUCT_S
+    return _KERNEL_S + product + sum(map(_code_s, ops))
+
+
 def _scale(figures: dict[str, float], kinds: Iterable[str], ratio: float) -> None:
     """Move the figures of ``kinds`` towards ``ratio`` times what they are."""
     for kind in set(kinds):
@@ -124,8 +167,8 @@ class CostModel:
     def __init__(self) -> None:
         self._ops: dict[tuple[str, int], _Line] = {}
         self.plan_node_s = 1.5e-4
-        self.kernel_s = dict(_KERNEL_S)
-        self.kernels_per_node = 0.1
+        self.compile_scale = {"loop": 1.0, "product": 1.0}
+        self.kernels_per_node = 0.03
         # A worker and the native runtime, before the first kernel of a process: 35 ms where nobody
         # else wants the cores (measured).
         self.start_s = 0.035
@@ -164,10 +207,13 @@ class CostModel:
     def compile_s(self, graph: Graph) -> float:
         """Return what planning and compiling would take if no kernel is in the cache."""
         nodes = compute_nodes(graph)
-        products = sum(node.op.family is Family.CONTRACTION for node in nodes)
-        loops = max(0.0 if products else 1.0, self.kernels_per_node * (len(nodes) - products))
-        kernels = self.kernel_s["product"] * products + self.kernel_s["loop"] * loops
-        return self.start_s + self.plan_node_s * len(nodes) + kernels
+        products = [node for node in nodes if node.op.family is Family.CONTRACTION]
+        others = len(nodes) - len(products)
+        kernels = max(0.0 if products else 1.0, self.kernels_per_node * others)
+        own = _PRODUCT_S * len(products)
+        loops = _KERNEL_S * kernels + sum(map(_node_s, nodes)) - own
+        code = self.compile_scale["loop"] * loops + self.compile_scale["product"] * own
+        return self.start_s + self.plan_node_s * len(nodes) + code
 
     def observe_plan(self, graph: Graph, seconds: float, kernels: int) -> None:
         """Take what planning ``graph`` needed, and how many kernels it gave."""
@@ -183,9 +229,9 @@ class CostModel:
         """Take what compiling these needed; the first of a process start the rest."""
         seconds = max(0.0, seconds - self.start_s)
         self.observe_start()
-        kinds = [kind_of(kernel) for kernel in kernels]
-        if kinds:
-            _scale(self.kernel_s, kinds, seconds / sum(self.kernel_s[kind] for kind in kinds))
+        expected = sum(self.compile_scale[kind_of(k)] * _kernel_s(k) for k in kernels)
+        if kernels:
+            _scale(self.compile_scale, map(kind_of, kernels), seconds / expected)
 
     # -- specialised kernels -----------------------------------------------------------------------
 

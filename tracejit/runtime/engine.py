@@ -66,9 +66,17 @@ def compile_graph(
 
 
 def compile_schedule(
-    schedule: Schedule, target: Target | None = None, *, level: int = 2
+    schedule: Schedule,
+    target: Target | None = None,
+    *,
+    level: int = 2,
+    end: float | None = None,
 ) -> Executable:
-    """Return the machine code of a schedule, ready to run."""
+    """Return the machine code of a schedule, ready to run.
+
+    Raises TimeoutError where it is not there at ``end``, of ``time.perf_counter``; its kernels have
+    been asked for then.
+    """
     target = target or cpu.target()
     ready = cached_schedule(schedule, target, level=level)
     if ready is not None:
@@ -84,6 +92,8 @@ def compile_schedule(
     # All are asked for before the first is waited for, so that several compile at a time.
     tickets = request(schedule, target, level=level, priority=service.Priority.NOW)
     awaited = [key for key, ticket in tickets.items() if not ticket.done()]
+    for ticket in tickets.values():
+        ticket.result(None if end is None else end - time.perf_counter())
     stages = stages_of(schedule, target, lambda key, emit: tickets[key].result())
     fresh = sum(tickets[key].result().origin == "compiled" for key in awaited)
     seconds = time.perf_counter() - started if fresh else 0.0

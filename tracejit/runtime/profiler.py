@@ -197,11 +197,11 @@ def report() -> Report:
 
 
 def costs() -> dict[str, float]:
-    """Return the cost model's present figures: seconds to plan a node, to compile a kernel, …"""
+    """Return the cost model's present figures: seconds to plan a node, corrections, …"""
     return {
         "plan_seconds_per_node": model.plan_node_s,
-        "compile_seconds_per_kernel": model.kernel_s["loop"],
-        "compile_seconds_per_product": model.kernel_s["product"],
+        "compile_scale_of_loops": model.compile_scale["loop"],
+        "compile_scale_of_products": model.compile_scale["product"],
         "kernels_per_node": model.kernels_per_node,
         "kernel_scale": model.kernel_scale,
         "loop_entry_seconds": model.entry_ns["loop"] * 1e-9,

@@ -58,10 +58,14 @@ PLAN_AT_ONCE_S = 1.5e-3
 # From this estimate on kernels are looked for on disk before the first answer of a process: its
 # first plan takes 3 ms, and loading the runtime 2 (measured).
 FIRST_LOOK_S = 0.02
-# Waiting must promise to take half of interpreting: estimates are rough.
-WAIT_FACTOR = 0.5
+# What a first call may take: so many times the interpreter's time, and so many seconds more.
+FIRST_FACTOR, FIRST_MORE_S = 1.15, 2e-3
+# Waiting must promise to take half of interpreting: estimates are rough. Where kernels take longer
+# than so many times what was expected, and than a first call may be late, NumPy begins.
+WAIT_FACTOR, PATIENCE = 0.5, 2.0
 # Kernels that are expected before the first answer are made beside it: they may take over between
-# two ops. Others come after it: beside them it would take up to twice as long (measured).
+# two ops. Others come after it: beside them it would take up to twice as long (measured), where
+# something else has the other cores up to four times.
 RACE_FACTOR = 1.0
 # What is later than estimated is expected to take this share of what it has taken so far.
 OVERDUE = 0.25
@@ -163,8 +167,11 @@ class Program:
 
     def _start(self, mode: Mode) -> None:
         """Make the kernels at once where ``mode`` says so, or where they are at hand."""
-        if mode == "now" or (mode == "auto" and self._compiling_takes(WAIT_FACTOR)):
+        if mode == "now":
             self.compile()
+        elif mode == "auto" and self._compiling_takes(WAIT_FACTOR):
+            self.compile(limit=self._patience())
+            self.request()  # it goes on beside the interpreter
         elif mode == "auto" and self._looking_pays():
             self.compile(cached_only=True)
 
@@ -326,9 +333,10 @@ class Program:
             return True
         return job.done.wait(timeout)
 
-    def compile(self, *, cached_only: bool = False) -> None:
+    def compile(self, *, cached_only: bool = False, limit: float | None = None) -> None:
         """Make the kernels and run them from now on; with ``cached_only``, only if all are at hand.
 
+        After ``limit`` seconds of it nothing has changed, but that the kernels have been asked for.
         Raises UserError; any other failure is warned of once and leaves the interpreter in place.
         """
         with self._making:
@@ -336,7 +344,9 @@ class Program:
                 return
             started = time.perf_counter()
             try:
-                self._make(cached_only)
+                self._make(cached_only, None if limit is None else started + limit)
+            except TimeoutError:
+                pass
             except UserError as error:
                 self._fail(error)
                 raise
@@ -362,7 +372,7 @@ class Program:
             compiled=self.compiled_kernels, reason=None if reason is None else str(reason),
         )  # fmt: skip
 
-    def _make(self, cached_only: bool) -> None:
+    def _make(self, cached_only: bool, end: float | None) -> None:
         if not (_started or cache.disk().exists()):
             service.start_ahead()  # while planning and code generation are loaded
         target = cpu.target()
@@ -382,8 +392,10 @@ class Program:
             if _started:  # the first plan of a process loads the passes
                 model.observe_plan(self.graph, time.perf_counter() - started, len(schedule.steps))
             self._schedule = schedule
-        make = engine.cached_schedule if cached_only else engine.compile_schedule
-        executable = make(schedule, target, level=self.level)
+        if cached_only:
+            executable = engine.cached_schedule(schedule, target, level=self.level)
+        else:
+            executable = engine.compile_schedule(schedule, target, level=self.level, end=end)
         if executable is not None:
             self._adopt(executable)
             if executable.fresh or all(code.origin == "disk" for code in executable.codes):
@@ -423,6 +435,11 @@ class Program:
         """Whether compiling promises to take less than a ``share`` of interpreting."""
         return model.compile_s(self.graph) < share * 1e-9 * model.interpreter_ns(self.graph)
 
+    def _patience(self) -> float:
+        """Return how many seconds a first call waits for kernels that promise to be quicker."""
+        late = _lateness(1e-9 * model.interpreter_ns(self.graph))
+        return max(late, PATIENCE * model.compile_s(self.graph))
+
     def _looking_pays(self) -> bool:
         """Whether planning, to see if the kernels are at hand, takes little of the first call."""
         if _started:
@@ -437,6 +454,11 @@ class Program:
         else:
             interpreted = model.interpreter_ns(self.graph)
         return max(0.0, interpreted - model.kernel_ns(self.graph))
+
+
+def _lateness(seconds: float) -> float:
+    """Return how much longer a first call may take than the interpreter alone."""
+    return (FIRST_FACTOR - 1.0) * seconds + FIRST_MORE_S
 
 
 def _why_failed(error: Exception | None) -> Reason:
