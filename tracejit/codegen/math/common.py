@@ -273,10 +273,23 @@ def positive_scaled(b: Builder, p: Value, n: Value, most: float = 2.0) -> Value:
 
     ``most`` is a power of 2; it need hold only where the result is tiny.
     """
+    return avx512.scalef_or_zero(b, p, n, _vanishing(p, most) + 1)
+
+
+def _vanishing(p: Value, most: float) -> float:
+    """Return the largest n for which most · 2^n is at most half the least subnormal."""
     form = format_of(p)
-    # From here down, most 2^n is at most half the least subnormal.
-    zero = -(form.bias + form.mantissa) - math.log2(most)
-    return avx512.scalef_or_zero(b, p, n, zero + 1)
+    return -(form.bias + form.mantissa) - math.log2(most)
+
+
+def _without_vanishing(b: Builder, p: Value, n: Value, most: float) -> Value:
+    """Return ``p``, and 0 where p · 2^n would be rounded to 0.
+
+    A product that underflows asks microcode for help, which takes as long as 10 exponentials; one
+    with 0 does not. (Subnormal results still do.)
+    """
+    vanishes = b.compare("le", n, like(_vanishing(p, most), p))
+    return b.select(vanishes, like(0.0, p), p)
 
 
 def scale_by_sign(
@@ -292,6 +305,8 @@ def scale_by_sign(
     """
     if avx512.available(b):
         return avx512.scalef(b, p, n) if signed else positive_scaled(b, p, n)
+    if not signed:
+        p = _without_vanishing(b, p, n, 2.0)
     k = pick(p, f32=40, f64=120)
     negative = b.compare("lt", sign, like(0.0, p))
     factor = b.select(negative, like(2.0**-k, p), like(2.0**k, p))
@@ -312,6 +327,7 @@ def scale_down(b: Builder, p: Value, n: Value, low_bits: Value, *, most: float =
     """
     if avx512.available(b):
         return positive_scaled(b, p, n, most)
+    p = _without_vanishing(b, p, n, most)
     k = SCALE_DOWN[p.type.kind]
     return b.mul(b.mul(p, pow2(b, low_bits)), like(2.0**-k, p))
 
