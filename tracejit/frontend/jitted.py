@@ -39,7 +39,7 @@ from tracejit.frontend.signature import (
 )
 from tracejit.frontend.trees import Tree, check_statics, flatten
 from tracejit.frontend.variation import Example, Kind, Variation, sizes_of
-from tracejit.runtime import analysis, entry, events, profiler, stance
+from tracejit.runtime import analysis, entry, events, profiler, registry, stance
 from tracejit.runtime.analysis import Family
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.slots import Slots
@@ -122,7 +122,7 @@ class Jitted(Reported):
         self._variation = Variation(always=dynamic is True)
         self._lock = threading.Lock()
         self.clear()
-        profiler.register(self)
+        registry.register(self)
 
     def clear(self) -> None:
         """Forget every signature and all statistics."""

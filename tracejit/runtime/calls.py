@@ -14,18 +14,12 @@ from tracejit.runtime import spans
 from tracejit.runtime.code import Code
 from tracejit.runtime.threads import pool_address
 from tracejit.schedule.arena import aligned
-from tracejit.schedule.titles import kernel_title
+from tracejit.schedule.titles import kernel_title, kind_of
 
 if TYPE_CHECKING:
     from tracejit.schedule.kernel import Kernel
 
 UNKNOWN_NS = 10**9
-
-
-def kind_of(kernel: Kernel) -> str:
-    """Return the kind of kernel that costs are told apart by."""
-    return "loop" if kernel.contract is None else "product"
-
 
 I64Array = np.ndarray[Any, np.dtype[np.int64]]
 

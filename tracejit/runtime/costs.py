@@ -15,9 +15,9 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
 from tracejit.ops.table import OPS, Fact, Family, Op
 from tracejit.record import record
-from tracejit.runtime.calls import kind_of
 from tracejit.schedule.index import VIEWS
 from tracejit.schedule.native import cost as flops
+from tracejit.schedule.titles import kind_of
 
 if TYPE_CHECKING:
     from tracejit.runtime.calls import NativeCall

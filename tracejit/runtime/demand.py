@@ -19,15 +19,14 @@ from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.graph.text import type_text
 from tracejit.ops.table import Array
-from tracejit.runtime import monitor, profiler, spans, stance, turns
+from tracejit.runtime import monitor, registry, spans, stance, turns
 from tracejit.runtime.costs import model
 from tracejit.runtime.interpreter import run_graph
-from tracejit.runtime.reasons import Reason
-from tracejit.runtime.tiers import Program
 from tracejit.schedule.titles import ops_text
 
 if TYPE_CHECKING:
     from tracejit.runtime.report import FunctionProfile
+    from tracejit.runtime.tiers import Program
 
 # Structures kept; the one used longest ago goes first.
 _MAX_PROGRAMS = 256
@@ -78,7 +77,7 @@ class _Usage:
     def __init__(self) -> None:
         self.calls = 0  # of structures that no program was made for
         self.seconds = 0.0
-        profiler.register(self)
+        registry.register(self)
 
     def count(self, program: Program | None, seconds: float) -> None:
         """Take one interpreted run; concurrent ones may lose one another."""
@@ -91,10 +90,12 @@ class _Usage:
 
     def profile(self) -> FunctionProfile:
         """Return the structures as signatures of one function."""
+        from tracejit.runtime import profiler
+        from tracejit.runtime.reasons import Reason
         from tracejit.runtime.report import FunctionProfile, SignatureProfile
 
         with _lock:
-            programs = [p for p in _programs.values() if isinstance(p, Program)]
+            programs = [p for p in _programs.values() if not isinstance(p, (int, float))]
         signatures = [profiler.signature_profile(p, _text(p.graph)) for p in programs]
         rare = SignatureProfile(
             "expressions that have cost little",
@@ -137,7 +138,7 @@ def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) 
         found = _programs.get(key)
         if found is not None:
             _programs.move_to_end(key)
-            if isinstance(found, Program):
+            if not isinstance(found, (int, float)):
                 return found
         spent = (found or 0.0) + model.interpreter_ns(graph)
         drawn = monitor.active is not None and monitor.active.everything
@@ -145,6 +146,8 @@ def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) 
             _remember(key, spent)
             return None
     layouts = [layout_of(_value(n)) for n in leaves]
+    from tracejit.runtime.tiers import Program  # a line that is typed once needs no compiler
+
     program = Program(_lifted(graph, leaves), layouts, mode, name=NAME)
     with _lock:
         _remember(key, program)

@@ -7,13 +7,11 @@ background ``runtime/analysis.py`` reads the counters, for rates and for what wo
 
 from __future__ import annotations
 
-import threading
 import time
-import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracejit.runtime import analysis, entry, events, inside, ticks
+from tracejit.runtime import analysis, entry, events, inside, registry, ticks
 from tracejit.runtime.costs import model
 from tracejit.runtime.specialise import Stage
 
@@ -52,12 +50,6 @@ def __getattr__(name: str) -> Any:
     return getattr(reports, name)
 
 
-class Profiled(Protocol):
-    """What registers here: a jitted function."""
-
-    def profile(self) -> FunctionProfile: ...
-
-
 class Ranges(Protocol):
     """A plan for ranges of sizes: the form of its function's entry, and what Python drove."""
 
@@ -66,16 +58,6 @@ class Ranges(Protocol):
 
     @property
     def calls(self) -> int: ...
-
-
-_functions: weakref.WeakSet[Any] = weakref.WeakSet()
-_lock = threading.Lock()
-
-
-def register(function: Profiled) -> None:
-    """Let reports have ``function`` while it lives."""
-    with _lock:
-        _functions.add(function)
 
 
 def signature_profile(program: Program, arguments: str) -> SignatureProfile:
@@ -190,9 +172,7 @@ def report() -> Report:
     """Return what every jitted function that is alive has cost so far."""
     from tracejit.runtime.report import Report
 
-    with _lock:
-        alive = list(_functions)
-    found = [function.profile() for function in alive]
+    found = [function.profile() for function in registry.profiled()]
     return Report(sorted((f for f in found if f.calls), key=lambda f: -f.seconds))
 
 

@@ -27,6 +27,11 @@ def kernel_title(kernel: Kernel) -> str:
     return kernel_name(kernel) + line
 
 
+def kind_of(kernel: Kernel) -> str:
+    """Return the kind of kernel that costs are told apart by."""
+    return "loop" if kernel.contract is None else "product"
+
+
 def size_text(nbytes: int) -> str:
     """Return bytes for people: 1.5 MiB."""
     value = float(nbytes)
