@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tracejit.ops import special
+from tracejit.ops import series, special
 from tracejit.ops.dtypes import named
 from tracejit.ops.table import (
     BOOL,
@@ -488,6 +488,8 @@ def _i0(x: Array) -> Array:
     return np.asarray(np.i0(x.astype(np.float64))).reshape(x.shape).astype(x.dtype)
 
 
+_AS_SERIES = {"digamma": series.digamma, "i0": series.i0}
+
 for _name, _reference, _doc in [
     ("erf", special.erf, "2/√π ∫₀ˣ exp(−t²) dt."),
     ("erfc", special.erfc, "1 − erf x, accurate for large x."),
@@ -503,5 +505,6 @@ for _name, _reference, _doc in [
         arity=1,
         types=float_types(_name),
         facts=_EXPENSIVE | _PARITY.get(_name, Fact.NONE),
+        decompose=_AS_SERIES.get(_name),
         doc=_doc,
     )

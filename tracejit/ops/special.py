@@ -272,7 +272,7 @@ def lgamma(x: Array) -> Array:
 
 
 # ψ's asymptotic series, Abramowitz & Stegun 6.3.18: −Σ B₂ₖ / (2k x²ᵏ).
-_DIGAMMA = (
+DIGAMMA = (
     -1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760, -1 / 12, 3617 / 8160
 )  # fmt: skip
 
@@ -290,7 +290,7 @@ def digamma(x: Array) -> Array:
         correction = np.where(below, correction - 1.0 / y, correction)
         y = np.where(below, y + 1.0, y)
     inverse = 1.0 / (y * y)
-    result = correction + (np.log(y) - 0.5 / y + inverse * polynomial(inverse, _DIGAMMA))
+    result = correction + (np.log(y) - 0.5 / y + inverse * polynomial(inverse, DIGAMMA))
     result = np.where((x < 0.0) & (x == np.trunc(x)), np.nan, result)
     return np.where(x == 0.0, np.copysign(np.inf, -x), result)
 
