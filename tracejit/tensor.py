@@ -1,9 +1,10 @@
 """Tensor: the one traced value.
 
 A tensor is a handle on a node of the dataflow graph. Operations record nodes; nothing runs until
-Python asks for a value (``numpy()``, ``item``, ``bool``, ``print``, DLPack), and then the handle
-moves to a ``data`` leaf that holds the result. Outside a trace the leaves are data, inside they
-are placeholders, and asking a value of a tensor that depends on one raises ``TraceError``.
+Python asks for a value (``numpy()``, ``item``, ``bool``, ``print``, DLPack), or has recorded a
+thousand ops without, and then the handle moves to a ``data`` leaf that holds the result. Outside a
+trace the leaves are data, inside they are placeholders, and asking a value of a tensor that depends
+on one raises ``TraceError``.
 
 Nodes never change, handles do: an in-place operator or an assignment moves the handle to a new
 node. A view (basic slice, reshape, transpose, …) is a handle with a base and the movement steps
@@ -15,7 +16,9 @@ base, so writes are seen through every view, as NumPy's are.
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -24,6 +27,7 @@ import numpy as np
 from tracejit import functions
 from tracejit.errors import (
     DTypeError,
+    Location,
     OutOfMemory,
     ShapeError,
     TraceError,
@@ -351,7 +355,7 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
         node = intern(row, tuple(nodes), attrs, aval, location)
         if narrowed:
             node = make("cast", (node,), {"dtype": NAME}, location)
-        return wrap(node, trace)
+        return _recorded(node, trace, location)
     except UserError as error:
         raise _placed(error) from None
 
@@ -365,9 +369,19 @@ def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
             trace = join(trace, source)
     try:
         nodes = tuple(t.node for t in operands)
-        return wrap(made(name, nodes, attrs, user_location()), trace)
+        location = user_location()
+        return _recorded(made(name, nodes, attrs, location), trace, location)
     except UserError as error:
         raise _placed(error) from None
+
+
+def _recorded(node: Node, trace: Trace | None, location: Location | None) -> Tensor:
+    tensor = wrap(node, trace)
+    if trace is None and state.trace is None:
+        _pending.count += 1
+        if _pending.count >= _LONG:
+            _catch_up(tensor, location)
+    return tensor
 
 
 def cast(tensor: Tensor, dtype: Any) -> Tensor:
@@ -512,6 +526,34 @@ def value_of(tensor: Tensor, wanted: str, hint: str = OUTSIDE) -> Array:
     return array
 
 
+# Ops that a thread may record before what they make is computed without being asked for.
+_LONG = 1000
+
+
+class _Pending(threading.local):
+    """How many ops this thread has recorded since it last computed something; where that was."""
+
+    count = 0
+    at: Location | None = None
+
+
+_pending = _Pending()
+
+
+def _catch_up(tensor: Tensor, location: Location | None) -> None:
+    """Compute ``tensor`` if what it is made of has become long, as in a loop that reads nothing.
+
+    At the same line as the time before: there a loop is at the same place of a later turn, so that
+    the next stretch is a program that is known already.
+    """
+    if _pending.at not in (None, location) and _pending.count < 4 * _LONG:
+        return
+    _pending.count, _pending.at = 0, location
+    if len(reachable((tensor.node,))) >= _LONG // 2:
+        with suppress(OutOfMemory):  # it may never be asked for
+            _evaluate(tensor)
+
+
 def _evaluate(root: Tensor) -> None:
     """Compute ``root`` and move its handle to the result.
 
@@ -521,6 +563,7 @@ def _evaluate(root: Tensor) -> None:
     """
     from tracejit.runtime import demand
 
+    _pending.count = 0
     target = root._node
     nodes = reachable((target,))
     largest = max(n.nbytes for n in nodes if n is target or not n.inputs)

@@ -144,7 +144,8 @@ def user_location() -> Location | None:
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while True:
         code = frame.f_code
-        if not is_internal(code.co_filename):
+        internal = _internal.get(code.co_filename)  # as `is_internal`, without a call
+        if not (is_internal(code.co_filename) if internal is None else internal):
             break
         if frame.f_back is None:
             return None
