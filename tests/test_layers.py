@@ -169,6 +169,16 @@ def test_import_loads_next_to_nothing():
     assert ours == {"tracejit", "tracejit.errors", "tracejit.gate"}
 
 
+def test_help_loads_no_more_than_the_terminal_libraries():
+    loaded = run(
+        "import sys; sys.argv = ['tracejit', '--help']\n"
+        "from tracejit.cli import app\n"
+        "try:\n    app()\nfinally:\n    print(*sys.modules)"
+    ).split()
+    assert "typer" in loaded
+    assert not {"numpy", "networkx", "llvmlite", "tracejit.tensor"} & set(loaded)
+
+
 def test_the_package_knows_its_modules():
     modules = {layer(name) for name in SOURCES} - {"tracejit"}
     assert modules - {"tensor"} <= tracejit._MODULES  # pyright: ignore[reportPrivateUsage]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from tracejit import errors
@@ -73,14 +72,18 @@ def _literal(text: str) -> Any:
 def _read_array(path: str) -> Any:
     if not Path(path).is_file():
         raise errors.ValueArgumentError(f"no file {path}")
+    import numpy as np  # as everywhere below, so that --help is there at once
+
     return np.load(path, allow_pickle=False)
 
 
 def _save(arrays: Mapping[str, Any]) -> None:
-    """Write each array to its path; a file is written whole or not at all."""
+    """Write each value to its path as an array; a file is written whole or not at all."""
+    import numpy as np
+
     for path, array in arrays.items():
         with atomic(Path(path), "wb") as stream:
-            np.save(stream, array)
+            np.save(stream, np.asarray(array))
 
 
 @app.command()
@@ -109,7 +112,7 @@ def run(
 
     started = time.perf_counter()
     results = execute(sys.stdout.write)
-    _save({path: np.asarray(results[name]) for name, path in wanted.items()})
+    _save({path: results[name] for name, path in wanted.items()})
     if report:
         _report(time.perf_counter() - started, lambda: execute(lambda text: None))
 
