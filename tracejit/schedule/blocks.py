@@ -44,6 +44,7 @@ from tracejit.schedule.kernel import (
     Index,
     Kernel,
     Load,
+    Natural,
     Reduce,
     Store,
     operands,
@@ -101,7 +102,7 @@ def rows_axis(kernel: Kernel) -> int | None:
         return None
     if kernel.contract is not None or kernel.scatter is not None or kernel.records:
         return None
-    if kernel.stored_records or any(isinstance(e, Gather | Bound) for e in kernel.exprs):
+    if kernel.stored_records or any(isinstance(e, Gather | Bound | Natural) for e in kernel.exprs):
         return None
     axes = {axis for nest in kernel.block.nests for axis in nest.axes}
     if len(axes) != 1 or any(nest.body.nests for nest in kernel.block.nests):

@@ -20,6 +20,9 @@ NATIVE_SCANS = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
 GATHERS = frozenset({"take", "take_along_axis", "advanced_index"})
 SCATTERS = frozenset({"put_along_axis", "advanced_update", "advanced_combine"})
 NATURAL = "natural"
+# What passes of the graph write in other ops: on parts of complex numbers, as steps of a search.
+REWRITTEN = frozenset({"imag", "complex", "searchsorted", "interp"})
+PARTS = frozenset({"view_as_real", "view_as_complex"})
 PIECEWISE = frozenset({"concat", "pad", "update_slice"})
 
 
@@ -115,13 +118,13 @@ def how(op: Op, lowers: Lowers) -> str:
     """Return in words how ``op`` runs: in a kernel, by decomposition, as a view, or in NumPy."""
     if op.family is Family.LEAF:
         return "leaf"
-    if op.decompose is not None:
+    if op.decompose is not None or op.name in REWRITTEN:
         return "decomposed"
     if op.name in NATIVE_REDUCTIONS | NATIVE_SCANS | PIECEWISE | GATHERS | SCATTERS | {NATURAL}:
         return "kernel"
     if op.name == "matmul":
         return "matrix kernel"
-    if op.name in VIEWS:
+    if op.name in VIEWS | PARTS:
         return "index map"
     floats = [np.dtype(np.float64)] * (op.arity or 1)
     bools = [np.dtype(bool)] * (op.arity or 1)
