@@ -165,6 +165,26 @@ def test_few_rows_are_dotted_with_columns_in_place(target: Target, dtype: Any) -
 
 
 @targets
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32], ids=lambda t: t.__name__)
+def test_few_rows_of_a_large_matrix_are_summed_in_its_order(target: Target, dtype: Any) -> None:
+    rng = np.random.default_rng(16)
+    small = target.with_caches(*TINY_CACHES)
+    for m, n, k in [
+        (2, 128, 16),
+        (3, 200, 33),
+        (4, 67, 50),
+        (5, 1500, 5),
+        (6, 33, 64),
+        (7, 90, 31),
+    ]:
+        for first, last in [("rows", "rows"), ("columns", "strided"), ("strided", "rows")]:
+            a, b = laid_out(random(rng, (m, k), dtype), first), random(rng, (k, n), dtype)
+            c = laid_out(np.empty((m, n), dtype), last)
+            assert classify(small, c.dtype, problem_of(a, b, c)).kind == "few_axpys"
+            product(small, a, b, c)
+
+
+@targets
 @dtypes
 def test_no_terms_gives_zeros(target: Target, dtype: Any) -> None:
     for m, n in [(1, 1), (1, 20), (20, 1), (7, 19), (130, 600)]:
@@ -231,11 +251,12 @@ def test_any_split_of_the_tiles_gives_the_same_bits(target: Target, dtype: Any) 
     rng = np.random.default_rng(7)
     small = target.with_caches(*TINY_CACHES)
     cases = [((), 97, 130, 200), ((3,), 65, 31, 70), ((2,), 1, 3000, 40), ((), 3000, 1, 40)]
+    cases.append(((2,), 5, 3000, 40))
     for batch, m, n, k in cases:
         for packs in ("", "b", "ab"):
             a, b = random(rng, (*batch, m, k), dtype), random(rng, (*batch, k, n), dtype)
             whole, parts = np.empty((*batch, m, n), dtype), np.empty((*batch, m, n), dtype)
-            options = {"pack_a": "a" in packs, "pack_b": "b" in packs} if min(m, n) > 1 else {}
+            options = {"pack_a": "a" in packs, "pack_b": "b" in packs} if min(m, n) > 7 else {}
             bind(small, a, b, whole, **options)()
             call = bind(small, a, b, parts, **options)
             for number, stage in enumerate(call.stages):
@@ -325,7 +346,7 @@ def test_nothing_beyond_the_operands_is_touched(target: Target, dtype: Any) -> N
             a = before_a_forbidden_page(random(rng, (m, k), dtype))
             b = before_a_forbidden_page(random(rng, (k, n), dtype))
             c = before_a_forbidden_page(np.zeros((m, n), dtype))
-            options = {"pack_a": "a" in packs, "pack_b": "b" in packs} if min(m, n) > 1 else {}
+            options = {"pack_a": "a" in packs, "pack_b": "b" in packs} if min(m, n) > 7 else {}
             product(target, a, b, c, **options)
 
 

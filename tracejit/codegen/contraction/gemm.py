@@ -1,6 +1,6 @@
 """Emits a matrix product: its microkernels and packing, and the loops around them.
 
-``panels`` packs as it goes, ``ahead`` before; products with one row are in ``gemv``,
+``panels`` packs as it goes, ``ahead`` before; products with one row or a few are in ``gemv``,
 those of windows with few rows in ``direct``, batches of tiny ones in ``tiny``.
 """
 
@@ -41,7 +41,7 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
         _emit_parts(module, name, spec, spec.unit(module.target))
     elif spec.kind == "direct" and spec.tiled:
         emit_direct_parts(module, name, spec)
-    elif spec.kind in ("axpys", "dots", "few_dots"):
+    elif spec.kind in ("axpys", "few_axpys", "dots", "few_dots"):
         emit_finish(module, f"{name}.finish", spec)
     b = module.define(
         name,
@@ -53,8 +53,8 @@ def emit_gemm(module: Module, name: str, spec: GemmSpec, linkage: str = "") -> N
     gemm = Tiles if spec.tiled else Ahead if spec.ahead else Panels
     direct = DirectTiles if spec.tiled else Direct
     kernels: dict[Kind, type[Panels | Axpys | Dots | Direct | Tiny]] = {
-        "gemm": gemm, "axpys": Axpys, "dots": Dots, "few_dots": Dots, "direct": direct,
-        "tiny": Tiny,
+        "gemm": gemm, "axpys": Axpys, "few_axpys": Axpys, "dots": Dots, "few_dots": Dots,
+        "direct": direct, "tiny": Tiny,
     }  # fmt: skip
     kernels[spec.kind](b, name, spec).emit()
     b.ret()

@@ -11,6 +11,8 @@ Measured for 512×512 f32 in the second-level cache, 16 bytes off: 6 µs in plac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tracejit.codegen.builder import I64, Builder, Value, const
 from tracejit.codegen.contraction.dot import multiply_add
 from tracejit.codegen.contraction.frame import ONE, ZERO, Frame, advance
@@ -19,12 +21,13 @@ from tracejit.codegen.contraction.spec import Slot
 from tracejit.codegen.prefetch import LINE
 
 # Rows of B added at a time: as many streams as hardware prefetchers follow, and few enough
-# passes over the sums.
-_STREAMS = 8
+# passes over the sums. With several rows of C the factors of fewer fill the registers.
+_STREAMS, _FEW_STREAMS = 8, 4
 
 
 class Axpys(Frame):
-    """B's rows are contiguous: c += a[k] * B[k, :], several k a pass over a column tile."""
+    """B's rows are contiguous: C[i] += A[i, k] * B[k, :], for one row or a few, and for several k
+    a pass over a column tile. The sums of a row are ``WORK_A`` elements apart from the next's."""
 
     def emit(self) -> None:
         """Take tiles of one batch element together, as many as have room for their sums: longer
@@ -53,56 +56,101 @@ class Axpys(Frame):
         before = _before(self, matrix, Slot.B_DEPTH)
         self._sums(a, b.element(matrix, b.neg(before), self.type), before, b.add(before, columns))
         yes = const(True, ONE.type.like("i1"))
-        sums = b.element(self.work, before, self.type)
-        self.call(
-            "finish", sums, self.at(c, (column, Slot.C_COLUMN)), get[Slot.C_ROW],
-            get[Slot.C_COLUMN], ONE, columns, yes, yes, ZERO, column, batch, self.ptrs, self.sizes,
-        )  # fmt: skip
+
+        def finish(row: Value, _: list[Value]) -> list[Value]:
+            sums = b.element(self._sums_of(row), before, self.type)
+            corner = self.at(c, (row, Slot.C_ROW), (column, Slot.C_COLUMN))
+            self.call(
+                "finish", sums, corner, get[Slot.C_ROW], get[Slot.C_COLUMN], ONE, columns, yes,
+                yes, row, column, batch, self.ptrs, self.sizes,
+            )  # fmt: skip
+            return []
+
+        b.loop(ZERO, self._height(), 1, [], finish)
+
+    def _height(self) -> Value:
+        return self.loaded[Slot.M] if self.spec.kind == "few_axpys" else ONE
+
+    def _sums_of(self, row: Value) -> Value:
+        return self.b.element(self.work, self.b.mul(row, self.loaded[Slot.WORK_A]), self.type)
 
     def _sums(self, a: Value, matrix: Value, start: Value, stop: Value) -> None:
-        """Write a @ matrix[:, start:stop] to the workspace, from ``start`` on."""
+        """Write A @ matrix[:, start:stop] to the workspace, from ``start`` on."""
         b, lanes = self.b, self.unit.lanes
         depth = self.loaded[Slot.K]
         padded = b.and_(b.add(stop, const(lanes - 1, I64)), const(-lanes, I64))
+        streams = _FEW_STREAMS if self.spec.kind == "few_axpys" else _STREAMS
 
-        def clear(j: Value, _: list[Value]) -> list[Value]:
-            b.store(const(0, self.type.vector(lanes)), b.element(self.work, j, self.type))
+        def clear(row: Value, _: list[Value]) -> list[Value]:
+            sums = self._sums_of(row)
+
+            def vector(j: Value, _: list[Value]) -> list[Value]:
+                b.store(const(0, self.type.vector(lanes)), b.element(sums, j, self.type))
+                return []
+
+            b.loop(ZERO, padded, lanes, [], vector)
             return []
 
-        b.loop(ZERO, padded, lanes, [], clear)
-        bulk = b.and_(depth, const(-_STREAMS, I64))
+        b.loop(ZERO, self._height(), 1, [], clear)
+        bulk = b.and_(depth, const(-streams, I64))
 
         def several(k: Value, _: list[Value]) -> list[Value]:
-            self._add_rows(a, matrix, k, _STREAMS, (start, stop))
+            self._add_rows(a, matrix, k, streams, (start, stop))
             return []
 
         def single(k: Value, _: list[Value]) -> list[Value]:
             self._add_rows(a, matrix, k, 1, (start, stop))
             return []
 
-        b.loop(ZERO, bulk, _STREAMS, [], several)
+        b.loop(ZERO, bulk, streams, [], several)
         b.loop(bulk, depth, 1, [], single)
 
     def _add_rows(
         self, a: Value, matrix: Value, k: Value, count: int, columns: tuple[Value, Value]
     ) -> None:
-        """Add ``count`` rows of B from row ``k`` on, each times its element of ``a``."""
+        """Add ``count`` rows of B from row ``k`` on to all rows of C, some of these at a time."""
+        b, first = self.b, ZERO
+        places = [b.add(k, const(i, I64)) for i in range(count)]
+        rows = [self.at(matrix, (place, Slot.B_DEPTH)) for place in places]
+        heights = (4, 2, 1) if b.target.registers >= 32 else (2, 1)
+        for height in heights if self.spec.kind == "few_axpys" else (1,):
+
+            def some(i: Value, _: list[Value], height: int = height) -> list[Value]:
+                own = [b.add(i, const(r, I64)) for r in range(height)]
+                factors = [
+                    [self.at(a, (r, Slot.A_ROW), (place, Slot.A_DEPTH)) for place in places]
+                    for r in own
+                ]
+                self._add(factors, rows, [self._sums_of(r) for r in own], columns)
+                return []
+
+            last = b.and_(self._height(), const(-height, I64))
+            b.loop(first, last, height, [], some)
+            first = last
+
+    def _add(
+        self,
+        factors: Sequence[Sequence[Value]],
+        rows: Sequence[Value],
+        sums: Sequence[Value],
+        columns: tuple[Value, Value],
+    ) -> None:
+        """Add to ``sums[i]`` all ``rows``, each times its number at ``factors[i]``."""
         b, lanes, vector = self.b, self.unit.lanes, self.type.vector(self.unit.lanes)
-        factors: list[Value] = []
-        rows: list[Value] = []
-        for i in range(count):
-            place = b.add(k, const(i, I64))
-            factors.append(b.splat(b.load(self.at(a, (place, Slot.A_DEPTH)), self.type), lanes))
-            rows.append(self.at(matrix, (place, Slot.B_DEPTH)))
+        spread = [[b.splat(b.load(f, self.type), lanes) for f in row] for row in factors]
 
         def step(j: Value, mask: Value | None) -> None:
-            place = b.element(self.work, j, self.type)
-            total = b.load(place, vector)
-            for row, factor in zip(rows, factors, strict=True):
+            places = [b.element(line, j, self.type) for line in sums]
+            totals = [b.load(place, vector) for place in places]
+            for number, row in enumerate(rows):
                 source = b.element(row, j, self.type)
                 x = b.load(source, vector) if mask is None else b.masked_load(source, mask, vector)
-                total = multiply_add(b, factor, x, total)
-            b.store(total, place)
+                totals = [
+                    multiply_add(b, own[number], x, total)
+                    for own, total in zip(spread, totals, strict=True)
+                ]
+            for total, place in zip(totals, places, strict=True):
+                b.store(total, place)
 
         def full(j: Value, _: list[Value]) -> list[Value]:
             step(j, None)

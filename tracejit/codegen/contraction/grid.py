@@ -75,9 +75,11 @@ def grid_of(spec: GemmSpec, target: Target, p: GemmProblem) -> Grid:
     if spec.kind != "gemm":
         tile_n = balanced(n, _one_row_tile(spec, target, p), unit.columns)
         # Sums of several tiles, where they follow each other, from up to a vector on (gemv.py).
-        sums = max(tile_n, min(n, _most_sums(spec, target))) if spec.kind == "axpys" else tile_n
+        summed = spec.kind in ("axpys", "few_axpys")
+        sums = max(tile_n, min(n, _most_sums(spec, target, p))) if summed else tile_n
         work_a = max(round_up(sums, unit.columns) + unit.lanes, unit.rows * unit.columns)
-        work_b = work_a + (k if spec.kind == "dots" and spec.a != "last" else 0)
+        work_b = work_a * m if spec.kind == "few_axpys" else work_a
+        work_b += k if spec.kind == "dots" and spec.a != "last" else 0
         return Grid(1, tile_n, max(1, k), 1, max(1, -(-n // tile_n)), 1, work_a, work_b)
     if spec.ahead:
         # Sums wait in memory half as often (measured: 2 to 5 % from 768 on).
@@ -331,16 +333,26 @@ def _direct(spec: GemmSpec, target: Target, p: GemmProblem, planes: Planes) -> G
     return Grid(p.m, height, max(1, p.k), 1, blocks, 1, results, results + image)
 
 
-def _most_sums(spec: GemmSpec, target: Target) -> int:
-    """Return how many sums of a product with one row stay in the first-level cache."""
-    return target.l1_bytes // 2 // (spec.type.bits // 8)
+# What a tile of a product with few rows reads, where threads share it: some 10 µs.
+_TILE_BYTES = 512 << 10
+
+
+def _most_sums(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
+    """Return how many sums of a row of a product with few stay in the first-level cache."""
+    rows = p.m if spec.kind == "few_axpys" else 1
+    return max(
+        target.l1_bytes // 2 // (spec.type.bits // 8) // max(1, rows), spec.unit(target).columns
+    )
 
 
 def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
-    """Return how many columns a tile of a product with one row has at most: of each row of B there
-    are 4 KiB to stream. A thread that has several tiles in a row streams more."""
-    least = 4096 // (spec.type.bits // 8) if spec.kind == "axpys" else 1
-    return min(_most_sums(spec, target), max(least, -(-p.n // max(1, _wanted_tiles(target, p)))))
+    """Return how many columns a tile of a product with few rows has at most: of each row of B there
+    are 4 KiB to stream, or half of it. A thread that has several tiles in a row streams more."""
+    size = spec.type.bits // 8
+    least = 1 if "dots" in spec.kind else min(4096 // size, -(-p.n // 2))
+    wanted = min(_TILES, hint(prod(p.batch)) * hint(p.n) * hint(p.k) * size // _TILE_BYTES)
+    shared = -(-p.n // max(1, wanted))
+    return min(_most_sums(spec, target, p), max(least, shared))
 
 
 def workspace_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
