@@ -64,6 +64,36 @@ def test_creation(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]):
     np.testing.assert_array_equal(got.numpy(), wanted)
 
 
+def test_linspace_between_arrays():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 4))
+    for args, kwargs in [
+        ((a, b, 5), {}), ((a, b, 5), {"endpoint": False, "axis": -1}), ((a, 3, 4), {"axis": 1}),
+        ((0, a * 9, 4), {"dtype": int}), ((a, a, 3), {}), ((a, b, 1), {}), ((a, b, 0), {}),
+        ((a.astype("f4"), 3, 3), {}), ((np.arange(3), [4, 5, 6], 3), {}),
+    ]:  # fmt: skip
+        got, wanted = tj.linspace(*args, **kwargs), np.linspace(*args, **kwargs)
+        assert got.dtype == wanted.dtype
+        np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-15)
+    between = tj.jit(lambda x: np.linspace(x[0, 0], x[1, 1], 7, retstep=True))
+    for got, wanted in zip(between(a), np.linspace(a[0, 0], a[1, 1], 7, retstep=True), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-15)
+
+
+def test_piecewise():
+    x = np.linspace(-2, 2, 9)
+    for function in [
+        lambda x: np.piecewise(x, [x < 0, x >= 1], [lambda x: -x, np.exp]),
+        lambda x: np.piecewise(x, [x < 0, x < 1], [-1, np.exp, 7]),
+        lambda x: np.piecewise(x, x < 0, [lambda x, k: x * k, 5], 3.0),
+        lambda x: np.piecewise(x.astype(int), (x > -1, x > 1), (lambda i: i / 2, 3)),
+    ]:
+        got = tj.jit(function)(x)
+        assert got.dtype == function(x).dtype
+        np.testing.assert_allclose(got, function(x), rtol=1e-15)
+    with pytest.raises(errors.ValueArgumentError, match="3 functions for 1"):
+        tj.jit(lambda x: np.piecewise(x, [x < 0], [1, 2, 3]))(x)
+
+
 def test_creation_by_other_names():
     same(tj.zeros(2, 3), np.zeros((2, 3)))
     same(tj.ones(2, 3, dtype=int), np.ones((2, 3), int))

@@ -281,7 +281,7 @@ _FUNCTIONS = {
     "counting": "bincount histogram",
     "gather": """
         argwhere choose compress digitize extract flatnonzero interp isin nonzero
-        searchsorted take take_along_axis unique unique_all unique_counts unique_inverse
+        piecewise searchsorted take take_along_axis unique unique_all unique_counts unique_inverse
         unique_values
         """,
     "sampled": "ediff1d gradient polyval trapezoid unwrap vander",

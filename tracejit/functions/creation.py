@@ -319,12 +319,20 @@ def linspace(
     device: Any = None,
     endpoint: bool = True,
     retstep: bool = False,
+    axis: int = 0,
 ) -> Any:
-    """Return ``num`` evenly spaced values from ``start`` to ``stop``, both scalars."""
+    """Return ``num`` evenly spaced values from ``start`` to ``stop``, in a new axis for arrays."""
     check_device(device)
     count = as_index(num, "num")
     if count < 0:
         raise fail(ValueArgumentError, f"linspace: {count} samples")
+    if any(isinstance(v, (Tensor, np.ndarray, list, tuple)) for v in (start, stop)):
+        values, step = _between(start, stop, count, endpoint)
+        wanted = values.dtype if dtype is None else as_dtype(dtype)
+        if wanted.kind in "iu":
+            values = record("floor", (values,))
+        values = functions.movement.moveaxis(cast(values, wanted), 0, axis)
+        return (values, step) if retstep else values
     first, last = (_number_or_complex(v) for v in (start, stop))
     kind = np.result_type(first, last, float(count))
     gaps = count - 1 if endpoint else count
@@ -344,6 +352,29 @@ def linspace(
         values = record("floor", (values,))
     values = cast(values, wanted)
     return (values, step) if retstep else values
+
+
+def _between(start: Any, stop: Any, count: int, endpoint: bool) -> tuple[Tensor, Tensor]:
+    """Return ``count`` values between arrays, in a first axis, and their distance."""
+    common = record("add", (start, stop)).dtype
+    kind = common if common.kind in "fc" or is_bfloat16(common) else np.dtype(np.float64)
+    first, last = (cast(lift(v), kind) for v in (start, stop))
+    delta = record("subtract", (last, first))
+    gaps = count - 1 if endpoint else count
+    number = ramp((count, *[1] * delta.ndim), 0)
+    values = cast(number, delta.dtype)
+    if gaps <= 0:
+        step = record("multiply", (delta, math.nan))
+        values = record("multiply", (values, delta))
+    else:
+        step = record("divide", (delta, float(gaps)))
+        exact = record("multiply", (values, step))
+        tiny = record("multiply", (record("divide", (values, float(gaps))), delta))
+        values = record("where", (record("equal", (step, 0.0)), tiny, exact))
+    values = record("add", (values, first))
+    if endpoint and count > 1:
+        values = record("where", (record("equal", (number, count - 1)), last, values))
+    return values, step
 
 
 def _number_or_complex(value: Any) -> Any:

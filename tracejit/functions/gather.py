@@ -22,7 +22,7 @@ from tracejit.functions.arguments import (
 from tracejit.functions.creation import asarray, ramp, zeros_like
 from tracejit.functions.elementwise import as_condition
 from tracejit.functions.indexing import checked_index, getitem
-from tracejit.functions.movement import cut, ravel
+from tracejit.functions.movement import broadcast_to, cut, ravel
 from tracejit.tensor import Tensor, apply, cast, lift, record, value_of, write
 
 __all__ = [
@@ -200,6 +200,35 @@ def select(conditions: Sequence[Any], choices: Sequence[Any], default: Any = 0, 
     for condition, choice in reversed(list(zip(conditions, choices, strict=True))):
         result = record("where", (as_condition(condition), choice, result))
     return lift(result)
+
+
+def piecewise(
+    x: Any, condlist: Any, funclist: Sequence[Any], /, *args: Any, **kwargs: Any
+) -> Tensor:
+    """Return, for each element, the function (or number) of the last condition that holds.
+
+    One more function than conditions is for where none holds; else 0 is there. Functions get all
+    of ``x``, and the other arguments.
+    """
+    value = lift(x)
+    listed = isinstance(condlist, (list, tuple)) or condlist.ndim > value.ndim
+    conditions: list[Any] = [*condlist] if listed else [condlist]
+    functions = list(funclist)
+    if len(functions) not in (len(conditions), len(conditions) + 1):
+        text = f"piecewise: {len(functions)} functions for {len(conditions)} conditions"
+        raise fail(ValueArgumentError, text, "as many, or one more for where none holds")
+    otherwise = functions.pop() if len(functions) > len(conditions) else 0
+    result: Any = _applied(otherwise, value, args, kwargs)
+    for condition, function in zip(conditions, functions, strict=True):
+        chosen = _applied(function, value, args, kwargs)
+        result = record("where", (as_condition(condition), chosen, result))
+    return result
+
+
+def _applied(function: Any, value: Tensor, args: Any, kwargs: Any) -> Tensor:
+    """Return ``function`` of ``value``, in its dtype and shape; a number is itself."""
+    found = lift(function(value, *args, **kwargs) if callable(function) else function)
+    return broadcast_to(cast(found, value.dtype), value.shape)
 
 
 # -- shapes that depend on data --------------------------------------------------------------------
