@@ -72,6 +72,7 @@ _SCIPY = {
 }
 
 
+@lru_cache(maxsize=1024)
 def _found(place: str | None) -> Callable[..., Any] | None:
     """Return the function of ``functions`` at "module.name"; None for None."""
     if place is None:
@@ -300,11 +301,8 @@ _FREE = ("order", "subok", "device", "like")  # arguments that change nothing he
 
 
 def _transpose(x: Any, axes: Any = None) -> Tensor:
-    return (
-        functions.movement.permute(x)
-        if axes is None
-        else functions.movement.permute(x, tuple(axes))
-    )
+    given = () if axes is None else (tuple(axes),)
+    return functions.movement.permute(x, *given)
 
 
 def _reshape(x: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -> Tensor:
@@ -401,6 +399,7 @@ def spaces() -> dict[str, dict[str, str]]:
     }
 
 
+@lru_cache(maxsize=1024)
 def stand_in(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """Return what stands for a function of NumPy; None where nothing does."""
     # By name: comparing with the functions themselves would load NumPy's subpackages.
