@@ -17,9 +17,10 @@ squares (Chan, Golub and LeVeque 1983, "Algorithms for computing the sample vari
 depend on the shape alone, and so do the bits. The last rows, which fill no block, are reduced with
 the blocks' results.
 
-Measured on two shared cores with 2 MiB of second cache each, float32: the columns of 4000×1000 are
-normalised in 0.83 ms in place of 1.12, as fast as a copy of as many bytes; those of 20000×200 in
-0.71 in place of 1.69; the variance of 25000×64 takes 0.10 in place of 0.28.
+Measured on two shared cores with 2 MiB of second cache each, float32, in one process with strips:
+the columns of 4000×1000 are normalised in 0.82 ms in place of 1.12, those of 20000×200 in 0.73 in
+place of 1.69; the variance of 25000×64 takes 0.11 in place of 0.28. Blocks of 256 KiB are as good
+as smaller ones or better. (In other processes, whose copies were as fast, the first took up to 1.)
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from tracejit.sizes import hint
 
 # Bytes of a block, which is read twice, and its rows: a power of two, by which sums are divided
 # without rounding.
-BLOCK_BYTES, LEAST_ROWS, MOST_ROWS = 1 << 17, 32, 1 << 12
+BLOCK_BYTES, LEAST_ROWS, MOST_ROWS = 1 << 18, 32, 1 << 12
 # Bytes of operands that are worth three kernels.
 LEAST_BYTES = 1 << 20
 # Bytes of a strip of columns; strips that are few for threads to share, and bytes of all rows of a
