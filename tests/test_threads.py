@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,13 @@ from tracejit.runtime.native import driver
 from tracejit.schedule.grain import NEVER, grain
 
 needs_two = pytest.mark.skipif(threads.available() < 2, reason="needs two CPUs")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let kernels use two threads, whatever ``TRACEJIT_NUM_THREADS`` says."""
+    with tj.num_threads(2):
+        yield
 
 
 def programs() -> dict[str, Any]:
@@ -82,6 +90,7 @@ def test_large_kernels_are_cut_and_small_ones_are_not() -> None:
 
 
 @needs_two
+@pytest.mark.usefixtures("two_threads")
 def test_workers_take_chunks() -> None:
     """Over many calls the worker has run some of the chunks (it never has to)."""
     function, x = compiled("elementwise"), data(3000)
@@ -200,6 +209,7 @@ def test_a_forked_child_computes_right() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.usefixtures("two_threads")
 def test_a_child_forked_while_workers_run_computes_right_and_in_parallel() -> None:
     """Native calls of the child start a pool of its own; nothing waits for the parent's."""
     function, x = compiled("softmax"), data(2000)
@@ -276,6 +286,7 @@ def test_idle_workers_park() -> None:
 
 @needs_two
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks")
+@pytest.mark.usefixtures("two_threads")
 def test_workers_stay_off_the_callers_cpu() -> None:
     """Where the caller has moved to another CPU, the worker leaves that one."""
     function, x = compiled("elementwise"), data()

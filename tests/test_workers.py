@@ -260,6 +260,13 @@ def test_a_crash_of_llvm_is_an_error_and_not_repeated_here() -> None:
     assert gone(worker.pid)
 
 
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let two workers compile, whatever ``TRACEJIT_COMPILE_WORKERS`` says."""
+    monkeypatch.setattr(config, "compile_workers", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_workers")
 def test_the_service_uses_a_worker_and_ends_it_when_idle() -> None:
     service = Service()
     numbers = range(7_000_000, 7_000_040)
@@ -276,6 +283,7 @@ def test_the_service_uses_a_worker_and_ends_it_when_idle() -> None:
     assert service.stats()["threads"] == 0
 
 
+@pytest.mark.usefixtures("two_workers")
 def test_who_compiled_much_leaves_the_rest_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "IN_PROCESS", 0)
     service = Service()

@@ -403,7 +403,7 @@ class Jitted(Reported):
 
     def _add_plan(self, plan: Ranged, key: Key) -> None:
         form = plan.form
-        if form is not None:
+        if form is not None and key[3] is self._surroundings.now.key:
             plan.native = self._accept(lambda e: e.add_words(None, form.words, form.kept))
         self._families.setdefault(without_sizes(key), Family()).plans.append(plan)
         analysis.watch_also(self._variation)

@@ -297,8 +297,9 @@ def _attribute(value: Any, name: str, stack: _Stack) -> list[Place]:
     None where more than dicts decides what it is.
     """
     if isinstance(value, ModuleType):
-        library = _is_library(getattr(value, "__file__", None) or _LIBRARIES)
-        return [] if library or name not in vars(value) else [Place(vars(value), name)]
+        names = vars(value)
+        library = _is_library(names.get("__file__") or _LIBRARIES)
+        return [] if library or name not in names else [Place(names, name)]
     if isinstance(value, type):
         return _of_class(value, name)
     cls = cast("type[Any]", type(value))
@@ -309,13 +310,21 @@ def _attribute(value: Any, name: str, stack: _Stack) -> list[Place]:
     getter: Any = found.fget if isinstance(found, property) else found
     if isinstance(getter, FunctionType):
         stack.append((getter, value))
-    own = getattr(value, "__dict__", None)
-    if hasattr(found, "__get__") or type(own) is not dict:
+    table = _own(value)
+    if hasattr(cast("type[Any]", type(found)), "__get__") or table is None:
         return []
-    table = cast("dict[str, Any]", own)
     if name in table:
         return [Place(table, name)]
     return [Place(table, name), *places] if places else []
+
+
+def _own(value: object) -> dict[str, Any] | None:
+    """Return the attributes that an object itself has, without running code of its class."""
+    try:
+        own = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return cast("dict[str, Any]", own) if type(own) is dict else None
 
 
 def _of_class(cls: type, name: str) -> list[Place]:
@@ -338,11 +347,11 @@ def _functions(value: Any) -> _Stack:
             return [(function, value.__self__)] if isinstance(function, FunctionType) else []
         if isinstance(value, (type, ModuleType)):
             return []
-        own: Any = getattr(value, "__dict__", None)
+        own = _own(value) or {}
         if isinstance(value, partial):
             value = cast("partial[Any]", value).func
-        elif type(own) is dict and "__wrapped__" in own:
-            value = cast("dict[str, Any]", own)["__wrapped__"]
+        elif "__wrapped__" in own:
+            value = own["__wrapped__"]
         else:
             call: Any = vars(cast("type[Any]", type(value))).get("__call__")
             return [(call, value)] if isinstance(call, FunctionType) else []
