@@ -105,6 +105,17 @@ def test_batches_broadcast_and_any_number_of_threads() -> None:
     assert len(found) == 1
 
 
+def test_batches_are_packed_in_parts() -> None:
+    """As many elements at a time as the second-level cache has room for: two of these."""
+    rng = np.random.default_rng(13)
+    a, b = normal(rng, 9, 40, 16), normal(rng, 9, 16, 20)
+    got = check(a, b, tiny=True)
+    for element, x, y in zip(got, a, b, strict=True):
+        assert element.tobytes() == compute(product, x, y, tiny=True).tobytes()
+    again = normal(rng, 4, 3, 40, 16), normal(rng, 3, 16, 20)
+    check(*again, tiny=True)
+
+
 def test_what_stands_around_the_product_is_computed_with_it() -> None:
     rng = np.random.default_rng(3)
     x, w, bias = normal(rng, 200, 300), normal(rng, 300, 260), normal(rng, 260)

@@ -61,7 +61,7 @@ def stages(spec: GemmSpec, target: Target, problem: GemmProblem, threads: int) -
     grid, batch, alone, packed = _layout(spec, target, problem)
     if not packed.block:
         return [Stage(sizes, tiles, grain if threads > 1 else tiles)]
-    elements, depths = _part(spec, target, grid, alone, packed)
+    elements, depths = _part(spec, target, grid, (batch, alone), packed)
     if elements == alone:
         elements = batch
     else:
@@ -87,10 +87,10 @@ def packed_bytes(spec: GemmSpec, target: Target, problem: GemmProblem) -> int:
     """Return the bytes of the packed operand that all threads share, 64-byte aligned."""
     if not spec.ahead:
         return 0
-    grid, _, alone, packed = _layout(spec, target, problem)
+    grid, batch, alone, packed = _layout(spec, target, problem)
     if not packed.block:
         return 0
-    elements, depths = _part(spec, target, grid, alone, packed)
+    elements, depths = _part(spec, target, grid, (batch, alone), packed)
     return elements * depths * packed.block * (spec.type.bits // 8)
 
 
@@ -118,13 +118,22 @@ def _alone(batch: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def _part(
-    spec: GemmSpec, target: Target, grid: Grid, batch: int, packed: _Packed
+    spec: GemmSpec, target: Target, grid: Grid, counts: tuple[int, int], packed: _Packed
 ) -> tuple[int, int]:
-    """Return how many batch elements and depth blocks are packed at a time."""
-    most = max(1, PACKED_BYTES // (packed.block * (spec.type.bits // 8)))
+    """Return how many batch elements and depth blocks are packed at a time; ``counts`` are the
+    batch elements, and those that have packed operands of their own.
+
+    What is split is read soon, where several elements have room in half of the second-level cache
+    (measured for 16 to 64 products of 96 and 128 cubed: 0.8 of the time on one thread, 0.9 on two).
+    """
+    (batch, alone), size = counts, packed.block * (spec.type.bits // 8)
+    most = max(1, PACKED_BYTES // size)
+    near = target.l2_bytes // 2 // (size * grid.blocks_k)
+    if spec.kind == "gemm" and spec.pieces > 1 and alone == batch and near > 1:
+        alone = min(alone, near)
     depths = most
     if spec.wide and spec.kind == "gemm":  # a tile packs all of the other operand's
         depths = min(most, near_blocks(target, spec, grid.block_k))
     if depths < grid.blocks_k and not spec.slabs:  # a slab is computed at once
-        return max(1, min(batch, most // depths)), depths
-    return max(1, min(batch, most // grid.blocks_k)), grid.blocks_k
+        return max(1, min(alone, most // depths)), depths
+    return max(1, min(alone, most // grid.blocks_k)), grid.blocks_k
