@@ -174,7 +174,7 @@ def test_few_rows_of_a_large_matrix_are_summed_in_its_order(target: Target, dtyp
         (3, 200, 33),
         (4, 67, 50),
         (5, 1500, 5),
-        (6, 33, 64),
+        (6, 65, 64),
         (7, 90, 31),
     ]:
         for first, last in [("rows", "rows"), ("columns", "strided"), ("strided", "rows")]:
@@ -182,6 +182,10 @@ def test_few_rows_of_a_large_matrix_are_summed_in_its_order(target: Target, dtyp
             c = laid_out(np.empty((m, n), dtype), last)
             assert classify(small, c.dtype, problem_of(a, b, c)).kind == "few_axpys"
             product(small, a, b, c)
+    narrow = problem_of(
+        random(rng, (2, 3000), dtype), random(rng, (3000, 3), dtype), np.empty((2, 3), dtype)
+    )
+    assert classify(small, np.dtype(dtype), narrow).kind == "gemm"
 
 
 @targets
