@@ -81,17 +81,21 @@ def test_linspace_between_arrays():
 
 def test_piecewise():
     x = np.linspace(-2, 2, 9)
-    for function in [
-        lambda x: np.piecewise(x, [x < 0, x >= 1], [lambda x: -x, np.exp]),
-        lambda x: np.piecewise(x, [x < 0, x < 1], [-1, np.exp, 7]),
-        lambda x: np.piecewise(x, x < 0, [lambda x, k: x * k, 5], 3.0),
-        lambda x: np.piecewise(x.astype(int), (x > -1, x > 1), (lambda i: i / 2, 3)),
-    ]:
-        got = tj.jit(function)(x)
+    jit: Any = tj.jit
+    piecewise: Any = np.piecewise
+    several: list[Any] = [
+        lambda x: piecewise(x, [x < 0, x >= 1], [lambda x: -x, np.exp]),
+        lambda x: piecewise(x, [x < 0, x < 1], [-1, np.exp, 7]),
+        lambda x: piecewise(x, x < 0, [lambda x, k: x * k, 5], 3.0),
+        lambda x: piecewise(x.astype(int), (x > -1, x > 1), (lambda i: i / 2, 3)),
+    ]
+    wrong: Any = lambda x: piecewise(x, [x < 0], [1, 2, 3])  # noqa: E731
+    for function in several:
+        got: Any = jit(function)(x)
         assert got.dtype == function(x).dtype
         np.testing.assert_allclose(got, function(x), rtol=1e-15)
     with pytest.raises(errors.ValueArgumentError, match="3 functions for 1"):
-        tj.jit(lambda x: np.piecewise(x, [x < 0], [1, 2, 3]))(x)
+        jit(wrong)(x)
 
 
 def test_creation_by_other_names():
