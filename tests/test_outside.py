@@ -171,6 +171,14 @@ def test_values_that_come_back_are_not_traced_again(module: Any) -> None:
     assert f.stats()["calls"] == 24
 
 
+def test_switches_beside_functions_and_tables_come_back(module: Any) -> None:
+    f = jitted(lambda x: module.through(x) + module.item(x))
+    for n in range(8):
+        module.RATE = float(n % 2) + 0.5
+        check(f, f.__wrapped__)
+    assert f.stats()["compiles"] == 2
+
+
 def test_equal_values_are_not_traced_again(module: Any) -> None:
     f = jitted(module.number)
     for _ in range(4):

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tracejit.frontend.signature import array_key, is_array, signature_text
+from tracejit.frontend.signature import is_array
 from tracejit.record import record
 from tracejit.runtime.entry import NativeEntry
 from tracejit.runtime.watches import ABSENT, Place, table_of
@@ -81,7 +81,7 @@ class Same:
     def __repr__(self) -> str:
         value = self.value
         if is_array(value):
-            return f"another {signature_text([array_key(value, '')])}"
+            return f"another {value.dtype}{list(value.shape)}"
         name = getattr(value, "__qualname__", None)
         return f"another {type(value).__name__}" if name is None else f"another {name}"
 
@@ -100,11 +100,6 @@ class Outside:
     def holds(self) -> bool:
         """Whether each name still has the object that it had."""
         return all(place.get() is value for _, place, value in self.watches)
-
-    @property
-    def by_value(self) -> bool:
-        """Whether all of it is compared by value, so that it may come back."""
-        return not any(type(part) is Same for _, part in self.key)
 
 
 def changes(before: OutsideKey, now: OutsideKey) -> Iterator[tuple[str, str]]:
@@ -190,7 +185,8 @@ class Surroundings:
         if now.key in self._past:
             self._past.remove(now.key)
         self._changed.update(label for label, _ in changes(before.key, now.key))
-        if not before.by_value:
+        objects = {part for _, part in now.key if type(part) is Same}
+        if any(type(part) is Same and part not in objects for _, part in before.key):
             return [before.key]
         self._past.append(before.key)
         gone, self._past = self._past[:-OUTSIDES_KEPT], self._past[-OUTSIDES_KEPT:]
