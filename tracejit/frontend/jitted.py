@@ -539,65 +539,11 @@ class Jitted(Reported):
 
     # -- what users ask --------------------------------------------------------------------------
 
-    def leaves(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
-        """Return the values among the arguments that a run reads."""
-        return flatten((args, kwargs), static_floats=self._static_floats)[0]
-
-    def form(self, *args: Any, **kwargs: Any) -> Compiled | None:
-        """Return what answers calls with such arguments; None for a signature not seen yet."""
-        leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
-        keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
-        try:
-            return self._compiled.get(self._key(tree, keys))
-        except TypeError:
-            check_statics(tree, self.__wrapped__)
-            raise
-
-    def served(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether a plan for many sizes was made at a call with such arguments."""
-        leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
-        keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
-        return self._variation.serves(self._key(tree, keys))
-
     def _key(self, tree: Tree, keys: Sequence[Any]) -> Key:
         """Return the signature of a call now."""
         if not self._surroundings.hold(self._entry):
             self._look_outside()
         return tree, keys, config.settings(), self._surroundings.now.key
-
-    def preview(self, *args: Any, **kwargs: Any) -> tuple[Compiled, Why | None]:
-        """Trace for arguments like these and keep nothing.
-
-        Returns the form, which is interpreted, and why no signature at hand fits; None for a
-        function without any. Raises what tracing raises.
-        """
-
-        def record(key: Key, leaves: Sequence[Any], tree: Tree) -> tuple[Compiled, Why | None]:
-            compiled = compile_signature(
-                self.__wrapped__, leaves, tree, mode="never", fast_math=self.fast_math
-            )
-            return compiled, self._difference(key)
-
-        return self._with_floats(args, kwargs, record)[0]
-
-    def _with_floats(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        make: Callable[[Key, Sequence[Any], Tree], _T],
-    ) -> tuple[_T, bool]:
-        """Return ``make``'s result, and whether floats had to be static for it."""
-        static_floats = self._static_floats
-        while True:
-            leaves, tree = flatten((args, kwargs), static_floats=static_floats)
-            check_statics(tree, self.__wrapped__)
-            keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
-            try:
-                return make(self._key(tree, keys), leaves, tree), static_floats
-            except TraceError:
-                if static_floats or not has_floats(leaves):
-                    raise
-                static_floats = True
 
     def compile_for(self, *args: Any, **kwargs: Any) -> None:
         """Trace and compile for arguments like these, without calling the function on them.

@@ -1,21 +1,26 @@
-"""What a jitted function reports of itself: counts, sizes and times."""
+"""What a jitted function says of itself: counts, sizes and times, and what would answer a call."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracejit.frontend.compiled import Compiled
+from tracejit.errors import TraceError
+from tracejit.frontend.compiled import Compiled, compile_signature
 from tracejit.frontend.counts import Counts
-from tracejit.frontend.signature import ArrayKey, signature_text
+from tracejit.frontend.difference import Why
+from tracejit.frontend.signature import ArrayKey, Key, has_floats, leaf_key, signature_text
+from tracejit.frontend.trees import Tree, check_statics, flatten
 from tracejit.frontend.variation import Variation
 from tracejit.runtime import entry, profiler
 from tracejit.runtime.tiers import State
 
 if TYPE_CHECKING:
     from tracejit.runtime.report import FunctionProfile
+
+_T = TypeVar("_T")
 
 
 class Reported:
@@ -32,6 +37,14 @@ class Reported:
     _native_before: int
     _stats: Counts
     _variation: Variation
+    _static_floats: bool
+    __wrapped__: Callable[..., Any]
+    fast_math: bool
+
+    if TYPE_CHECKING:
+
+        def _key(self, tree: Tree, keys: Sequence[Any]) -> Key: ...
+        def _difference(self, key: Key) -> Why | None: ...
 
     def stats(self) -> Mapping[str, Any]:
         """Return counts since the function was made or cleared.
@@ -112,3 +125,59 @@ class Reported:
             python_calls=self._stats.fallbacks,
             python_seconds=python.seconds,
         )
+
+    # -- calls that might be made ------------------------------------------------------------------
+
+    def leaves(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
+        """Return the values among the arguments that a run reads."""
+        return flatten((args, kwargs), static_floats=self._static_floats)[0]
+
+    def form(self, *args: Any, **kwargs: Any) -> Compiled | None:
+        """Return what answers calls with such arguments; None for a signature not seen yet."""
+        leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
+        keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
+        try:
+            return self._compiled.get(self._key(tree, keys))
+        except TypeError:
+            check_statics(tree, self.__wrapped__)
+            raise
+
+    def served(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether a plan for many sizes was made at a call with such arguments."""
+        leaves, tree = flatten((args, kwargs), static_floats=self._static_floats)
+        keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
+        return self._variation.serves(self._key(tree, keys))
+
+    def preview(self, *args: Any, **kwargs: Any) -> tuple[Compiled, Why | None]:
+        """Trace for arguments like these and keep nothing.
+
+        Returns the form, which is interpreted, and why no signature at hand fits; None for a
+        function without any. Raises what tracing raises.
+        """
+
+        def record(key: Key, leaves: Sequence[Any], tree: Tree) -> tuple[Compiled, Why | None]:
+            compiled = compile_signature(
+                self.__wrapped__, leaves, tree, mode="never", fast_math=self.fast_math
+            )
+            return compiled, self._difference(key)
+
+        return self._with_floats(args, kwargs, record)[0]
+
+    def _with_floats(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make: Callable[[Key, Sequence[Any], Tree], _T],
+    ) -> tuple[_T, bool]:
+        """Return ``make``'s result, and whether floats had to be static for it."""
+        static_floats = self._static_floats
+        while True:
+            leaves, tree = flatten((args, kwargs), static_floats=static_floats)
+            check_statics(tree, self.__wrapped__)
+            keys = tuple(leaf_key(leaf, self.__name__) for leaf in leaves)
+            try:
+                return make(self._key(tree, keys), leaves, tree), static_floats
+            except TraceError:
+                if static_floats or not has_floats(leaves):
+                    raise
+                static_floats = True
