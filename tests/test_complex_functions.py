@@ -43,10 +43,15 @@ def arguments(dtype: str) -> Array:
     return np.concatenate([near, -near, 1j * near, usual, wide() + 1j * wide()]).astype(dtype)
 
 
+def exact(value: Any) -> Any:
+    number: Any = complex(value)
+    return mpmath.mpc(number)
+
+
 @cache
 def exact_values(name: str, dtype: str) -> list[Any]:
     with mpmath.workprec(240):
-        return [FUNCTIONS[name](mpmath.mpc(complex(v))) for v in arguments(dtype)]
+        return [FUNCTIONS[name](exact(v)) for v in arguments(dtype)]
 
 
 def check_errors(dtype: str) -> None:
@@ -55,12 +60,9 @@ def check_errors(dtype: str) -> None:
         some = names[first : first + 5]
         got = tj.trace(lambda z, some=some: [getattr(np, n)(z) for n in some], z)(z)
         for name, values in zip(some, got, strict=True):
-            exact = exact_values(name, dtype)
+            known = exact_values(name, dtype)
             with mpmath.workprec(240):
-                errors = [
-                    abs(mpmath.mpc(complex(g)) - e) / abs(e)
-                    for g, e in zip(values, exact, strict=True)
-                ]
+                errors = [abs(exact(g) - e) / abs(e) for g, e in zip(values, known, strict=True)]
             # That of 2^z is that of the product z log 2, as NumPy's.
             bound = 64 if name == "exp2" else 5
             assert max(errors) <= bound * UNIT[dtype], name

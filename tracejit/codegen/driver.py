@@ -29,7 +29,7 @@ The pool is a block of memory (offsets in bytes there) and native threads parked
   at all where that was longer: a spinning worker takes a core from somebody on a shared machine.
   At least it spins for some 20 µs, since the kernels of one program follow each other at once, and
   the caller has its last chunk to end: with 3 µs, the worker of a variance in two kernels slept
-  through half of the calls, which took 0.69 ms in place of 0.38 in the median.
+  through half of the calls.
   To park, it counts itself in ``SLEEPERS`` before it looks at ``WORD`` a last time, and the caller
   writes ``WORD`` before it reads ``SLEEPERS``: one of the two sees the other.
 - To wake workers costs the caller 10 to 20 µs in a virtual machine (measured), so it does that
