@@ -52,6 +52,7 @@ def helper(x):
 number = lambda x: x * RATE
 boolean = lambda x: x + 1 if FLAG else x - 1
 text = lambda x: getattr(np, NAME)(x)
+rare = lambda x: np.cbrt(getattr(np, NAME)(np.cbrt(x)))  # code that no other test needs
 array = lambda x: x + W
 item = lambda x: x * TABLE["rate"]
 nested = lambda x: x * TABLE["inner"]["rate"]
@@ -235,7 +236,7 @@ def test_plans_for_ranges_of_sizes_are_of_their_values(module: Any) -> None:
 
 
 def test_a_stance_against_recompiling_names_what_changed(module: Any) -> None:
-    f, g = jitted(module.number), jitted(module.text)
+    f, g = jitted(module.number), jitted(module.rare)
     f(X)
     g(X)
     module.RATE, module.NAME = 0.125, "arctan"
