@@ -157,6 +157,7 @@ print(service.stats()["compiled"], *sys.modules)
 """
 
 
+@pytest.mark.counts_native
 def test_a_full_cache_loads_nothing_that_plans_or_emits(folder: Path) -> None:
     def loaded() -> tuple[int, set[str]]:
         done = run(EMITTERS, folder, TRACEJIT_COMPILE_WORKERS="0")
