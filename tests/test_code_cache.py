@@ -157,10 +157,10 @@ print(service.stats()["compiled"], *sys.modules)
 """
 
 
-@pytest.mark.counts_native
 def test_a_full_cache_loads_nothing_that_plans_or_emits(folder: Path) -> None:
     def loaded() -> tuple[int, set[str]]:
-        done = run(EMITTERS, folder, TRACEJIT_COMPILE_WORKERS="0")
+        # (Expressions hold arrays: where they are compiled at once, they are planned each time.)
+        done = run(EMITTERS, folder, TRACEJIT_COMPILE_WORKERS="0", TRACEJIT_STRESS_COMPILE="0")
         assert done.returncode == 0, done.stderr
         compiled, *modules = done.stdout.split()
         return int(compiled), set(modules)
