@@ -127,6 +127,7 @@ def test_a_tight_loop_without_bytecode_lets_the_compiler_in(tmp_path: Path) -> N
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPYCACHEPREFIX": str(tmp_path / "none"),
         "TRACEJIT_COMPILE": "auto",
+        "TRACEJIT_STRESS_COMPILE": "0",
     }
     done = subprocess.run(
         [sys.executable, "-c", STARVED],
