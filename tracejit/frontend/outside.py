@@ -42,6 +42,10 @@ _SKIPPED = frozenset({"EXTENDED_ARG", "NOP", "PUSH_NULL", "CACHE"})
 _CELLS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
 _GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _LOCALS = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"})
+# Two at once, from Python 3.13 on: what follows is of the second.
+_PAIRS = frozenset(
+    {"LOAD_FAST_LOAD_FAST", "STORE_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"}
+)
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 
 
@@ -247,8 +251,8 @@ def _reads(code: CodeType, free: Sequence[str], first: str | None) -> Iterator[R
             read = Read("global", name, ())
         elif op in _CELLS and name in free:
             read = Read("cell", name, ())
-        elif op in _LOCALS and name == first:
-            read = Read("first", name, ())
+        elif (op in _LOCALS and name == first) or (op in _PAIRS and name[-1] == first):
+            read = Read("first", cast(str, first), ())
 
 
 # -- from names to places --------------------------------------------------------------------------
