@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -66,6 +67,14 @@ def highest() -> Iterator[None]:
     """Run the test with the highest level of this machine in force, whatever TRACEJIT_ISA says."""
     with cpu.isa(cpu.host_level()):
         yield
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for code on disk of the test's own, in force and not made yet."""
+    path = tmp_path / "cache"
+    with config.override(cache_dir=path, disk_cache=1 << 28):
+        yield path
 
 
 @pytest.fixture(autouse=True)
