@@ -70,6 +70,13 @@ def highest() -> Iterator[None]:
 
 
 @pytest.fixture
+def interpreted() -> Iterator[None]:
+    """Compute with NumPy, for tests that are not about compiled code: that takes longer."""
+    with config.override(disable_jit=True):
+        yield
+
+
+@pytest.fixture
 def cache_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder for code on disk of the test's own, in force and not made yet."""
     path = tmp_path / "cache"

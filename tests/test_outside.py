@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from entries import native_calls
 
 import tracejit as tj
 from tracejit.errors import RecompileError
@@ -81,10 +82,6 @@ def jitted(function: Callable[..., Any]) -> Jitted:
     made = tj.jit(function, compile="now")
     assert isinstance(made, Jitted)
     return made
-
-
-def native_calls(f: Jitted) -> int:
-    return 0 if f._entry is None else f._entry.calls
 
 
 def check(f: Jitted, function: Callable[..., Any]) -> None:

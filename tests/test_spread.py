@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from entries import native_calls
 
 import tracejit as tj
 from tracejit.runtime import entry
@@ -17,10 +18,6 @@ pytestmark = [
     pytest.mark.skipif(not entry.supported(), reason="other object layouts"),
     pytest.mark.counts_native,
 ]
-
-
-def native_calls(function: Any) -> int:
-    return 0 if function._entry is None else function._entry.calls
 
 
 def warm(function: Any, *args: Any, **kwargs: Any) -> None:
