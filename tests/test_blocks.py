@@ -20,6 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "LEAST_BYTES", 0)
     monkeypatch.setattr(blocks, "DEEP_BYTES", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 0)
+    monkeypatch.setattr(blocks, "STRIP_ROWS", 0)
 
 
 def moments(x: Any) -> Any:

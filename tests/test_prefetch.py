@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tracejit as tj
-from tracejit.codegen.prefetch import Ahead, rows_ahead
+from tracejit.codegen.prefetch import Ahead, rows_ahead, strips_ahead
 
 Array = np.ndarray[Any, Any]
 
@@ -68,6 +68,32 @@ def test_values_are_the_same(any_level: str, program: Callable[[Any], Any], dtyp
         for view in (x, x[::-1], x[:, ::-1], np.asfortranarray(x)):
             want: Array = program(view)
             np.testing.assert_allclose(f(view), want, rtol=tolerance, atol=tolerance)
+
+
+def test_the_second_pass_over_a_strip_fetches_the_next_strip() -> None:
+    x = np.ones((20, 100), np.float32)
+
+    def passes(function: Callable[..., Any], *arguments: Array) -> list[tuple[int, int]]:
+        (kernel,) = tj.trace(function, *arguments).schedule.kernels
+        assert kernel.down_columns
+        return [(len(a.fetched), len(a.next_strip)) for a in strips_ahead(kernel)]
+
+    assert passes(lambda x: x.sum(axis=0), x) == [(0, 0)]
+    assert passes(lambda x: x.var(axis=0), x) == [(1, 0), (0, 1)]
+    # The third pass finds what the first loaded, and what the second fetched.
+    assert passes(lambda x: (x - x.mean(axis=0)) / x.std(axis=0), x) == [(1, 0), (0, 1), (0, 0)]
+    # What the second pass loads first nobody has fetched.
+    assert passes(lambda x, y: ((y - x.mean(axis=0)) ** 2).sum(axis=0), x, x + 1) == [(0, 0)] * 2
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65])
+def test_strips_fetched_or_not_have_the_same_values(any_level: str, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    f = tj.jit(lambda x: x.var(axis=0), compile="now")
+    for columns in (1, 17, 63, 64, 65, 200):
+        x = rng.integers(-50, 50, (rows, columns)).astype(np.float32)
+        for view in (x, x[::-1]):
+            np.testing.assert_allclose(f(view), view.var(axis=0), rtol=1e-5)
 
 
 def test_straight_loops_with_much_to_do_fetch_what_they_load(any_level: str) -> None:

@@ -18,13 +18,20 @@ from collections.abc import Sequence
 
 from tracejit.codegen.access import load_values, store_values
 from tracejit.codegen.accumulate import Accumulator
-from tracejit.codegen.builder import I64, PTR, VOID, Builder, Module, Type, Value, const
+from tracejit.codegen.builder import I1, I64, PTR, VOID, Builder, Module, Value, const
 from tracejit.codegen.divide import divided, divided_by_turns, divisors, invert
 from tracejit.codegen.elementwise import DIVIDER, Loop, lower, splat_to
 from tracejit.codegen.exits import exits, prepare_with_exits
 from tracejit.codegen.math.quotient import Inverse
 from tracejit.codegen.positions import bound, gather, natural
-from tracejit.codegen.prefetch import Ahead, fetch_rows, is_straight, row_distances, rows_ahead
+from tracejit.codegen.prefetch import (
+    Ahead,
+    distances,
+    fetch_rows,
+    is_straight,
+    plan_ahead,
+    strips_are_near,
+)
 from tracejit.codegen.records import store_records
 from tracejit.codegen.scan import ScanLoop
 from tracejit.codegen.scatter import scatter_values
@@ -100,9 +107,12 @@ class KernelEmitter:
         self.reused: dict[int, int] = {}
         # What the nest being written fetches ahead of its steps, and what each nest does.
         self.ahead = Ahead()
-        self.plan = rows_ahead(kernel)
+        self.plan = plan_ahead(kernel)
         self.straight = is_straight(kernel)
         self.distances: dict[int, Value] = {}
+        # Whether strips of columns stay near until they are read, and whether this one was not
+        # fetched.
+        self.strip_is_near = self.strip_is_cold = const(False, I1)
         self.divisors = divisors(kernel, b.target)
         self.exits = exits(kernel)
         self.scan = ScanLoop(self) if kernel.scans else None
@@ -110,7 +120,7 @@ class KernelEmitter:
         self.skew = SkewedRows(self) if kernel.skewed else None
         # What is written for each iteration of the parallel loops.
         self.inside = kernel.block if self.skew is None else self.skew.now
-        self.resets = const(False, Type("i1"))
+        self.resets = const(False, I1)
 
     # -- the function --------------------------------------------------------------------------
 
@@ -162,7 +172,8 @@ class KernelEmitter:
         scratch = size()
         if starts:
             self._allocate_scratch(scratch, starts)
-        self.distances = row_distances(self, self.plan)
+        self.strip_is_near = strips_are_near(self, self.plan)
+        self.distances = distances(self, self.plan)
         if kernel.chain is not None:
             self.resets = b.compare("ne", size(), const(0, I64))
 
@@ -200,6 +211,8 @@ class KernelEmitter:
 
             def strip(vector: Vector, index: Value, carried: Values) -> Values:
                 inner = self.enter(scope, {axis: index}, vector)
+                far, first = self.b.not_(self.strip_is_near), self.b.compare("eq", index, start)
+                self.strip_is_cold = self.b.or_(far, first)
                 pack_strip(self, inner)
                 self.block(self.kernel.block, inner, ())
                 unpack_strip(self, inner)

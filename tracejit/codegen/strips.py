@@ -22,15 +22,12 @@ from tracejit.codegen.scope import Scope, Values, Vector
 from tracejit.codegen.steps import vector_steps
 from tracejit.codegen.target import Target
 from tracejit.codegen.turn import Turn
+from tracejit.schedule.blocks import STRIP_BYTES
 from tracejit.schedule.kernel import SCRATCH, Kernel, Load
 from tracejit.schedule.pack import check_turn
 
 if TYPE_CHECKING:
     from tracejit.codegen.loops import KernelEmitter
-
-# Bytes of a row that a strip takes: wide enough for whole lines and pages, narrow enough that
-# thousands of rows stay in the second cache.
-STRIP_BYTES = 256
 
 
 def strip_vectors(kernel: Kernel, target: Target, operations: int) -> int:

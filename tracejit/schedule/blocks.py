@@ -53,13 +53,14 @@ from tracejit.schedule.loops import arrange
 from tracejit.schedule.split import COMBINE
 from tracejit.sizes import hint
 
-# Bytes of a block, which is read twice, and its rows: a power of two, by which sums are divided
-# without rounding.
-BLOCK_BYTES, LEAST_ROWS, MOST_ROWS = 1 << 18, 32, 1 << 12
+# Bytes of a block, and its rows: a power of two, by which sums are divided without rounding. The
+# first cache keeps a strip of ``STRIP_ROWS`` for its second pass, which fetches the next strip.
+BLOCK_BYTES, LEAST_ROWS, STRIP_ROWS, MOST_ROWS = 1 << 16, 32, 64, 1 << 12
 # Bytes of operands that are worth three kernels.
 LEAST_BYTES = 1 << 20
-# Bytes of a strip of columns; strips that are few for threads to share, and bytes of all rows of a
-# strip that do not stay in the second cache.
+# Bytes of a row that a strip of columns takes: wide enough for whole lines and pages, narrow enough
+# that thousands of rows stay in the second cache. Strips that are few for threads to share, and
+# bytes of all rows of a strip that do not stay in the second cache.
 STRIP_BYTES, FEW_STRIPS, DEEP_BYTES = 256, 8, 3 << 18
 
 # Makes a buffer of a type and a shape, and returns its number.
@@ -429,12 +430,13 @@ class _Blocks:
 
 
 def block_rows(kernel: Kernel, row: int) -> int:
-    """Return how many rows a block has: as many as take ``BLOCK_BYTES`` of what is read."""
+    """Return how many rows a block has: as many as take ``BLOCK_BYTES`` of what is read, and
+    ``STRIP_ROWS`` of long rows."""
     columns = kernel.vector_parallel
     assert columns is not None
     line = hint(kernel.extents[columns]) * sum(a.dtype.itemsize for a in _read(kernel, row))
-    most = min(MOST_ROWS, hint(kernel.extents[row]) // 4)
+    most = min(MOST_ROWS, hint(kernel.extents[row]) // 4, max(BLOCK_BYTES // line, STRIP_ROWS))
     rows = LEAST_ROWS
-    while 2 * rows <= most and 2 * rows * line <= BLOCK_BYTES:
+    while 2 * rows <= most:
         rows *= 2
     return rows
