@@ -178,6 +178,22 @@ def test_plain_spellings(level: str) -> None:
         check(function, reference(q, k, v, mask), q, k, v, mask)
 
 
+def test_bias_of_float64_makes_scores_wider_than_their_product(any_level: str) -> None:
+    rng = np.random.default_rng(7)
+    for rows in (5, 33, 64):
+        q, k, v = heads(rng, 2, rows, 16), heads(rng, 2, rows, 16), heads(rng, 2, rows, 16)
+        bias = heads(rng, rows, rows, dtype=F64)
+
+        def biased(q: Any, k: Any, v: Any, bias: Any) -> Any:
+            scores = q @ k.swapaxes(-1, -2) + bias
+            e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            return e / e.sum(axis=-1, keepdims=True) @ v
+
+        got = tj.jit(biased, compile="now")(q, k, v, bias)
+        assert got.dtype == F64
+        np.testing.assert_allclose(got, biased(q, k, v, bias), rtol=1e-5, atol=1e-6)
+
+
 def test_epilogue_of_attention(level: str) -> None:
     rng = np.random.default_rng(8)
     q, k, v, rest = (heads(rng, 3, 40, 16) for _ in range(4))

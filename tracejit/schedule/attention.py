@@ -104,13 +104,18 @@ def _check(
 
 
 def _from_product(scores: Node, lowers: native.Lowers) -> bool:
-    """Whether ``scores`` are elementwise of one matrix product of their shape and dtype."""
+    """Whether ``scores`` are elementwise of one matrix product of their shape and dtype.
+
+    A bias of float64 makes float64 scores of a float32 product: the kernel computes both products
+    in one dtype, so these are kernels of their own.
+    """
+    dtype = scores.dtype
     while native.is_elementwise(scores, lowers):
         below = [i for i in scores.inputs if i.shape == scores.shape and _has_product(i, lowers)]
         if len(below) != 1:
             return False
         scores = below[0]
-    product = native.is_contraction(scores)
+    product = native.is_contraction(scores) and scores.dtype == dtype
     return product and scores.inputs[0].shape[-1] <= MAX_WIDTH
 
 
