@@ -323,7 +323,7 @@ def _sort_values(dtype: np.dtype[Any], *shape: int) -> Array:
     )
 
 
-@cases_for("sort", "argsort", "topk_values", "topk_indices")
+@cases_for("sort", "argsort", "topk_indices")
 def sort_cases(name: str) -> Iterator[Case]:
     for dtype in DTYPES:
         for n in SIZES if dtype.name in ("int32", "float32") else (0, 1, 33):
@@ -333,6 +333,14 @@ def sort_cases(name: str) -> Iterator[Case]:
                     if name.startswith("topk"):
                         attrs = {"axis": axis, "k": min(n, 5), "largest": flag}
                     yield Case(name, (_sort_values(dtype, *shape),), attrs)
+
+
+@cases_for("partition", "argpartition")
+def partition_cases(name: str) -> Iterator[Case]:
+    for dtype in DTYPES:
+        for shape, axis in (((1,), 0), ((33,), 0), ((3, 9), 1)):
+            for kth in ((0,), (shape[axis] // 2, shape[axis] - 1)):
+                yield Case(name, (_sort_values(dtype, *shape),), {"axis": axis, "kth": kth})
 
 
 @cases_for("searchsorted")

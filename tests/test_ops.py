@@ -277,7 +277,7 @@ BAD: list[Bad] = [
     ("take", [("f8", (0,)), ("i8", (2,))], {"axis": 0}, IndexOutOfRange, IndexError, "empty"),
     ("advanced_index", [("f8", (3, 4)), ("i8", (2,)), ("i8", (3,))], {"axes": (0, 1)}, ShapeError,
      ValueError, "(2,) and (3,)"),
-    ("topk_values", [("f8", (3,))], {"axis": 0, "k": 4}, ValueArgumentError, ValueError, "k = 4"),
+    ("topk_indices", [("f8", (3,))], {"axis": 0, "k": 4}, ValueArgumentError, ValueError, "k = 4"),
     ("inv", [("f8", (2, 3))], {}, ShapeError, ValueError, "square"),
     ("solve", [("f8", (2, 2)), ("f8", (3, 1))], {}, ShapeError, ValueError, "(3, 1)"),
     ("fft", [("f8", (4,))], {"axis": 0, "n": 0}, ValueArgumentError, ValueError, "0 points"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tracejit.errors import ShapeError
 from tracejit.functions.arguments import alias, as_dtype, as_index, fail, one_axis
 from tracejit.functions.creation import filled, ramp
@@ -152,10 +154,11 @@ def sort(
     if axis is None:
         value, axis = ravel(value), 0
     place = one_axis("sort", axis if dim is None else dim, value.shape)
-    values = record("sort", (value,), axis=place, descending=bool(descending))
+    how: dict[str, Any] = {"axis": place, "descending": bool(descending)}
     if dim is None:
-        return values
-    return Extremes(values, record("argsort", (value,), axis=place, descending=bool(descending)))
+        return record("sort", (value,), **how)
+    order = record("argsort", (value,), **how)
+    return Extremes(record("take_along_axis", (value, order), axis=place), order)
 
 
 def argsort(
@@ -175,14 +178,32 @@ def msort(x: Any, /) -> Tensor:
     return sort(x, 0)
 
 
-def partition(x: Any, kth: Any, /, axis: int | None = -1) -> Tensor:
-    """Return ``x`` sorted, which is one of its partitions around ``kth``."""
-    return sort(x, axis)
+def partition(
+    x: Any, kth: Any, /, axis: int | None = -1, kind: Any = None, order: Any = None
+) -> Tensor:
+    """Return ``x`` in an order that has the kth elements of an axis where sorting puts them.
+
+    ``kth`` is one position or several. What is smaller comes before, in any order.
+    """
+    return _parted("partition", x, kth, axis)
 
 
-def argpartition(x: Any, kth: Any, /, axis: int | None = -1) -> Tensor:
-    """Return the permutation that sorts ``x``, which partitions it around ``kth`` too."""
-    return argsort(x, axis)
+def argpartition(
+    x: Any, kth: Any, /, axis: int | None = -1, kind: Any = None, order: Any = None
+) -> Tensor:
+    """Return a permutation that brings an axis in the order of ``partition``."""
+    return _parted("argpartition", x, kth, axis)
+
+
+def _parted(name: str, x: Any, kth: Any, axis: int | None) -> Tensor:
+    value = lift(x)
+    if axis is None:
+        value, axis = ravel(value), 0
+    place = one_axis(name, axis, value.shape)
+    extent = value.shape[place]
+    listed: Any = kth if isinstance(kth, (list, tuple, np.ndarray)) else (kth,)
+    places = [as_index(k, "kth") for k in listed]
+    return record(name, (value,), axis=place, kth=tuple(k + extent * (k < 0) for k in places))
 
 
 def topk(
@@ -193,7 +214,8 @@ def topk(
     value = lift(x)
     place = one_axis("topk", axis if dim is None else dim, value.shape)
     how: dict[str, Any] = {"k": as_index(k, "k"), "axis": place, "largest": bool(largest)}
-    return TopK(record("topk_values", (value,), **how), record("topk_indices", (value,), **how))
+    where = record("topk_indices", (value,), **how)
+    return TopK(record("take_along_axis", (value, where), axis=place), where)
 
 
 def kthvalue(x: Any, k: int, /, dim: int = -1, keepdim: bool = False) -> TopK:
