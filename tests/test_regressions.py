@@ -213,3 +213,17 @@ def test_rows_of_other_lengths_keep_two_values_apart(level: str) -> None:
     for length in (3, 40, 17, 300, 5):
         x = rng.standard_normal((20, length))
         np.testing.assert_allclose(tj.jit(program)(x), program(x), rtol=1e-12)
+
+
+def test_a_row_of_products_is_kept_and_summed(any_level: str) -> None:
+    """The sum takes the factors, so that they round once; what divides by it takes the product."""
+    rng = np.random.default_rng(0)
+    for shape in ((7,), (50,), (40, 50), (3, 2000)):
+        prior, x = rng.random(shape), rng.standard_normal(shape)
+        for function in (
+            lambda p, x: p * np.exp(x) / (p * np.exp(x)).sum(axis=-1, keepdims=True),
+            lambda p, x: p[..., :1] * np.exp(x) / (p[..., :1] * np.exp(x)).sum(),
+        ):
+            jitted = tj.jit(function, compile="now")
+            np.testing.assert_allclose(jitted(prior, x), function(prior, x), rtol=1e-13)
+            assert jitted.stats()["interpreted"] == {}

@@ -452,7 +452,8 @@ class KernelEmitter:
             if self.scan is not None and self.scan.active:
                 return self.scan.body(nest, inner, state)
             fetch_rows(self, self.ahead, inner)
-            self.block(nest.body, inner, [p for a in sums for p in a.summands])
+            wanted = [p for a in sums for p in a.summands] + [kept.value for kept in nest.saves]
+            self.block(nest.body, inner, wanted)
             for kept in nest.saves:
                 store_values(self, kept.access, self.value(inner, kept.value), inner)
             if self.skew is not None:
