@@ -27,13 +27,7 @@ entry:
   %count = call i64 @slot(ptr %form, i64 {OUTPUTS})
   %bytes = shl i64 %count, 3
   call void @llvm.memset.p0.i64(ptr %objects, i8 0, i64 %bytes, i1 false)
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %placed ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %yes
-body:
-  %i.next = add i64 %i, 1
+  for 0 <= %i < %count
   %spec = call ptr @row(ptr %form, i64 {OUTPUTS_AT}, i64 %i, i64 {OUTPUT})
   %kind = load i64, ptr %spec
   %dtype = call ptr @pointer(ptr %spec, i64 8)
@@ -75,8 +69,8 @@ placed:
   %address = phi i64 [ %memory, %keep ], [ %cell.i, %scalar ], [ %inside, %written ]
   %base = add i64 %i, {OUTPUT_0}
   call void @put(ptr %bases, i64 %base, i64 %address)
-  br label %head
-yes:
+  br label %i.next
+  next %i
   ret i1 true
 no:
   ret i1 false
@@ -87,21 +81,15 @@ define internal i1 @run(ptr %form, ptr %bases) {
 entry:
   %count = call i64 @slot(ptr %form, i64 {POINTERS})
   %table = alloca i64, i64 %count, align 16
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %ready
-body:
-  %i.next = add i64 %i, 1
+  for 0 <= %i < %count
   %spec = call ptr @row(ptr %form, i64 {POINTERS_AT}, i64 %i, i64 2)
   %number = call i64 @slot(ptr %spec, i64 0)
   %offset = call i64 @slot(ptr %spec, i64 1)
   %base = call i64 @slot(ptr %bases, i64 %number)
   %address = add i64 %base, %offset
   call void @put(ptr %table, i64 %i, i64 %address)
-  br label %head
-ready:
+  br label %i.next
+  next %i
   %records = call ptr @pointer(ptr %form, i64 {RECORDS_BYTE})
   %n = call i64 @slot(ptr %form, i64 {COUNT})
   %is.long.i = call i64 @slot(ptr %form, i64 {LONG})
@@ -147,17 +135,11 @@ no:
 define internal i1 @finish(ptr %form, ptr %bases, ptr %objects) {
 entry:
   %count = call i64 @slot(ptr %form, i64 {OUTPUTS})
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ], [ %i.next, %keep ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %write
-body:
-  %i.next = add i64 %i, 1
+  for 0 <= %i < %count
   %spec = call ptr @row(ptr %form, i64 {OUTPUTS_AT}, i64 %i, i64 {OUTPUT})
   %kind = load i64, ptr %spec
   %is.scalar = icmp eq i64 %kind, {SCALAR}
-  br i1 %is.scalar, label %scalar, label %head
+  br i1 %is.scalar, label %scalar, label %i.next
 scalar:
   %base = add i64 %i, {OUTPUT_0}
   %cell.i = call i64 @slot(ptr %bases, i64 %base)
@@ -170,16 +152,10 @@ scalar:
 keep:
   %object.at = getelementptr ptr, ptr %objects, i64 %i
   store ptr %object, ptr %object.at
-  br label %head
-write:
+  br label %i.next
+  next %i
   %writes = call i64 @slot(ptr %form, i64 {WRITES})
-  br label %write.head
-write.head:
-  %w = phi i64 [ 0, %write ], [ %w.next, %write.body ]
-  %w.more = icmp slt i64 %w, %writes
-  br i1 %w.more, label %write.body, label %yes
-write.body:
-  %w.next = add i64 %w, 1
+  for 0 <= %w < %writes
   %row = call ptr @row(ptr %form, i64 {WRITES_AT}, i64 %w, i64 {WRITE})
   %from.number = call i64 @slot(ptr %row, i64 0)
   %from.base = add i64 %from.number, {OUTPUT_0}
@@ -191,8 +167,8 @@ write.body:
   %to = inttoptr i64 %to.i to ptr
   %bytes = call i64 @slot(ptr %row, i64 2)
   call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %bytes, i1 false)
-  br label %write.head
-yes:
+  br label %w.next
+  next %w
   ret i1 true
 no:
   ret i1 false
@@ -200,21 +176,15 @@ no:
 
 define internal void @drop(ptr %objects, i64 %count) {
 entry:
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ], [ %i.next, %release ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %out
-body:
-  %i.next = add i64 %i, 1
+  for 0 <= %i < %count
   %at = getelementptr ptr, ptr %objects, i64 %i
   %object = load ptr, ptr %at
   %none = icmp eq ptr %object, null
-  br i1 %none, label %head, label %release
+  br i1 %none, label %i.next, label %release
 release:
   call void @Py_DecRef(ptr %object)
-  br label %head
-out:
+  br label %i.next
+  next %i
   ret void
 }
 
@@ -282,29 +252,25 @@ dict:
   %keys = call ptr @pointer(ptr %row, i64 16)
   %new.dict = call ptr @PyDict_New()
   %no.dict = icmp eq ptr %new.dict, null
-  br i1 %no.dict, label %failed, label %dict.head
-dict.head:
-  %d = phi i64 [ 0, %dict ], [ %d.next, %dict.body ]
-  %d.more = icmp slt i64 %d, %what
-  br i1 %d.more, label %dict.body, label %dict.done
-dict.body:
-  %d.next = add i64 %d, 1
+  br i1 %no.dict, label %failed, label %dict.fill
+dict.fill:
+  for 0 <= %d < %what
   %key.at = getelementptr ptr, ptr %keys, i64 %d
   %key = call ptr @pointer(ptr %key.at, i64 24)
   %value.at = getelementptr ptr, ptr %items, i64 %d
   %value = load ptr, ptr %value.at
   %put = call i32 @PyDict_SetItem(ptr %new.dict, ptr %key, ptr %value)
   %refused = icmp slt i32 %put, 0
-  br i1 %refused, label %dict.drop, label %dict.head
+  br i1 %refused, label %dict.drop, label %d.next
+  next %d
+  call void @drop(ptr %items, i64 %what)
+  br label %push
 dict.drop:
   call void @Py_DecRef(ptr %new.dict)
   br label %failed
-dict.done:
-  call void @drop(ptr %items, i64 %what)
-  br label %push
 push:
-  %value.new = phi ptr [ %shared, %share ], [ %sequence, %fill ], [ %new.dict, %dict.done ]
-  %at.share = phi i64 [ %top, %share ], [ %under, %fill ], [ %under, %dict.done ]
+  %value.new = phi ptr [ %shared, %share ], [ %sequence, %fill ], [ %new.dict, %d.done ]
+  %at.share = phi i64 [ %top, %share ], [ %under, %fill ], [ %under, %d.done ]
   %place = getelementptr ptr, ptr %stack, i64 %at.share
   store ptr %value.new, ptr %place
   br label %pushed

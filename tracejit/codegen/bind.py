@@ -8,19 +8,14 @@ of their own. The instructions are those of ``sizes.Op`` and
 ``forms.Bind``. Part of the module of ``codegen/entry.py``.
 """
 
-from __future__ import annotations
-
-from tracejit.codegen.forms import INSTRUCTION, Bind, Form
-from tracejit.sizes import Op
-
-_BIND = r"""
+BIND = r"""
 declare {i64, i1} @llvm.sadd.with.overflow.i64(i64, i64)
 declare {i64, i1} @llvm.ssub.with.overflow.i64(i64, i64)
 declare {i64, i1} @llvm.smul.with.overflow.i64(i64, i64)
 
 define internal i1 @bind(ptr %form, ptr %program, ptr %args, ptr %copy, ptr %values) {
 entry:
-  %length = call i64 @slot(ptr %form, i64 <LENGTH>)
+  %length = call i64 @slot(ptr %form, i64 {LENGTH})
   %bytes = shl i64 %length, 3
   call void @llvm.memcpy.p0.p0.i64(ptr %copy, ptr %form, i64 %bytes, i1 false)
   %count = call i64 @slot(ptr %program, i64 0)
@@ -38,20 +33,20 @@ head:
   br i1 %more, label %body, label %yes
 body:
   %i.next = add i64 %i, 1
-  %at = mul i64 %i, <INSTRUCTION>
+  %at = mul i64 %i, {INSTRUCTION}
   %row = getelementptr i64, ptr %code, i64 %at
   %op = load i64, ptr %row
   %a.what = call i64 @slot(ptr %row, i64 1)
   %b.what = call i64 @slot(ptr %row, i64 2)
   %c.what = call i64 @slot(ptr %row, i64 3)
-  %special = icmp sge i64 %op, <SIZE>
+  %special = icmp sge i64 %op, {SIZE}
   br i1 %special, label %other, label %operands
 other:
-  switch i64 %op, label %no [ i64 <SIZE>, label %size
-                              i64 <STRIDE>, label %stride
-                              i64 <STORE>, label %store
-                              i64 <HERE>, label %here
-                              i64 <NOTE>, label %note ]
+  switch i64 %op, label %no [ i64 {SIZE}, label %size
+                              i64 {STRIDE}, label %stride
+                              i64 {STORE}, label %store
+                              i64 {HERE}, label %here
+                              i64 {NOTE}, label %note ]
 size:
   %arg.at = getelementptr ptr, ptr %args, i64 %a.what
   %arg = load ptr, ptr %arg.at
@@ -85,15 +80,15 @@ note:
 operands:
   %a = call i64 @slot(ptr %values, i64 %a.what)
   %b = call i64 @slot(ptr %values, i64 %b.what)
-  switch i64 %op, label %no [ i64 <ADD>, label %add
-                              i64 <SUB>, label %sub
-                              i64 <MUL>, label %mul
-                              i64 <DIV>, label %divide
-                              i64 <MOD>, label %divide
-                              i64 <BITS>, label %bits
-                              i64 <LE>, label %le
-                              i64 <EQ>, label %eq
-                              i64 <NE>, label %ne ]
+  switch i64 %op, label %no [ i64 {ADD}, label %add
+                              i64 {SUB}, label %sub
+                              i64 {MUL}, label %mul
+                              i64 {DIV}, label %divide
+                              i64 {MOD}, label %divide
+                              i64 {BITS}, label %bits
+                              i64 {LE}, label %le
+                              i64 {EQ}, label %eq
+                              i64 {NE}, label %ne ]
 add:
   %sum = call {i64, i1} @llvm.sadd.with.overflow.i64(i64 %a, i64 %b)
   br label %checked
@@ -120,7 +115,7 @@ quotient:
   %r.more = add i64 %r, %b
   %q.floor = select i1 %below, i64 %q.less, i64 %q
   %r.floor = select i1 %below, i64 %r.more, i64 %r
-  %is.mod = icmp eq i64 %op, <MOD>
+  %is.mod = icmp eq i64 %op, {MOD}
   %divided = select i1 %is.mod, i64 %r.floor, i64 %q.floor
   br label %result
 bits:
@@ -161,13 +156,3 @@ no:
   ret i1 false
 }
 """
-
-
-def bind_text() -> str:
-    """Return the IR of ``bind``."""
-    words = {op.name: int(op) for op in Op} | dict(Bind.items())
-    words |= {"LENGTH": int(Form.LENGTH), "INSTRUCTION": INSTRUCTION}
-    text = _BIND
-    for name, value in words.items():
-        text = text.replace(f"<{name}>", str(value))
-    return text

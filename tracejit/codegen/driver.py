@@ -52,6 +52,7 @@ from tracejit.codegen.pool import (
     Field,
     Pool,
 )
+from tracejit.codegen.template import fill
 from tracejit.schedule.grain import NEVER
 
 _TEXT = r"""
@@ -134,7 +135,7 @@ try:
   %rest.front = add i64 %rest, {FRONT}
   %less = select i1 %caller, i64 %rest.front, i64 %rest
   %swap = cmpxchg ptr %word.at, i64 %word, i64 %less acq_rel acquire, align 8
-  %won = extractvalue {OPEN} i64, i1 {CLOSE} %swap, 1
+  %won = extractvalue { i64, i1 } %swap, 1
   br i1 %won, label %run, label %lost
 lost:
   br label %look
@@ -271,7 +272,7 @@ parallel:
 claim:
   %busy.at = call ptr @at(ptr %pool, i64 {BUSY})
   %swap = cmpxchg ptr %busy.at, i64 0, i64 1 acq_rel monotonic, align 8
-  %won = extractvalue {OPEN} i64, i1 {CLOSE} %swap, 1
+  %won = extractvalue { i64, i1 } %swap, 1
   br i1 %won, label %shared, label %serial
 shared:
   %up = add i64 %length, %grain
@@ -441,22 +442,16 @@ tell:
   %count.at = call ptr @at(ptr %pool, i64 {WORKERS})
   %count = load i64, ptr %count.at
   %threads = call ptr @at(ptr %pool, i64 {THREADS})
-  br label %each
-each:
-  %i = phi i64 [ 0, %tell ], [ %i.next, %next ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %one, label %out
-one:
+  for 0 <= %i < %count
   %thread.at = getelementptr ptr, ptr %threads, i64 %i
   %thread = load atomic ptr, ptr %thread.at seq_cst, align 8
   %runs = icmp ne ptr %thread, null
-  br i1 %runs, label %move, label %next
+  br i1 %runs, label %move, label %i.next
 move:
   %e = call i32 @pthread_setaffinity_np(ptr %thread, i64 {CPU_BYTES}, ptr %set)
-  br label %next
-next:
-  %i.next = add i64 %i, 1
-  br label %each
+  br label %i.next
+  next %i
+  br label %out
 out:
   ret void
 }
@@ -473,23 +468,17 @@ define internal void @keep_away(ptr %pool, i64 %now) {
 def emit_driver(x86: bool, linux: bool) -> str:
     """Return the module with ``driver``, ``worker``, ``setup`` and ``ticks``."""
     pause = 'call void asm sideeffect "pause", ""()' if x86 else ""
-    words = dict(Field.items()) | dict(Pool.items())
-    text = _TEXT + (_KEEP_AWAY if linux else _STAY)
-    for name, value in words.items():
-        text = text.replace("{" + name + "}", str(value))
-    for name, spelled in {
-        "RECORD": str(RECORD), "WAKE_NS": str(WAKE_NS), "PAUSE": pause,
+    words: dict[str, object] = {**dict(Field.items()), **dict(Pool.items())}
+    words |= {
+        "RECORD": RECORD, "WAKE_NS": WAKE_NS, "PAUSE": pause,
         # Elsewhere the cycle counter is for the kernel alone; this one is for programs.
         "COUNTER": "readcyclecounter" if x86 else "readsteadycounter",
         # Some 50 ms at 2.6 GHz; other processors' counters run at 24 MHz to 1 GHz.
-        "STRETCH": str(1 << 27 if x86 else 1 << 22), "NEVER": str(NEVER),
-        "CHUNK_BITS": str(CHUNK_BITS), "MOST_CHUNKS": str(MOST_CHUNKS),
-        "FRONT": str(1 << CHUNK_BITS), "NUMBER": str(1 << 2 * CHUNK_BITS),
-        "NUMBERS": str(-1 << 2 * CHUNK_BITS),
-        "LEAST": str(50_000 if x86 else 200),
-        "AVOID_TICKS": str(AVOID_TICKS if x86 else AVOID_TICKS >> 5),
-        "CPU_BYTES": str(CPU_BYTES), "CPUS": str(8 * CPU_BYTES),
-        "OPEN": "{", "CLOSE": "}",
-    }.items():  # fmt: skip
-        text = text.replace("{" + name + "}", spelled)
-    return text
+        "STRETCH": 1 << 27 if x86 else 1 << 22, "NEVER": NEVER,
+        "CHUNK_BITS": CHUNK_BITS, "MOST_CHUNKS": MOST_CHUNKS,
+        "FRONT": 1 << CHUNK_BITS, "NUMBER": 1 << 2 * CHUNK_BITS, "NUMBERS": -1 << 2 * CHUNK_BITS,
+        "LEAST": 50_000 if x86 else 200,
+        "AVOID_TICKS": AVOID_TICKS if x86 else AVOID_TICKS >> 5,
+        "CPU_BYTES": CPU_BYTES, "CPUS": 8 * CPU_BYTES,
+    }  # fmt: skip
+    return fill(_TEXT + (_KEEP_AWAY if linux else _STAY), words)

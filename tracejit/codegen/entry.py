@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from tracejit.codegen import imports
 from tracejit.codegen.answer import ANSWER
-from tracejit.codegen.bind import bind_text
+from tracejit.codegen.bind import BIND
 from tracejit.codegen.forms import (
     ALL_TIMED,
     ANY,
     APART_WORDS,
+    INSTRUCTION,
     MAX_OUTPUTS,
     MAX_SLOTS,
     MAX_STEPS,
@@ -32,6 +33,7 @@ from tracejit.codegen.forms import (
     Addresses,
     Argument,
     Base,
+    Bind,
     Container,
     Form,
     Holds,
@@ -42,6 +44,8 @@ from tracejit.codegen.forms import (
     Step,
 )
 from tracejit.codegen.spread import SPREAD
+from tracejit.codegen.template import fill
+from tracejit.sizes import Op
 
 _COMMON = r"""
 declare ptr @PyErr_Occurred()
@@ -175,13 +179,7 @@ array.2:
   %strides.i = call i64 @word(ptr %arg, i64 40)
   %strides = inttoptr i64 %strides.i to ptr
   %axes = getelementptr i64, ptr %spec, i64 5
-  br label %axis
-axis:
-  %a = phi i64 [ 0, %array.2 ], [ %a.next, %axis.1 ]
-  %axis.more = icmp slt i64 %a, %rank
-  br i1 %axis.more, label %axis.1, label %array.ok
-axis.1:
-  %a.next = add i64 %a, 1
+  for 0 <= %a < %rank
   %size = call i64 @slot(ptr %sizes, i64 %a)
   %stride = call i64 @slot(ptr %strides, i64 %a)
   %two = mul i64 %a, 2
@@ -195,7 +193,9 @@ axis.1:
   %stride.any = icmp eq i64 %stride.want, {ANY}
   %stride.ok = or i1 %stride.is, %stride.any
   %axis.ok = and i1 %size.ok, %stride.ok
-  br i1 %axis.ok, label %axis, label %no
+  br i1 %axis.ok, label %a.next, label %no
+  next %a
+  br label %array.ok
 array.ok:
   %used = mul i64 %rank, 2
   %used.5 = add i64 %used, 5
@@ -211,13 +211,7 @@ no:
 define internal i1 @apart(ptr %form, ptr %data) {
 entry:
   %count = call i64 @slot(ptr %form, i64 {APART})
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %yes
-body:
-  %i.next = add i64 %i, 1
+  for 0 <= %i < %count
   %row = call ptr @row(ptr %form, i64 {APART_AT}, i64 %i, i64 {APART_WORDS})
   %written = call i64 @slot(ptr %row, i64 0)
   %other = call i64 @slot(ptr %row, i64 1)
@@ -232,8 +226,8 @@ body:
   %before = icmp ule i64 %a.end, %b.begin
   %after = icmp ule i64 %b.end, %a
   %free = or i1 %before, %after
-  br i1 %free, label %head, label %no
-yes:
+  br i1 %free, label %i.next, label %no
+  next %i
   ret i1 true
 no:
   ret i1 false
@@ -246,13 +240,7 @@ _HOLDS = r"""
 define internal i1 @holds(ptr %table) {
 entry:
   %count = call i64 @slot(ptr %table, i64 0)
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %body ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %yes
-body:
-  %i.next = add i64 %i, 1
+  for 0 <= %i < %count
   %before = mul i64 %i, {WATCH}
   %at = add i64 %before, 1
   %row = getelementptr i64, ptr %table, i64 %at
@@ -262,8 +250,8 @@ body:
   %word = load i64, ptr %place
   %part = and i64 %word, %mask
   %same = icmp eq i64 %part, %want
-  br i1 %same, label %head, label %no
-yes:
+  br i1 %same, label %i.next, label %no
+  next %i
   ret i1 true
 no:
   ret i1 false
@@ -292,18 +280,15 @@ begin:
   %forms = call i64 @slot(ptr %state, i64 {FORMS})
   %watches = call ptr @pointer(ptr %state, i64 {WATCHES_BYTE})
   %free = icmp eq ptr %watches, null
-  br i1 %free, label %head, label %outside
+  br i1 %free, label %search, label %outside
 outside:
   %held = call i1 @holds(ptr %watches)
-  br i1 %held, label %head, label %moved
+  br i1 %held, label %search, label %moved
 moved:
   call void @put(ptr %state, i64 {MOVED}, i64 1)
   br label %python
-head:
-  %i = phi i64 [ 0, %begin ], [ 0, %outside ], [ %i.next, %next ]
-  %more = icmp slt i64 %i, %forms
-  br i1 %more, label %try, label %python
-try:
+search:
+  for 0 <= %i < %forms
   %index = add i64 %i, {FIRST}
   %form.i = call i64 @slot(ptr %state, i64 %index)
   %form = inttoptr i64 %form.i to ptr
@@ -312,17 +297,17 @@ try:
   br i1 %flat, label %straight, label %structured
 straight:
   %nameless = icmp eq ptr %names, null
-  br i1 %nameless, label %match, label %next
+  br i1 %nameless, label %match, label %i.next
 structured:
   %like = call i1 @spread(ptr %layout, ptr %args, i64 %nargs, ptr %names, ptr %sheet)
   %slots = getelementptr i64, ptr %sheet, i64 {SLOTS}
   %filled = call i64 @slot(ptr %sheet, i64 {FILLED})
-  br i1 %like, label %match, label %next
+  br i1 %like, label %match, label %i.next
 match:
   %given = phi ptr [ %args, %straight ], [ %slots, %structured ]
   %many = phi i64 [ %nargs, %straight ], [ %filled, %structured ]
   %fit = call i1 @fits(ptr %form, ptr %given, i64 %many, ptr %data)
-  br i1 %fit, label %fitting, label %next
+  br i1 %fit, label %fitting, label %i.next
 fitting:
   %program = call ptr @pointer(ptr %form, i64 {PROGRAM_BYTE})
   %fixed = icmp eq ptr %program, null
@@ -333,10 +318,9 @@ adapt:
   %numbers = call i64 @slot(ptr %program, i64 1)
   %values = alloca i64, i64 %numbers, align 16
   %bound = call i1 @bind(ptr %form, ptr %program, ptr %given, ptr %copy, ptr %values)
-  br i1 %bound, label %found, label %next
-next:
-  %i.next = add i64 %i, 1
-  br label %head
+  br i1 %bound, label %found, label %i.next
+  next %i
+  br label %python
 found:
   %fitted = phi ptr [ %form, %fitting ], [ %copy, %adapt ]
   %every = call i64 @slot(ptr %state, i64 {EVERY})
@@ -462,8 +446,7 @@ def emit_entry(driver: str) -> str:
     words |= {"ALL_TIMED": ALL_TIMED, "WATCH": WATCH, "WATCHES_BYTE": 8 * State.WATCHES}
     words |= {"MAX_SLOTS": MAX_SLOTS, "MAX_OUTPUTS": MAX_OUTPUTS, "MAX_STEPS": MAX_STEPS}
     words |= {"SHEET": Sheet.SLOTS + MAX_SLOTS}
-    parts = (_COMMON, SPREAD, _MATCH, _HOLDS, bind_text(), ANSWER, _ENTRY, _VECTOR)
-    text = imports.declarations(Addresses._fields) + "".join(parts)
-    for name, value in words.items():
-        text = text.replace("{" + name + "}", str(value))
-    return text.replace("{DRIVER_TEXT}", driver)
+    words |= {op.name: int(op) for op in Op} | dict(Bind.items()) | {"INSTRUCTION": INSTRUCTION}
+    words |= {"DRIVER_TEXT": driver}
+    parts = (_COMMON, SPREAD, _MATCH, _HOLDS, BIND, ANSWER, _ENTRY, _VECTOR)
+    return imports.declarations(Addresses._fields) + fill("".join(parts), words)

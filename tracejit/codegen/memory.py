@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tracejit.codegen import imports
+from tracejit.codegen.template import fill
 from tracejit.codegen.words import Words
 
 MAKE_ARRAY, NEW_ARRAY, REFUSE, TRIM = "make_array", "new_array", "refuse", "trim"
@@ -409,7 +410,4 @@ def emit_memory() -> str:
     words |= {name.upper(): imports.reference(name) for name in Addresses._fields}
     words |= {"MESSAGE": _MESSAGE, "MESSAGE_SIZE": len(_MESSAGE) + 1, "SMALL": SMALL}
     words |= {"CARRAY": _CARRAY, "NUMPY_DOMAIN": _NUMPY_DOMAIN}
-    text = imports.declarations(Addresses._fields) + _TEXT
-    for name, value in words.items():
-        text = text.replace("{" + name + "}", str(value))
-    return text
+    return imports.declarations(Addresses._fields) + fill(_TEXT, words)

@@ -23,19 +23,13 @@ entry:
   %count = call i64 @slot(ptr %sheet, i64 {FILLED})
   call void @put(ptr %sheet, i64 {LAID_OUT}, i64 0)
   call void @put(ptr %sheet, i64 {FILLED}, i64 %first)
-  br label %head
-head:
-  %i = phi i64 [ %first, %entry ], [ %i.next, %body ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %out
-body:
-  %i.next = add i64 %i, 1
+  for %first <= %i < %count
   %at = add i64 %i, {SLOTS}
   %object.i = call i64 @slot(ptr %sheet, i64 %at)
   %object = inttoptr i64 %object.i to ptr
   call void @Py_DecRef(ptr %object)
-  br label %head
-out:
+  br label %i.next
+  next %i
   ret void
 }
 
@@ -84,17 +78,15 @@ sequence:
   %items = phi ptr [ %inline, %tuple ], [ %block, %list ]
   %length = call i64 @word(ptr %box, i64 16)
   %length.ok = icmp eq i64 %length, %wanted
-  br i1 %length.ok, label %items.head, label %no
-items.head:
-  %i = phi i64 [ 0, %sequence ], [ %i.next, %items.body ]
-  %more = icmp slt i64 %i, %wanted
-  br i1 %more, label %items.body, label %yes
-items.body:
-  %i.next = add i64 %i, 1
+  br i1 %length.ok, label %each, label %no
+each:
+  for 0 <= %i < %wanted
   %item.at = getelementptr ptr, ptr %items, i64 %i
   %item = load ptr, ptr %item.at
   call void @keep(ptr %sheet, ptr %item)
-  br label %items.head
+  br label %i.next
+  next %i
+  ret i1 true
 attributes:
   %own = call ptr @PyObject_GenericGetDict(ptr %box, ptr null)
   %none = icmp eq ptr %own, null
@@ -147,19 +139,17 @@ lengths:
   %count = call i64 @word(ptr %names, i64 16)
   %count.want = call i64 @word(ptr %wanted, i64 16)
   %equal = icmp eq i64 %count, %count.want
-  br i1 %equal, label %head, label %no
-head:
-  %i = phi i64 [ 0, %lengths ], [ %i.next, %body ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %body, label %yes
-body:
-  %i.next = add i64 %i, 1
+  br i1 %equal, label %each, label %no
+each:
+  for 0 <= %i < %count
   %at = getelementptr ptr, ptr %names, i64 %i
   %name = call i64 @word(ptr %at, i64 24)
   %at.want = getelementptr ptr, ptr %wanted, i64 %i
   %name.want = call i64 @word(ptr %at.want, i64 24)
   %is = icmp eq i64 %name, %name.want
-  br i1 %is, label %head, label %no
+  br i1 %is, label %i.next, label %no
+  next %i
+  br label %yes
 yes:
   ret i1 true
 no:
@@ -190,19 +180,13 @@ copy:
   call void @put(ptr %sheet, i64 {GIVEN}, i64 %given)
   call void @put(ptr %sheet, i64 {FILLED}, i64 %given)
   %containers = call i64 @slot(ptr %layout, i64 {CONTAINERS})
-  br label %head
-head:
-  %i = phi i64 [ 0, %copy ], [ %i.next, %body ]
-  %more = icmp slt i64 %i, %containers
-  br i1 %more, label %body, label %whole
-body:
-  %i.next = add i64 %i, 1
+  for 0 <= %i < %containers
   %before = mul i64 %i, {CONTAINER_WORDS}
   %at = add i64 %before, {ROWS}
   %row = getelementptr i64, ptr %layout, i64 %at
   %fits = call i1 @unpack(ptr %row, ptr %sheet)
-  br i1 %fits, label %head, label %no
-whole:
+  br i1 %fits, label %i.next, label %no
+  next %i
   %layout.i = ptrtoint ptr %layout to i64
   call void @put(ptr %sheet, i64 {LAID_OUT}, i64 %layout.i)
   br label %yes
