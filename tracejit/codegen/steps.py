@@ -68,15 +68,14 @@ def _from_alignment(
     for other in streamed[1:]:
         ends = b.or_(ends, b.add(b.address(other), moved))
     fits = b.compare("eq", b.and_(ends, below), const(0, I64))
-    steps = [
-        Vector(axis, emitter.lanes, emitter.unroll, aligned=True),
-        Vector(axis, emitter.lanes, 1),
-    ]
+    widths = dict.fromkeys((emitter.unroll, 1))
+    steps = [Vector(axis, emitter.lanes, n, aligned=True) for n in widths]
+    steps.append(Vector(axis, emitter.lanes, 1))
 
     def part(number: Value, carried: Values) -> Values:
         first = b.compare("eq", number, const(0, I64))
         begin, end = b.select(first, start, middle), b.select(first, middle, stop)
-        # An unaligned part has no unrolled steps.
+        # The part before that is less than a vector.
         limit = b.select(b.and_(fits, b.not_(first)), end, begin)
         return vector_steps(emitter, steps, begin, end, limit, [], body)
 
@@ -92,12 +91,12 @@ def vector_steps(
     carried: Values,
     body: Body,
 ) -> Values:
-    """Write loops of ``steps``, the first of them up to ``limit``, and masked steps: one where
+    """Write loops of ``steps``, those that are aligned up to ``limit``, and masked steps: one where
     the narrowest before it is a single vector."""
     b, axis = emitter.b, steps[0].axis
     for vector in steps:
         step = emitter.lanes * vector.unroll
-        end = limit if vector is steps[0] else stop
+        end = limit if vector.aligned else stop
         whole = b.sub(end, b.rem(b.sub(end, start), const(step, I64)))
         carried = b.loop(start, whole, step, carried, lambda i, c, v=vector: body(v, i, list(c)))
         start = whole
