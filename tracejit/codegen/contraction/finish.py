@@ -130,6 +130,9 @@ def _vectors(
 
     values = b.if_(p.first, lambda: values, add)
     if at_row is not None:
+        if mask is not None:
+            # Lanes beyond the edge hold what was there before: functions of it may be subnormal.
+            values = [b.select(mask, v, const(0, vector)) for v in values]
         at_row(j, values, mask)
         return
     for address, value in zip(addresses, values, strict=True):
