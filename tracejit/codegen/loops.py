@@ -96,6 +96,9 @@ class KernelEmitter:
         self.unroll, self.long = vectors_of(kernel, b.target, self.lanes)
         self.extents: list[Value] = []
         self.strides: list[list[Value]] = []
+        # The seams of the kernel (axis, position), and the jumps of each access at its own.
+        self.seams: list[tuple[int, Value]] = []
+        self.jumps: list[list[Value]] = []
         self.index_terms: dict[int, list[Value]] = {}
         self.constants: dict[int, Value] = {}
         self.roots: list[Value] = []
@@ -157,6 +160,8 @@ class KernelEmitter:
             for axis, stride in enumerate(access.strides):
                 if stride in (0, 1):
                     self.strides[number][axis] = const(stride, I64)
+        self.seams = [(axis, size()) for axis, _ in kernel.seams]
+        self.jumps = [[size() for _ in access.seams] for access in kernel.accesses]
         for position, expr in enumerate(kernel.exprs):
             if isinstance(expr, Index):
                 terms = [size() for _ in range(count + 1)]
@@ -242,8 +247,19 @@ class KernelEmitter:
                 if access.strides[axis]:
                     steps = self._times(position, self.strides[number][axis])
                     moved = self.b.element(moved, steps, memory_type(access.dtype))
-            scope.pointers[number] = moved
+            scope.pointers[number] = self._jumped(number, moved, index)
         return scope
+
+    def _jumped(self, number: int, pointer: Value, index: dict[int, Value]) -> Value:
+        """Return the pointer of an access beyond the seams that lie before ``index``."""
+        b, access = self.b, self.kernel.accesses[number]
+        for seam, jump in zip(access.seams, self.jumps[number], strict=True):
+            if seam.axis in index:
+                _, place = self.seams[self.kernel.seam_number(seam)]
+                behind = b.compare("ge", index[seam.axis], place)
+                steps = b.select(behind, jump, const(0, I64))
+                pointer = b.element(pointer, steps, memory_type(access.dtype))
+        return pointer
 
     def _times(self, a: Value, c: Value) -> Value:
         if c.text == "1":

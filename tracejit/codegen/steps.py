@@ -31,16 +31,47 @@ def vector_loop(
     A long body is not written a third time: masked steps do for single ones.
     ``streamed`` are the addresses that streamed stores start at; then nothing is carried.
     """
+    seams = [place for along, place in emitter.seams if along == axis]
+    if seams:
+        return _from_seam_to_seam(emitter, axis, start, stop, seams, carried, body)
     if streamed:
         assert not carried
         _from_alignment(emitter, axis, start, stop, body, streamed)
         return []
+    return vector_steps(emitter, _steps(emitter, axis), start, stop, stop, carried, body)
+
+
+def _steps(emitter: KernelEmitter, axis: int) -> list[Vector]:
+    """Return the steps of a loop without masks, the widest first."""
     widths = [emitter.unroll] if emitter.long else [emitter.unroll, 1]
     if axis == emitter.kernel.vector_parallel and emitter.kernel.down_columns:
         # A strip of one vector walks down as many lines of memory as a wide one.
         widths.insert(1, max(1, emitter.unroll // 2))
-    steps = [Vector(axis, emitter.lanes, n) for n in dict.fromkeys(widths)]
-    return vector_steps(emitter, steps, start, stop, stop, carried, body)
+    return [Vector(axis, emitter.lanes, n) for n in dict.fromkeys(widths)]
+
+
+def _from_seam_to_seam(
+    emitter: KernelEmitter,
+    axis: int,
+    start: Value,
+    stop: Value,
+    seams: Sequence[Value],
+    carried: Values,
+    body: Body,
+) -> Values:
+    """Write a vector loop whose steps cross no seam: what they access jumps there."""
+    b, steps = emitter.b, _steps(emitter, axis)
+
+    def part(state: Values) -> tuple[Value, Values]:
+        begin, *values = state
+        end = stop
+        for place in seams:
+            ahead = b.and_(b.compare("gt", place, begin), b.compare("lt", place, end))
+            end = b.select(ahead, place, end)
+        values = vector_steps(emitter, steps, begin, end, end, values, body)
+        return b.compare("lt", end, stop), [end, *values]
+
+    return b.repeat([start, *carried], part)[1:]
 
 
 def _from_alignment(

@@ -307,6 +307,17 @@ def _concat(*operands: Array, axis: int) -> Array:
     return np.concatenate(operands, axis=axis)
 
 
+def _rotate_shape(x: Aval, *, shift: int, axis: int) -> Shape:
+    check_axes("rotate", (axis,), x.shape)
+    if not 0 < shift < x.shape[axis]:
+        raise ValueArgumentError(f"rotate: by {shift} of {x.shape[axis]} elements")
+    return x.shape
+
+
+def _rotate(x: Array, *, shift: int, axis: int) -> Array:
+    return np.roll(x, shift, axis)
+
+
 def _pad_shape(x: Aval, value: Aval, *, low: Ints, high: Ints) -> Shape:
     if value.shape != ():
         raise ShapeError(f"pad: the value must be 0-d, got shape {value.shape}")
@@ -330,6 +341,10 @@ def _pad(x: Array, value: Array, *, low: Ints, high: Ints) -> Array:
 
 
 movement("concat", _concat, _concat_shape, arity=None, doc="Joined along an axis.")
+movement(
+    "rotate", _rotate, _rotate_shape,
+    doc="out[i] = x[(i − shift) mod n] along one axis of n elements, 0 < shift < n.",
+)  # fmt: skip
 movement(
     "pad", _pad, _pad_shape, arity=2,
     doc="Extended by a 0-d value on every side.",

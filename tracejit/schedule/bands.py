@@ -35,6 +35,7 @@ from tracejit.record import replace
 from tracejit.schedule.band import Band, Grid
 from tracejit.schedule.grain import loop_entries
 from tracejit.schedule.halo import Groups, Halo, find_halo, groups_of
+from tracejit.schedule.index import Seam
 from tracejit.schedule.kernel import SCRATCH, Access, Apply, Kernel, Reduce
 from tracejit.schedule.windows import Windows, highest
 from tracejit.sizes import hint
@@ -253,7 +254,12 @@ class _Finder:
 def _typical(kernel: Kernel) -> Kernel:
     """Return the kernel with typical values for its sizes."""
     accesses = (
-        replace(a, offset=hint(a.offset), strides=tuple(map(hint, a.strides)))
+        replace(
+            a,
+            offset=hint(a.offset),
+            strides=tuple(map(hint, a.strides)),
+            seams=tuple(Seam(*map(hint, seam)) for seam in a.seams),
+        )
         for a in kernel.accesses
     )
     return replace(kernel, extents=tuple(map(hint, kernel.extents)), accesses=tuple(accesses))

@@ -103,6 +103,8 @@ def rows_axis(kernel: Kernel) -> int | None:
         return None
     if kernel.contract is not None or kernel.scatter is not None or kernel.records:
         return None
+    if kernel.seams:
+        return None
     if kernel.stored_records or any(isinstance(e, Gather | Bound | Natural) for e in kernel.exprs):
         return None
     axes = {axis for nest in kernel.block.nests for axis in nest.axes}

@@ -50,7 +50,7 @@ def check_border(piece: Kernel, region: Kernel) -> bool:
     """Whether ``piece`` copies, for each row of ``region``, one element beside the row."""
     if len(piece.exprs) != 1 or len(piece.stores) != 1 or piece.block.nests:
         return False
-    if not isinstance(piece.exprs[0], Load | Const) or len(piece.extents) != 1:
+    if not isinstance(piece.exprs[0], Load | Const) or len(piece.extents) != 1 or piece.seams:
         return False
     rows, columns = region.parallel
     if piece.extents[0] != region.extents[rows]:

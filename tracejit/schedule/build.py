@@ -19,10 +19,12 @@ from tracejit.schedule.index import (
     VIEWS,
     Affine,
     Map,
+    Seam,
     axis_index,
     broadcast,
     contiguous_strides,
     flat,
+    rotated,
     through,
 )
 from tracejit.schedule.kernel import (
@@ -130,7 +132,7 @@ class KernelBuilder:
         strides = [0] * len(self.extents)
         for axis, coefficient in offset.terms:
             strides[axis] = coefficient
-        access = Access(buffer, node.dtype, offset.offset, tuple(strides))
+        access = Access(buffer, node.dtype, offset.offset, tuple(strides), offset.seams)
         return self.accesses.setdefault(access, len(self.accesses))
 
     def _value(self, wanted: Instance) -> int:
@@ -168,6 +170,8 @@ class KernelBuilder:
             return self._computed_operands(node, index)
         if node.op.name in VIEWS:
             return [(node.inputs[0], cast(Map, through(node, index, self.extents)))]
+        if node.op.name == "rotate":
+            return [(node.inputs[0], cast(Map, rotated(node, index, self.extents)))]
         attention = self.cluster.attention
         if attention is not None and node is attention.node:
             return [(attention.scores, self._scores_map(index))]
@@ -220,7 +224,7 @@ class KernelBuilder:
             return self._product(node, index)
         if not args:
             return self._load(node, index)
-        if node.op.name in VIEWS:
+        if node.op.name in VIEWS or node.op.name == "rotate":
             return args[0]
         if self.cluster.attention is not None and node is self.cluster.attention.node:
             return self._attend(index, args[0])
@@ -266,7 +270,21 @@ class KernelBuilder:
         coefficients = [0] * len(self.extents)
         for axis, coefficient in part.terms:
             coefficients[axis] = coefficient
-        return self._add(Index(node.dtype, part.axes, part.offset, tuple(coefficients)))
+        number = self._add(Index(node.dtype, part.axes, part.offset, tuple(coefficients)))
+        for seam in part.seams:
+            number = self._jumped(number, node.dtype, seam)
+        return number
+
+    def _jumped(self, number: int, dtype: np.dtype[Any], seam: Seam) -> int:
+        """Return a number that is the jump of ``seam`` further behind it."""
+        along = tuple(int(a == seam.axis) for a in range(len(self.extents)))
+        place = self._add(Index(INT64, frozenset({seam.axis}), 0, along))
+        passed = (place, self._const(seam.position, INT64))
+        axes = frozenset({seam.axis})
+        behind = self._add(Apply(BOOL, axes, "greater_equal", passed, {}))
+        further = self._const(seam.jump, dtype), self._const(0, dtype)
+        jump = self._add(Apply(dtype, axes, "where", (behind, *further), {}))
+        return self._add(Apply(dtype, self.exprs[number].axes, "add", (number, jump), {}))
 
     def _load(self, node: Node, index: Map) -> int:
         place = cast(Place, self.place(node))
@@ -302,7 +320,7 @@ class KernelBuilder:
         """Split ``offset`` at the holes: where the strides lead, and positions and their steps."""
         count = len(self.extents)
         terms = dict(offset.terms)
-        kept = Affine(tuple(t for t in offset.terms if t[0] < count), offset.offset)
+        kept = offset._replace(terms=tuple(t for t in offset.terms if t[0] < count))
         faults = self._faults()
         places = tuple(
             self._add(

@@ -81,7 +81,10 @@ class Attention(NamedTuple):
 
 @record(eq=False, slots=True)
 class Cluster:
-    """Nodes computed by one kernel. ``members`` holds the index maps each is computed at."""
+    """Nodes computed by one kernel. ``members`` holds the index maps each is computed at.
+
+    ``seamed``: some of these maps have seams.
+    """
 
     number: int
     extents: list[int]
@@ -93,8 +96,14 @@ class Cluster:
     product: Product | None = None
     attention: Attention | None = None
     scatter: Scatter | None = None
+    seamed: bool = False
     values: int = 0
     recompute: int = 0
+
+    @property
+    def takes_seams(self) -> bool:
+        """Whether its loops can run from seam to seam: those of products and scans do not."""
+        return not (self.product or self.attention or self.scanned or self.scatter)
 
     @property
     def work(self) -> int:

@@ -57,6 +57,7 @@ from tracejit.schedule.index import (
     broadcast,
     identity,
     is_plain,
+    rotated,
     through,
 )
 from tracejit.schedule.inline import (
@@ -182,6 +183,8 @@ class Fuser:
             return
         elif name in VIEWS and not node.dtype.hasobject:
             self._place_view(node, demand)
+        elif name == "rotate" and native.is_native(node.dtype):
+            self._place_rotation(node, demand)
         elif name == "view_as_real":
             self._place_parts(node, demand)
         elif name == "view_as_complex":
@@ -243,6 +246,23 @@ class Fuser:
             below = through(node, cluster.roots[0].index, cluster.extents)
             self._demand(operand).read(cluster, cast(Map, below))
             cluster.members[node] = [cluster.roots[0].index]
+
+    def _place_rotation(self, node: Node, demand: Demand) -> None:
+        """Read the operand at maps with seams; store the rotation where readers have no such."""
+        operand = node.inputs[0]
+        composed = [
+            (cluster, rotated(node, index, cluster.extents) if cluster.takes_seams else None)
+            for cluster, maps in demand.readers.items()
+            for index in maps
+        ]
+        if demand.stored or any(index is None for _, index in composed):
+            cluster = self._new_cluster(node)
+            index = cluster.roots[0].index
+            cluster.members[node] = [index]
+            composed = [(cluster, rotated(node, index, cluster.extents))]
+        for cluster, index in composed:
+            cluster.seamed = True
+            self._demand(operand).read(cluster, cast(Map, index))
 
     def _place_parts(self, node: Node, demand: Demand) -> None:
         """Read the parts of complex values where those are stored."""
@@ -435,7 +455,7 @@ class Fuser:
         maps = demand.readers[last]
         if last.number < demand.before or last.product or last.reduced or last.scanned:
             return None
-        if any(native.counts_faults(member) for member in last.members):
+        if last.seamed or any(native.counts_faults(member) for member in last.members):
             return None
         if last.attention is not None:
             alone = len(demand.readers) == 1 and not demand.stored

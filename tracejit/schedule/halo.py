@@ -83,8 +83,11 @@ def groups_of(kernel: Kernel, grids: Sequence[Grid], written: Container[int]) ->
         for axis, (n, stride) in enumerate(zip(kernel.extents, access.strides, strict=True)):
             reach = ((group if axis == outer else n) - 1) * stride
             low, high = (low + reach, high) if stride < 0 else (low, high + reach)
+        for seam in access.seams:
+            low, high = (low + seam.jump, high) if seam.jump < 0 else (low, high + seam.jump)
         first, last = _plain(low // pitch, NEAR), _plain(high // pitch, NEAR)
-        regular = number not in gathered and _unit(access, outer, grids) == unit
+        whole = number not in gathered and all(s.axis != outer for s in access.seams)
+        regular = whole and _unit(access, outer, grids) == unit
         last = first if first == last else last
         found.append(Edge(access.buffer, number in stored, first, last, regular))
     return Groups(unit, found)

@@ -4,24 +4,41 @@ An ``Affine`` is ``offset + Σ coefficient·axis``. A map is one affine per dime
 Movement ops compose maps instead of moving data: reading ``x[::-1].T`` at a map is reading ``x``
 at another one. Only a reshape that merges dimensions of a value that is not stored contiguously
 cannot be composed; then ``through`` returns None and the value is materialised.
+
+A rotation maps to an affine with *seams*: from some index of an axis on, the place is a jump
+further, by the whole extent back. Loops run from seam to seam, and between them all is affine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, cast
 
 from tracejit.graph.node import Node
 from tracejit.ops.table import Shape
+from tracejit.sizes import frozen
 
 Terms = tuple[tuple[int, int], ...]
 
 
+class Seam(NamedTuple):
+    """From ``position`` along ``axis`` on, what is indexed is ``jump`` further."""
+
+    axis: int
+    position: int
+    jump: int
+
+
 class Affine(NamedTuple):
-    """``offset + Σ coefficient·axis``; ``terms`` holds (axis, coefficient), sorted, non-zero."""
+    """``offset + Σ coefficient·axis``, and the jumps of the seams that are passed.
+
+    ``terms`` holds (axis, coefficient), sorted, non-zero. Seams are along axes of the terms.
+    """
 
     terms: Terms
     offset: int = 0
+    seams: tuple[Seam, ...] = ()
 
     @property
     def axes(self) -> frozenset[int]:
@@ -32,7 +49,9 @@ class Affine(NamedTuple):
         if factor == 0:
             return Affine((), offset)
         return Affine(
-            tuple((axis, c * factor) for axis, c in self.terms), self.offset * factor + offset
+            tuple((axis, c * factor) for axis, c in self.terms),
+            self.offset * factor + offset,
+            tuple(seam._replace(jump=seam.jump * factor) for seam in self.seams),
         )
 
 
@@ -58,7 +77,9 @@ def is_plain(index: Map) -> bool:
     """Whether every dimension is one distinct axis, or fixed at 0."""
     seen: list[int] = []
     for part in index:
-        if part.offset or len(part.terms) > 1 or any(c != 1 for _, c in part.terms):
+        if part.offset or part.seams or len(part.terms) > 1:
+            return False
+        if any(c != 1 for _, c in part.terms):
             return False
         seen += [axis for axis, _ in part.terms]
     return len(seen) == len(set(seen))
@@ -72,7 +93,8 @@ def total(parts: Sequence[Affine]) -> Affine:
         offset += part.offset
         for axis, coefficient in part.terms:
             terms[axis] = terms.get(axis, 0) + coefficient
-    return Affine(tuple(sorted((a, c) for a, c in terms.items() if c)), offset)
+    seams = tuple(seam for part in parts for seam in part.seams)
+    return Affine(tuple(sorted((a, c) for a, c in terms.items() if c)), offset, seams)
 
 
 def contiguous_strides(shape: Shape) -> tuple[int, ...]:
@@ -105,6 +127,8 @@ def unflatten(offset: Affine, shape: Shape, extents: Sequence[int]) -> Map | Non
     stride divides its coefficient, and the ranges of a dimension's terms must add up to less
     than its extent. ``extents[axis]`` is the trip count of a loop axis.
     """
+    if offset.seams:
+        return None
     parts: list[Affine] = []
     rest = dict(offset.terms)
     constant = offset.offset
@@ -151,6 +175,43 @@ def through(node: Node, index: Map, extents: Sequence[int]) -> Map | None:
             return reshaped(node.shape, operand.shape, index, extents)
         case _:
             return None
+
+
+def rotated(node: Node, index: Map, extents: Sequence[int]) -> Map | None:
+    """Return the map into the operand of rotation ``node`` read at ``index``.
+
+    None where the rotated axis is indexed by several axes, or backwards.
+    """
+    axis, shift = (cast(int, node.attrs[name]) for name in ("axis", "shift"))
+    part = index[axis]
+    if len(part.terms) > 1 or any(c < 0 for _, c in part.terms):
+        return None
+    below = _rotated(part, node.shape[axis], shift, extents)
+    return (*index[:axis], below, *index[axis + 1 :])
+
+
+def _rotated(part: Affine, extent: int, shift: int, extents: Sequence[int]) -> Affine:
+    """Return ``(part − shift) mod extent``: each piece between seams stays whole, or gets one."""
+    (axis, coefficient), *_ = *part.terms, (0, 0)
+    pieces = [(0, part.offset)]
+    for seam in part.seams:
+        pieces.append((seam.position, pieces[-1][1] + seam.jump))
+    ends = [*(start for start, _ in pieces[1:]), extents[axis] if part.terms else 1]
+    result: list[tuple[int, int]] = []
+    for (start, offset), end in zip(pieces, ends, strict=True):
+        moved = offset - shift
+        if moved + coefficient * start >= 0:
+            result.append((start, moved))
+        elif moved + coefficient * (end - 1) < 0:
+            result.append((start, moved + extent))
+        else:
+            result += [(start, moved + extent), (-(moved // coefficient), moved)]
+    seams = [
+        Seam(axis, start, offset - before)
+        for (_, before), (start, offset) in pairwise(result)
+        if frozen(offset) != frozen(before)
+    ]
+    return Affine(part.terms, result[0][1], tuple(seams))
 
 
 def _windows(node: Node, index: Map) -> Map:

@@ -34,7 +34,7 @@ MAX_COPIED = 128 * 1024
 
 def separate(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with the strided values that its outer loops share copied apart."""
-    if kernel.scans or kernel.tiled or kernel.packs:
+    if kernel.scans or kernel.tiled or kernel.packs or kernel.seams:
         return kernel
     accesses, exprs = list(kernel.accesses), list(kernel.exprs)
     copies: dict[tuple[int, int], int] = {}

@@ -26,8 +26,9 @@ import numpy as np
 from tracejit.ops.dtypes import is_half
 from tracejit.ops.table import DType
 from tracejit.record import field, record
+from tracejit.schedule.index import Seam
 from tracejit.schedule.merged import Walks
-from tracejit.sizes import is_size
+from tracejit.sizes import frozen, is_size
 
 # The buffer number of a kernel's private scratch memory.
 SCRATCH = -1
@@ -39,12 +40,16 @@ SCAN_BLOCK = 4096
 
 @record(frozen=True, slots=True)
 class Access:
-    """Memory seen by a kernel: ``buffer[offset + Σ stride·axis]``, in elements of ``dtype``."""
+    """Memory seen by a kernel: ``buffer[offset + Σ stride·axis]``, in elements of ``dtype``.
+
+    From its position along its axis on, a seam's jump is added.
+    """
 
     buffer: int
     dtype: DType
     offset: int
     strides: tuple[int, ...]  # one per kernel axis
+    seams: tuple[Seam, ...] = ()
 
     def classes(self) -> str:
         """Return the stride class per axis: 0 absent, 1 unit, s run-time."""
@@ -326,7 +331,8 @@ class Kernel:
             parts.append(f"copies {self.copies}")
         if self.records or self.stored_records:
             parts.append(f"records {self.records} {self.stored_records}")
-        parts += [f"{a.dtype.str}:{a.classes()}" for a in self.accesses]
+        parts += [f"{a.dtype.str}:{a.classes()}{self._seamed(a)}" for a in self.accesses]
+        parts += [f"seam {axis}" for axis, _ in self.seams]
         for e in self.exprs:
             match e:
                 case Load():
@@ -361,6 +367,21 @@ class Kernel:
         parts.append(_describe(self.block))
         return "\n".join(parts)
 
+    def _seamed(self, access: Access) -> str:
+        numbers = (self.seam_number(seam) for seam in access.seams)
+        return "".join(f"|{number}" for number in numbers)
+
+    @cached_property
+    def seams(self) -> tuple[tuple[int, int], ...]:
+        """The places (axis, position) at which accesses have seams, each once."""
+        found = {(s.axis, frozen(s.position)): s.position for a in self.accesses for s in a.seams}
+        return tuple((axis, position) for (axis, _), position in found.items())
+
+    def seam_number(self, seam: Seam) -> int:
+        """Return the place of ``seam`` among the kernel's ``seams``."""
+        wanted = seam.axis, frozen(seam.position)
+        return [(axis, frozen(position)) for axis, position in self.seams].index(wanted)
+
     @property
     def tiled(self) -> bool:
         """Whether the two innermost parallel loops run in tiles, as transposes want.
@@ -369,6 +390,8 @@ class Kernel:
         around it: row by row it would use one element of each cache line.
         """
         if self.vector_parallel is None or len(self.parallel) < 2 or self.block.nests:
+            return False
+        if self.seams:
             return False
         outer, inner = self.parallel[-2:]
         return any(a.strides[inner] not in (0, 1) and a.strides[outer] == 1 for a in self.accesses)
@@ -443,13 +466,15 @@ class Kernel:
         return len(self.labels)
 
     def sizes(self, *, resets: bool = False) -> list[int]:
-        """Return the run-time arguments: extents, strides, index terms, constants, scratch memory.
+        """Return the run-time arguments: extents, strides, seams, index terms, constants, scratch.
 
         ``resets`` asks for the call that comes before those of a ``chain``; it is the last one.
         """
         values = list(self.extents)
         for access in self.accesses:
             values += access.strides
+        values += [position for _, position in self.seams]
+        values += [seam.jump for access in self.accesses for seam in access.seams]
         for expr in self.exprs:
             if isinstance(expr, Index):
                 values += (expr.offset, *expr.coefficients)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from math import prod
 
 from tracejit.record import replace
+from tracejit.schedule.index import Seam
 from tracejit.schedule.interleaved import separate
 from tracejit.schedule.kernel import (
     Access,
@@ -140,6 +141,8 @@ def check_merge(kernel: Kernel, outer: int, inner: int) -> bool:
         return False
     if not _keeps_order(kernel.ordered, outer, inner):
         return False
+    if any(axis == inner for axis, _ in kernel.seams):
+        return False
     if any(a.strides[outer] != a.strides[inner] * extent for a in kernel.accesses):
         return False
     for expr in kernel.exprs:
@@ -169,8 +172,19 @@ def _keeps_order(ordered: tuple[int, ...], outer: int, inner: int) -> bool:
 
 def merged(kernel: Kernel, outer: int, inner: int) -> Kernel:
     extents = list(kernel.extents)
-    extents[inner] *= extents[outer]
-    return drop_axis(replace(kernel, extents=tuple(extents)), outer)
+    count = extents[inner]
+    extents[inner] = count * extents[outer]
+    accesses = tuple(
+        replace(
+            access,
+            seams=tuple(
+                Seam(inner, s.position * count, s.jump) if s.axis == outer else s
+                for s in access.seams
+            ),
+        )
+        for access in kernel.accesses
+    )
+    return drop_axis(replace(kernel, extents=tuple(extents), accesses=accesses), outer)
 
 
 def _without_idle_axes(kernel: Kernel) -> Kernel:
@@ -212,7 +226,14 @@ def drop_axis(kernel: Kernel, gone: int) -> Kernel:
     return replace(
         kernel,
         extents=without(kernel.extents),
-        accesses=tuple(replace(a, strides=without(a.strides)) for a in kernel.accesses),
+        accesses=tuple(
+            replace(
+                a,
+                strides=without(a.strides),
+                seams=tuple(s._replace(axis=number(s.axis)) for s in a.seams),
+            )
+            for a in kernel.accesses
+        ),
         exprs=tuple(expression(e) for e in kernel.exprs),
         parallel=tuple(number(a) for a in kernel.parallel if a != gone),
     )

@@ -37,7 +37,7 @@ def rows_axis(kernel: Kernel, vector: int | None, around: Sequence[set[int]]) ->
 
     ``around`` has the axes of the loops around each expression.
     """
-    if vector is None or vector in kernel.parallel or kernel.scans:
+    if vector is None or vector in kernel.parallel or kernel.scans or kernel.seams:
         return None
     if not any(isinstance(e, Reduce) and vector in e.over for e in kernel.exprs):
         return None
@@ -74,6 +74,8 @@ def shared_by(kernel: Kernel, vector: int | None) -> set[int]:
     """
     if vector not in kernel.parallel or kernel.scans or kernel.extents[vector] < 2 * STRIP:
         return set()
+    if kernel.seams:
+        return set()
     strided = _strided(kernel, vector)
     if sum(_packed_bytes(kernel, a) for a in {_access(kernel, p) for p in strided}) > MAX_PACKED:
         return set()
@@ -89,7 +91,7 @@ def pack(kernel: Kernel, around: Sequence[set[int]], inner: int | None) -> Kerne
     ``inner`` is the short axis that ``rows_axis`` has taken out of the lanes, if it has.
     """
     vector = kernel.vector_parallel
-    if vector is None:
+    if vector is None or kernel.seams:
         return kernel
     accesses, exprs = list(kernel.accesses), list(kernel.exprs)
     packs: dict[int, int] = {}

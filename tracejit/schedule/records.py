@@ -19,7 +19,7 @@ from tracejit.sizes import hint
 
 def find_records(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with the accesses noted that are fields of records."""
-    if kernel.scans or kernel.tiled or kernel.packs or kernel.unpacks:
+    if kernel.scans or kernel.tiled or kernel.packs or kernel.unpacks or kernel.seams:
         return kernel
     loaded = {e.access for e in kernel.exprs if isinstance(e, Load)}
     loads = tuple(_records(kernel, loaded))

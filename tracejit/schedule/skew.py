@@ -42,7 +42,7 @@ def check_skew(kernel: Kernel) -> bool:
     nests = kernel.block.nests
     if kernel.vector_parallel is not None or not kernel.parallel or len(nests) < 2:
         return False
-    if kernel.scans or kernel.copies or not 0 < kernel.scratch <= MAX_KEPT:
+    if kernel.scans or kernel.copies or kernel.seams or not 0 < kernel.scratch <= MAX_KEPT:
         return False
     before, last = nests[-2:]
     if not last.reuses or last.reduces or last.saves or last.body.nests or before.body.nests:

@@ -95,6 +95,8 @@ def _row_by_row(reader: Kernel, buffer: int, rows: int, columns: int, group: int
             continue
         if number in gathered or access.strides[outer] != group * columns or access.offset < 0:
             return False
+        if access.seams:
+            return False
         inside = [(n, s) for a, (n, s) in enumerate(_steps(reader, number)) if a != outer]
         if any(s < 0 for _, s in inside):
             return False

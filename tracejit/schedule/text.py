@@ -140,6 +140,7 @@ class _Printer:
             for axis, stride in enumerate(memory.strides)
             if stride
         ]
+        parts += [f"{s.jump}*({_AXES[s.axis]} >= {s.position})" for s in memory.seams]
         parts += beyond
         if memory.offset or not parts:
             parts.append(str(memory.offset))

@@ -79,7 +79,7 @@ def check_twins(kernels: Sequence[Kernel | None], number: int, twins: Twins) -> 
 def _moved(kernel: Kernel, number: int, twins: Twins) -> Access | None:
     """Return where an access to the smaller buffer finds its elements in the region."""
     access = kernel.accesses[number]
-    if access.offset != 0:
+    if access.offset != 0 or access.seams:
         return None
     left = [extent - 1 for extent, _, _ in twins.steps]
     strides: list[int] = []

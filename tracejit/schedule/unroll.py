@@ -60,7 +60,7 @@ def check_unroll(kernel: Kernel, axis: int) -> bool:
     extent = kernel.extents[axis]
     if is_size(extent) or not 2 <= extent <= TINY or len(kernel.exprs) * extent > MAX_EXPRS:
         return False
-    if not any(hint(n) > TINY for n in kernel.extents):
+    if kernel.seams or not any(hint(n) > TINY for n in kernel.extents):
         return False
     reductions = [e for e in kernel.exprs if isinstance(e, Reduce)]
     if any(isinstance(e, Scan | Gather | Natural) for e in kernel.exprs):
