@@ -84,6 +84,10 @@ MOVEMENT: dict[str, Sequence[tuple[Shapes, Attrs]]] = {
     ],
     "flip": [([(4, 9)], {"axis": a}) for a in ((0,), (1,), (0, 1), ())]
     + [([(0,)], {"axis": (0,)})],
+    "rotate": [
+        ([(10,)], {"shift": 3, "axis": 0}), ([(4, 9)], {"shift": 8, "axis": 1}),
+        ([(40, 3)], {"shift": 1, "axis": 0}),
+    ],
     "roll": [
         ([(10,)], {"shift": (3,), "axis": (0,)}), ([(10,)], {"shift": (-13,), "axis": (0,)}),
         ([(4, 9)], {"shift": (1, 2), "axis": (0, 1)}), ([(0,)], {"shift": (1,), "axis": (0,)}),

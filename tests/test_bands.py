@@ -96,13 +96,6 @@ def rows(u: Any) -> Any:
     return w / (1 + np.abs(w).sum(axis=1, keepdims=True))
 
 
-def wrapped(u: Any) -> Any:
-    """A row at one end is computed from the rows at the other end."""
-    for _ in range(2):
-        u = 0.25 * (np.roll(u, 1, 0) + np.roll(u, -1, 0) + np.roll(u, 1, 1) + np.roll(u, -1, 1))
-    return u
-
-
 def data(function: Function, *shape: int) -> Any:
     rng = np.random.default_rng(sum(shape))
     if function is life:
@@ -133,7 +126,7 @@ def steps(function: Function, x: Any) -> list[str]:
     return [type(step).__name__ for step in tj.trace(function, x).schedule.steps]
 
 
-CHAINS = [jacobi, life, rod, insulated, block, edges, outlines, rows, wrapped]
+CHAINS = [jacobi, life, rod, insulated, block, edges, outlines, rows]
 
 
 @pytest.mark.parametrize("function", CHAINS)
