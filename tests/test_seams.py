@@ -189,3 +189,10 @@ def test_joins_of_swapped_ends_are_rotations() -> None:
         lambda u: np.concatenate([u[3:], u[:3] + 1]),
     ):
         assert ops(other) == ["concat"]
+
+
+def test_a_chain_of_stencils_is_one_kernel_a_sweep() -> None:
+    u = np.zeros((50, 60))
+    assert len(tj.trace(twice, u).schedule.kernels) == 2
+    halves = tj.trace(lambda u: (v := 3 * np.abs(u) ** 3 - u)[::2] * v[1::2], u)
+    assert len(halves.schedule.kernels) == 1  # nothing is computed twice

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
+from tracejit.ops.table import Family
 from tracejit.record import field, record
 from tracejit.schedule import native
 from tracejit.schedule.cluster import Cluster
-from tracejit.schedule.index import Map, axes_of
+from tracejit.schedule.index import VIEWS, Map, axes_of
+
+# As good as more: work that nobody would do twice.
+MOST_FLOPS = 1 << 10
 
 
 @record(slots=True)
@@ -34,6 +39,13 @@ class Demand:
         return max([self.before, *(c.number + 1 for c in self.readers)])
 
 
+class Work(NamedTuple):
+    """What the nodes of a graph cost to compute where they are read."""
+
+    statistics: set[Node]
+    cones: dict[Node, int]
+
+
 def total_size(demand: Demand) -> int:
     """Return how many elements the readers compute together, each map counted."""
     return sum(
@@ -41,6 +53,21 @@ def total_size(demand: Demand) -> int:
         for cluster, maps in demand.readers.items()
         for index in maps
     )
+
+
+def cones(graph: Graph) -> dict[Node, int]:
+    """Return for each node the flops, an element, of all elementwise work since what is stored.
+
+    What several nodes read counts for each of them.
+    """
+    found: dict[Node, int] = {}
+    for node in graph.nodes:
+        below = sum(found[i] for i in dict.fromkeys(node.inputs))
+        if node.op.family is Family.ELEMENTWISE:
+            found[node] = min(native.cost(node) + below, MOST_FLOPS)
+        else:
+            found[node] = below if node.op.name in VIEWS or node.op.name == "rotate" else 0
+    return found
 
 
 def statistics(graph: Graph) -> set[Node]:

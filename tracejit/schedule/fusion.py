@@ -45,7 +45,7 @@ from tracejit.schedule.cluster import (
     operand_maps,
     whole,
 )
-from tracejit.schedule.demand import Demand, statistics
+from tracejit.schedule.demand import Demand, Work, cones, statistics
 from tracejit.schedule.gather import Scatter, gathered, scatter_of
 from tracejit.schedule.index import (
     VIEWS,
@@ -105,7 +105,7 @@ class Fuser:
         self.graph = graph
         self.strided = strided
         self.lowers = lowers
-        self.statistics = statistics(graph)
+        self.work = Work(statistics(graph), cones(graph))
         self.uses = Counter((*(i for n in graph.nodes for i in n.inputs), *graph.outputs))
         self.siblings = Siblings(graph)
         self.prologues = Prologues(lowers)
@@ -341,11 +341,9 @@ class Fuser:
         last = max(readers, key=lambda c: c.number)
         alone = len(readers) == 1 and not demand.stored
         if alone or recomputing_is_cheaper(node, demand):
-            fits = all(take_inline(node, maps, c, self.statistics) for c, maps in readers.items())
+            fits = all(take_inline(node, maps, c, self.work) for c, maps in readers.items())
             return list(readers) if fits else None
-        if last.number < demand.before or not take_inline(
-            node, readers[last], last, self.statistics
-        ):
+        if last.number < demand.before or not take_inline(node, readers[last], last, self.work):
             return None
         if not covers(node, readers[last], last):
             return None
