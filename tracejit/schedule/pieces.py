@@ -30,7 +30,7 @@ def regions(node: Node, alone: Callable[[Node], bool]) -> list[list[Piece]]:
     """
     if makes_records(node):
         return [_pieces(node)]
-    if _is_alike(node) and (hint(node.size) <= _SMALL or _is_sequence(node)):
+    if _is_alike(node) and (hint(node.size) <= _SMALL or _share_work(node)):
         pieces = _pieces(node)
         return [pieces[i : i + _TOGETHER] for i in range(0, len(pieces), _TOGETHER)]
     found: list[list[Piece]] = []
@@ -49,22 +49,25 @@ def _is_alike(node: Node) -> bool:
     )
 
 
-def _is_sequence(node: Node) -> bool:
-    """Whether some parts of ``node`` are computed from others.
+def _share_work(node: Node) -> bool:
+    """Whether parts of ``node`` are computed from each other, or from a value that is computed.
 
-    As the states of a recurrence over time, which one kernel has at hand for the next state:
-    apart, each would be stored twice.
+    As the states of a recurrence over time, which one kernel has at hand for the next state, or
+    the components of an equilibrium: apart, what they share would be stored.
     """
     states = {_below(field) for field in node.inputs}
     seen: set[Node] = set()
-    stack = [i for s in states if s.op.family is Family.ELEMENTWISE for i in s.inputs]
-    while stack and len(seen) < _NEAR:
-        one = stack.pop()
-        if one in states:
-            return True
-        if one not in seen and one.op.family in _BY_ELEMENT:
-            seen.add(one)
-            stack += one.inputs
+    for state in states:
+        mine: set[Node] = set()
+        stack = list(state.inputs) if state.op.family is Family.ELEMENTWISE else []
+        while stack and len(seen) + len(mine) < _NEAR:
+            one = stack.pop()
+            if one in states or (one in seen and one.op.family is Family.ELEMENTWISE):
+                return True
+            if one not in mine and one.op.family in _BY_ELEMENT:
+                mine.add(one)
+                stack += one.inputs
+        seen |= mine
     return False
 
 

@@ -29,6 +29,7 @@ from tracejit.graph.passes import (
     search,
     sink,
     split,
+    stacks,
     stores,
     thin,
 )
@@ -52,6 +53,7 @@ PIPELINE: tuple[Pass, ...] = (
     dead.run,
     reassociate.run,
     stores.run,
+    stacks.run,
     thin.run,
     split.run,
     fold.run,
