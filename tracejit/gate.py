@@ -14,18 +14,24 @@ from tracejit.errors import SubinterpreterError
 
 _cell = ctypes.c_int64(0)
 _lock = threading.Lock()
+# The word again, for Python.
+closed = 0
 
 
 def shut() -> None:
     """Send calls to the Python path until ``reopen``; nests, from any thread."""
+    global closed
     with _lock:
-        _cell.value += 1
+        closed += 1
+        _cell.value = closed
 
 
 def reopen() -> None:
     """Undo one ``shut``."""
+    global closed
     with _lock:
-        _cell.value -= 1
+        closed -= 1
+        _cell.value = closed
 
 
 def address() -> int:

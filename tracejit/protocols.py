@@ -26,12 +26,11 @@ from tracejit.tensor import (
     lift,
     operator_function,
     record,
-    store,
     value_of,
     view,
-    write,
 )
 from tracejit.tracing import AS_OUT, state
+from tracejit.writes import store, write
 
 # -- ufuncs ----------------------------------------------------------------------------------------
 

@@ -24,23 +24,22 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from tracejit import functions
+from tracejit import functions, gate
 from tracejit.errors import (
-    DTypeError,
     Location,
     OutOfMemory,
     ShapeError,
-    TraceError,
     UserError,
-    ValueArgumentError,
 )
 from tracejit.graph.graph import reachable
 from tracejit.graph.node import Node, data, intern, make
+from tracejit.immediate import DIRECT, computed, computed_by, learn, part_of, permitted
 from tracejit.operators import OUTSIDE, Operators, Values
 from tracejit.ops import OPS, Family
 from tracejit.ops.dtypes import NAME, named, spelled
 from tracejit.ops.table import Array, DType, Shape
-from tracejit.signatures import as_bfloat16, made, resolve, scalar
+from tracejit.runtime import stance
+from tracejit.signatures import Resolved, as_bfloat16, inferred, resolve, scalar
 from tracejit.tracing import Trace, join, no_value, state, user_location
 
 Step = tuple[str, Mapping[str, Hashable]]
@@ -60,15 +59,26 @@ _WEAK: frozenset[type] = frozenset({int, float, complex})
 
 
 class View:
-    """How a view follows from its base: ``steps`` applied to ``base``, last read at ``seen``."""
+    """How a view follows from its base: ``steps`` applied to ``base``, last read at ``seen``.
 
-    __slots__ = ("base", "root", "seen", "steps")
+    Of ``base[key]`` with a basic ``key`` they are worked out when somebody wants them.
+    """
 
-    def __init__(self, base: Tensor, steps: tuple[Step, ...]):
+    __slots__ = ("_steps", "base", "key", "root", "seen")
+
+    def __init__(self, base: Tensor, steps: tuple[Step, ...] | None, key: Any = None):
         self.base = base
         self.root: Tensor = base if base._view is None else base._view.root
-        self.steps = steps
+        self._steps = steps
+        self.key = key
         self.seen: int = self.root._version
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        steps = self._steps
+        if steps is None:
+            steps = self._steps = functions.indexing.parse(self.base, self.key).steps
+        return steps
 
 
 class Tensor(Operators, Values):
@@ -173,7 +183,8 @@ class Tensor(Operators, Values):
         return record(name, (self,))
 
     def _binary(self, name: str, other: Any) -> Tensor:
-        if not _is_operand(other):
+        kind = other.__class__
+        if kind is not Tensor and kind not in _WEAK and not _is_operand(other):
             return NotImplemented
         special = operator_function(name)
         return special(self, other) if special else record(name, (self, other))
@@ -274,9 +285,15 @@ def wrap(node: Node, trace: Trace | None = None) -> Tensor:
     tensor._birth = state.trace
     tensor._version = 0
     tensor._view = None
-    if trace is None and node.op.family not in _RECOMPUTED:
-        _live[node] = tensor
+    if trace is None and node.value is None:
+        keep(tensor, node)
     return tensor
+
+
+def keep(tensor: Tensor, node: Node) -> None:
+    """Keep the value of ``node`` for its handle ``tensor`` once something that uses it is run."""
+    if node.op.family not in _RECOMPUTED:
+        _live[node] = tensor
 
 
 def view(base: Tensor, steps: tuple[Step, ...]) -> Tensor:
@@ -285,12 +302,25 @@ def view(base: Tensor, steps: tuple[Step, ...]) -> Tensor:
         node = _walk(base.node, steps)
     except UserError as error:
         raise _placed(error) from None
+    return _viewing(node, View(base, steps))
+
+
+def part(base: Tensor, key: Any) -> Tensor | None:
+    """Return the view ``base[key]`` if it is a small part of a known value, else None.
+
+    ``key`` holds integers, slices, ``...`` and None, which are NumPy's to read.
+    """
+    node = part_of(base.node, key)
+    return None if node is None else _viewing(node, View(base, None, key))
+
+
+def _viewing(node: Node, link: View) -> Tensor:
     tensor: Tensor = _new(Tensor)
     tensor._node = node
     tensor._trace = None
     tensor._birth = state.trace
     tensor._version = 0
-    tensor._view = View(base, steps)
+    tensor._view = link
     return tensor
 
 
@@ -323,15 +353,18 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
     Python ``int``, ``float`` and ``complex`` are weak: they take the dtype of the others. Raises
     ``DTypeError``, ``ShapeError``, and ``RangeError`` for a Python integer the dtype cannot hold.
     """
+    if stance.prompt and not gate.closed:
+        found = _at_once(name, operands, attrs)
+        if found is not None:
+            return found
     trace: Trace | None = None
-    nodes: list[Any] = []
-    avals: list[Any] = []  # dtypes (or weak Python types) and shapes, in turn
+    nodes: list[Any] = []  # and weak Python scalars
+    avals: list[Any] = []
     for operand in operands:
         kind = operand.__class__
         if kind in _WEAK:
             nodes.append(operand)
             avals.append(kind)
-            avals.append(())
             continue
         tensor: Tensor = operand if kind is Tensor else lift(operand)
         if tensor._view is None:
@@ -341,46 +374,92 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
         if source is not None and (source is not trace or not source.active):
             trace = join(trace, source)
         nodes.append(node)
-        avals.append(node.dtype if kind is Tensor else tensor.weak or node.dtype)
-        avals.append(node.shape)
-    location = user_location()
+        avals.append(node.aval if kind is Tensor else tensor.weak or node.aval)
     try:
-        row, wanted, aval, narrowed = resolve(name, tuple(avals), attrs)
-        for position, node in enumerate(nodes):
-            dtype = wanted[position]
-            if node.__class__ is not Node:
-                nodes[position] = scalar(as_bfloat16(node) if narrowed else node, dtype)
-            elif node.dtype is not dtype and node.dtype != dtype:
-                nodes[position] = make("cast", (node,), {"dtype": spelled(dtype)}, location)
-        node = intern(row, tuple(nodes), attrs, aval, location)
-        if narrowed:
-            node = make("cast", (node,), {"dtype": NAME}, location)
-        return _recorded(node, trace, location)
+        known = resolve(name, tuple(avals), attrs)
+        if trace is None and permitted():
+            result = computed(known, nodes, attrs)
+            if result is not None:
+                learn(name, avals, attrs, known, result)
+                return wrap(result)
+        return _recorded(_noted(known, nodes, attrs), trace)
     except UserError as error:
         raise _placed(error) from None
 
 
+def _at_once(name: str, operands: Sequence[Any], attrs: Mapping[str, Hashable]) -> Tensor | None:
+    """Return an op's result on known values if it has been learnt that it is small, else None."""
+    key: list[Any] = [name]
+    values: list[Any] = []
+    for operand in operands:
+        kind = operand.__class__
+        if kind is Tensor:
+            node = operand._node if operand._view is None else operand.node
+            value = node.value
+            if value is None:
+                return None
+            key.append(node.aval)
+            values.append(value)
+        elif kind in _WEAK:
+            key.append(kind)
+            values.append(operand)
+        else:
+            return None
+    if attrs:
+        key.append(tuple(attrs.items()))
+    direct = DIRECT.get(tuple(key))
+    node = None if direct is None else computed_by(direct, values, attrs)
+    return None if node is None else wrap(node)
+
+
+def _noted(known: Resolved, nodes: list[Any], attrs: Mapping[str, Hashable]) -> Node:
+    """Return the node of an elementwise op, whose operands are cast to what its loop takes."""
+    location = user_location()
+    for position, node in enumerate(nodes):
+        dtype = known.wanted[position]
+        if node.__class__ is not Node:
+            nodes[position] = scalar(as_bfloat16(node) if known.narrowed else node, dtype)
+        elif node.dtype is not dtype and node.dtype != dtype:
+            nodes[position] = make("cast", (node,), {"dtype": spelled(dtype)}, location)
+    node = intern(known.row, tuple(nodes), attrs, known.aval, location)
+    return make("cast", (node,), {"dtype": NAME}, location) if known.narrowed else node
+
+
 def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
     """Record any op on tensors that already have the dtypes it takes."""
+    if stance.prompt and not gate.closed:
+        found = _at_once(name, operands, attrs)
+        if found is not None:
+            return found
     trace: Trace | None = None
     for tensor in operands:
         source = tensor.traced_in
         if source is not None:
             trace = join(trace, source)
     try:
-        nodes = tuple(t.node for t in operands)
-        location = user_location()
-        return _recorded(made(name, nodes, attrs, location), trace, location)
+        return _recorded(emit(name, tuple([t.node for t in operands]), attrs), trace)
     except UserError as error:
         raise _placed(error) from None
 
 
-def _recorded(node: Node, trace: Trace | None, location: Location | None) -> Tensor:
+def emit(name: str, nodes: tuple[Node, ...], attrs: Mapping[str, Hashable]) -> Node:
+    """Return the node of any op on nodes; of a small one on known values a leaf with its value."""
+    avals = tuple([n.aval for n in nodes])
+    known = inferred(name, avals, attrs)
+    if permitted():
+        result = computed(known, nodes, attrs)
+        if result is not None:
+            learn(name, avals, attrs, known, result)
+            return result
+    return intern(known.row, nodes, attrs, known.aval, user_location())
+
+
+def _recorded(node: Node, trace: Trace | None) -> Tensor:
     tensor = wrap(node, trace)
-    if trace is None and state.trace is None:
+    if trace is None and node.value is None and state.trace is None:
         _pending.count += 1
         if _pending.count >= _LONG:
-            _catch_up(tensor, location)
+            _catch_up(tensor, node.loc)
     return tensor
 
 
@@ -400,10 +479,8 @@ def _placed(error: UserError) -> UserError:
 
 
 def _walk(node: Node, steps: tuple[Step, ...]) -> Node:
-    if steps:
-        location = user_location()
-        for name, attrs in steps:
-            node = made(name, (node,), attrs, location)
+    for name, attrs in steps:
+        node = emit(name, (node,), attrs)
     return node
 
 
@@ -415,87 +492,9 @@ def _refresh(tensor: Tensor) -> None:
         stale.append((current, link))
         current = link.base
     for current, link in reversed(stale):
-        current._node = _walk(link.base._node, link.steps)
+        known = None if link.key is None else part_of(link.base._node, link.key)
+        current._node = known or _walk(link.base._node, link.steps)
         link.seen = link.root._version
-
-
-def write(tensor: Tensor, node: Node, trace: Trace | None) -> None:
-    """Give ``tensor`` the value ``node`` (same dtype and shape); a view updates its base.
-
-    Raises ``TraceError`` where a running trace would change a tensor made outside it: the
-    change would happen once, while tracing, and not when the compiled function runs.
-    """
-    root = tensor if tensor._view is None else tensor._view.root
-    running = state.trace
-    if running is not None and root._birth is not running:
-        raise _error(
-            TraceError,
-            f"{running.name} changes a tensor that was made outside it; "
-            "the change would happen while tracing and never again",
-            hint="change a copy (x = x.copy()), or return the new value",
-        )
-    if trace is not None:
-        trace = join(root._trace, trace)
-    location = user_location()
-    written, value = tensor, node
-    while (link := tensor._view) is not None:
-        before = [link.base.node]
-        for name, attrs in link.steps:
-            before.append(make(name, (before[-1],), attrs, location))
-        for (name, attrs), operand in zip(link.steps[::-1], before[-2::-1], strict=True):
-            value = _INVERSE[name](operand, value, attrs)
-        tensor = link.base
-    root._node = value
-    root._version += 1
-    if trace is not None:
-        root._trace = trace
-    elif root._trace is None and value.op.family not in _RECOMPUTED:
-        _live[value] = root
-    if (link := written._view) is not None:
-        written._node = node
-        link.seen = root._version
-
-
-def _unslice(before: Node, value: Node, attrs: Mapping[str, Hashable]) -> Node:
-    return make("update_slice", (before, value), attrs, user_location())
-
-
-def _unreshape(before: Node, value: Node, attrs: Mapping[str, Hashable]) -> Node:
-    return make("reshape", (value,), {"shape": before.shape}, user_location())
-
-
-def _unpermute(before: Node, value: Node, attrs: Mapping[str, Any]) -> Node:
-    axes: tuple[int, ...] = attrs["axes"]
-    inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
-    return make("permute", (value,), {"axes": inverse}, user_location())
-
-
-def _read_only(before: Node, value: Node, attrs: Mapping[str, Hashable]) -> Node:
-    raise _error(
-        ValueArgumentError,
-        "this view repeats elements (broadcast, diagonal), so it is read-only",
-        hint="assign to a copy: x = x.copy()",
-    )
-
-
-_INVERSE: dict[str, Callable[[Node, Node, Mapping[str, Any]], Node]] = {
-    "slice": _unslice,
-    "reshape": _unreshape,
-    "permute": _unpermute,
-    "broadcast_to": _read_only,
-}
-
-
-def store(tensor: Tensor, value: Tensor) -> None:
-    """Write ``value`` (same shape) to ``tensor``, cast to its dtype by NumPy's same_kind rule."""
-    if not np.can_cast(value.dtype, tensor.dtype, "same_kind"):
-        raise _error(
-            DTypeError,
-            f"cannot store {value.dtype} in a tensor of {tensor.dtype} in place",
-            hint=f"write x = x.astype('{value.dtype}') first, or drop the in-place form",
-        )
-    result = cast(value, tensor.dtype)
-    write(tensor, result.node, result.traced_in)
 
 
 # -- values on demand ------------------------------------------------------------------------------
@@ -514,6 +513,9 @@ def value_of(tensor: Tensor, wanted: str, hint: str = OUTSIDE) -> Array:
         raise no_value(root._trace, wanted, hint)
     if root._node.op.name != "data":
         _evaluate(root)
+    known = tensor.node.value
+    if known is not None:
+        return known
     chain: list[View] = []
     while (link := tensor._view) is not None:
         chain.append(link)
@@ -589,3 +591,4 @@ def _evaluate(root: Tensor) -> None:
 
 # Gives the class its methods; they need the class first.
 from tracejit.functions import methods as methods  # noqa: E402
+from tracejit.writes import store  # noqa: E402

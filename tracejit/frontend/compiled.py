@@ -32,8 +32,9 @@ from tracejit.record import record, replace
 from tracejit.runtime import spans, stance
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.tiers import Program, Run, Wanted
-from tracejit.tensor import Tensor, value_of, wrap, write
+from tracejit.tensor import Tensor, value_of, wrap
 from tracejit.tracing import Trace, user_location
+from tracejit.writes import write
 
 if TYPE_CHECKING:
     from tracejit.runtime.executable import Executable

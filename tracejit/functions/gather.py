@@ -23,7 +23,8 @@ from tracejit.functions.creation import asarray, ramp, zeros_like
 from tracejit.functions.elementwise import as_condition
 from tracejit.functions.indexing import checked_index, getitem
 from tracejit.functions.movement import broadcast_to, cut, ravel
-from tracejit.tensor import Tensor, apply, cast, lift, record, value_of, write
+from tracejit.tensor import Tensor, apply, cast, lift, record, value_of
+from tracejit.writes import write
 
 __all__ = [
     "argwhere", "bucketize", "choose", "compress", "digitize", "extract",

@@ -30,9 +30,11 @@ from tracejit.functions.arguments import (
 )
 from tracejit.functions.creation import asarray
 from tracejit.graph.node import data
+from tracejit.immediate import with_part
 from tracejit.ops.table import Shape
 from tracejit.sizes import as_index, is_size
-from tracejit.tensor import Step, Tensor, apply, cast, lift, record, value_of, view, wrap, write
+from tracejit.tensor import Step, Tensor, apply, cast, lift, part, record, value_of, view, wrap
+from tracejit.writes import write
 
 _KEYS = "use integers, slices, ..., None, integer arrays or bool masks"
 
@@ -57,6 +59,10 @@ class _Axis(NamedTuple):
 
 def getitem(x: Tensor, key: Any) -> Tensor:
     """Return ``x[key]``: a view for basic keys, else a new tensor."""
+    if _is_basic(key):
+        small = part(x, key)
+        if small is not None:
+            return small
     parsed = parse(x, key)
     if not parsed.arrays:
         return view(x, parsed.steps)
@@ -68,6 +74,8 @@ def getitem(x: Tensor, key: Any) -> Tensor:
 
 def setitem(x: Tensor, key: Any, value: Any) -> None:
     """Assign to ``x[key]``; ``value`` broadcasts and takes the dtype of ``x``."""
+    if _is_basic(key) and _assign_small(x, key, value):
+        return
     if _is_mask(key):
         mask = lift(key)
         assigned = _assigned(x, value)
@@ -92,6 +100,34 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
     else:
         result = _spread(assigned, target.shape)
     write(target, result.node, result.traced_in)
+
+
+def _assign_small(x: Tensor, key: Any, value: Any) -> bool:
+    """Assign by NumPy if that is a small matter of known values; return whether it was."""
+    source = value
+    if isinstance(value, Tensor):
+        link = value._view  # pyright: ignore[reportPrivateUsage]
+        if link is not None and link.base is x and link.key == key:
+            return True  # x[key] += v: the view wrote through already
+        source = value.node.value
+        if source is None or source.dtype != x.dtype:
+            return False
+    elif value.__class__ not in _NUMBERS:
+        return False
+    node = with_part(x.node, key, source)
+    if node is not None:
+        write(x, node, None)
+    return node is not None
+
+
+_NUMBERS = frozenset({bool, int, float})
+_BASIC = frozenset({int, slice, type(None), type(...), np.int64, np.int32})
+
+
+def _is_basic(key: Any) -> bool:
+    """Return whether NumPy's own indexing reads ``key`` as a view, bar what is not told here."""
+    kind = key.__class__
+    return kind in _BASIC or (kind is tuple and _BASIC.issuperset(map(type, key)))
 
 
 def _assigned(x: Tensor, value: Any) -> Tensor:

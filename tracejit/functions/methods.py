@@ -16,7 +16,8 @@ import numpy as np
 from tracejit import functions
 from tracejit.errors import ArgumentError, ShapeError
 from tracejit.functions.arguments import as_dtype, fail, one_axis
-from tracejit.tensor import Tensor, cast, record, store, view, wrap
+from tracejit.tensor import Tensor, cast, record, view, wrap
+from tracejit.writes import store
 
 # One name a method, by the module that has the function; "name=function" where they differ.
 _METHODS = {

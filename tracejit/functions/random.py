@@ -17,8 +17,9 @@ from tracejit.errors import TraceError, ValueArgumentError
 from tracejit.functions.arguments import as_dtype, as_index, as_shape, fail, varargs
 from tracejit.functions.gather import take
 from tracejit.graph.node import make
-from tracejit.tensor import Tensor, lift, record, store, wrap
+from tracejit.tensor import Tensor, lift, record, wrap
 from tracejit.tracing import state, user_location
+from tracejit.writes import store
 
 __all__ = [
     "bernoulli", "choice", "exponential", "manual_seed", "normal", "permutation", "rand",

@@ -12,6 +12,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from tracejit import sizes
 from tracejit.errors import InternalError, Location
 from tracejit.ops.dtypes import spelled
+from tracejit.ops.leaves import DATA
 from tracejit.ops.table import OPS, Array, Aval, DType, Fact, Op, Shape
 
 _NO_ATTRS: Mapping[str, Hashable] = {}
@@ -27,15 +29,19 @@ _NO_ATTRS: Mapping[str, Hashable] = {}
 class Node:
     """One value of the graph. Make nodes with ``make`` and the leaf functions below.
 
-    ``op``, ``inputs``, ``attrs`` define it; ``dtype`` and ``shape`` are inferred; ``loc`` is the
-    user's line that first asked for it; ``value`` is the array of a ``data`` leaf.
+    ``op``, ``inputs``, ``attrs`` define it; ``dtype`` and ``shape``, together ``aval``, are
+    inferred; ``loc`` is the user's line that first asked for it; ``value`` is the array of a
+    ``data`` leaf.
     """
 
-    __slots__ = ("__weakref__", "attrs", "dtype", "inputs", "loc", "op", "serial", "shape", "value")
+    __slots__ = (
+        "__weakref__", "attrs", "aval", "dtype", "inputs", "loc", "op", "serial", "shape", "value",
+    )  # fmt: skip
 
     op: Op
     inputs: tuple[Node, ...]
     attrs: Mapping[str, Hashable]
+    aval: Aval
     dtype: DType
     shape: Shape
     loc: Location | None
@@ -44,10 +50,6 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<%{self.serial} {self.op.name} {self.dtype}{list(self.shape)}>"
-
-    @property
-    def aval(self) -> Aval:
-        return Aval(self.dtype, self.shape)
 
     @property
     def size(self) -> int:
@@ -113,6 +115,7 @@ def _new(
     node.op = op
     node.inputs = inputs
     node.attrs = attrs
+    node.aval = aval
     node.dtype, node.shape = aval
     node.loc = loc
     node.serial = next(_serials)
@@ -189,10 +192,31 @@ def placeholder(
     return _new(OPS["input"], (), attrs, Aval(dtype, shape), loc)
 
 
+@lru_cache(maxsize=4096)
+def _leaf(dtype: DType, shape: Shape) -> tuple[Aval, Mapping[str, Hashable]]:
+    """Return what all leaves of a dtype and a shape have in common."""
+    return Aval(dtype, shape), {"dtype": spelled(dtype), "shape": shape}
+
+
 def data(array: Array, loc: Location | None = None) -> Node:
     """Return a leaf that holds ``array`` (not copied; it must not change any more)."""
-    attrs = {"dtype": spelled(array.dtype), "shape": array.shape}
-    return _new(OPS["data"], (), attrs, Aval(array.dtype, array.shape), loc, array)
+    return leaf(array, *_leaf(array.dtype, array.shape), loc)
+
+
+def leaf(
+    array: Array, aval: Aval, attrs: Mapping[str, Hashable], loc: Location | None = None
+) -> Node:
+    """Return ``data(array, loc)`` for a caller who has another leaf's ``aval`` and ``attrs``."""
+    node = object.__new__(Node)
+    node.op = DATA
+    node.inputs = ()
+    node.attrs = attrs
+    node.aval = aval
+    node.dtype, node.shape = aval
+    node.loc = loc
+    node.serial = next(_serials)
+    node.value = array
+    return node
 
 
 def iota(shape: Shape, axis: int, dtype: Any = np.int64, loc: Location | None = None) -> Node:

@@ -90,6 +90,8 @@ def extent(x: Any, axis: Axes) -> int:
 
 # -- primitives ------------------------------------------------------------------------------------
 
+# The references are what np.sum and the others call in the end, without the way there.
+
 
 def _arg(function: Callable[..., Array]) -> Callable[..., Array]:
     """Return argmin or argmax over several axes: the index into them flattened in C order."""
@@ -108,23 +110,27 @@ def _arg(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 reduction(
-    "sum", np.sum, common_types("sum", result=accumulator),
+    "sum", np.add.reduce, common_types("sum", result=accumulator),
     doc="The sum; pairwise in floats, 64 bits wide for integers.",
 )  # fmt: skip
 reduction(
-    "prod", np.prod, common_types("prod", result=accumulator),
+    "prod", np.multiply.reduce, common_types("prod", result=accumulator),
     doc="The product; 64 bits wide for integers.",
 )  # fmt: skip
 reduction(
-    "max", np.max, same_types("max"), identity=False, facts=Fact.IDEMPOTENT,
+    "max", np.maximum.reduce, same_types("max"), identity=False, facts=Fact.IDEMPOTENT,
     doc="The largest; NaN if there is one.",
 )  # fmt: skip
 reduction(
-    "min", np.min, same_types("min"), identity=False, facts=Fact.IDEMPOTENT,
+    "min", np.minimum.reduce, same_types("min"), identity=False, facts=Fact.IDEMPOTENT,
     doc="The smallest; NaN if there is one.",
 )  # fmt: skip
-reduction("any", np.any, common_types("any", result=BOOL), doc="Some element is not zero.")
-reduction("all", np.all, common_types("all", result=BOOL), doc="No element is zero.")
+reduction(
+    "any", np.logical_or.reduce, common_types("any", result=BOOL), doc="Some element is not zero.",
+)  # fmt: skip
+reduction(
+    "all", np.logical_and.reduce, common_types("all", result=BOOL), doc="No element is zero.",
+)  # fmt: skip
 reduction(
     "argmax", _arg(np.argmax), common_types("argmax", result=INT64), identity=False,
     doc="The first position of the largest, or of the first NaN.",

@@ -96,6 +96,22 @@ def _prior(node: Node) -> float:
     return heavy * _ELEMENT_NS * widest / 8 * (1 + flops(node) // 10)
 
 
+# What recording an op and its part of an evaluation take. NumPy computes in this time what it
+# computes at once (``immediate.py``).
+_RECORD_NS = 4_000.0
+
+
+def at_once(node: Node) -> bool:
+    """Return whether NumPy computes an op on known operands sooner than it could be recorded.
+
+    By what is known before anything ran: the same programs are recorded in every run.
+    """
+    if not node.inputs or node.op.has(Fact.IMPURE):
+        return False
+    units = node.size if node.op.name in VIEWS else work(node)
+    return _prior(node) * units + _beside_ns(node) <= _RECORD_NS
+
+
 def _beside_ns(node: Node) -> float:
     """Return what interpreting a node costs beside what is in proportion to its work."""
     fresh = _FRESH_NS * node.nbytes if node.nbytes > _FRESH_BYTES else 0.0

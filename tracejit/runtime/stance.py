@@ -18,6 +18,9 @@ STANCES = ("default", "now", "background", "never", "never_on_recompile", "fail_
 
 _lock = threading.Lock()
 _current = "default"
+# Read at each op of a tensor (``immediate.py``): whether the gate alone can keep a small one from
+# being computed at once. False, too, until somebody has asked.
+prompt = False
 # Read on the fast path of every call that Python answers.
 interpreting = False
 
@@ -38,10 +41,20 @@ def mode_of(mode: Mode | None) -> Mode:
     return mode or cast(Mode, config.compile_mode())
 
 
-def _set(stance: str) -> None:
-    global _current, interpreting
+def settle() -> bool:
+    """Return, and remember in ``prompt``, whether small ops are computed at once by default."""
+    global prompt
     with _lock:
-        _current = stance
+        found = mode_of(None) != "now"
+        if not gate.closed:
+            prompt = found
+        return found
+
+
+def _set(stance: str) -> None:
+    global _current, prompt, interpreting
+    with _lock:
+        _current, prompt = stance, False
         wanted = stance == "never"
         # Native entries know nothing of stances: they are shut while every call is interpreted.
         if wanted and not interpreting:
