@@ -17,7 +17,7 @@ from tracejit.graph.node import Node, constant, data, make, placeholder
 from tracejit.graph.passes import canonicalise
 from tracejit.graph.passes.order import canonical_nodes, fingerprint
 from tracejit.graph.verify import verify
-from tracejit.ops.table import OPS
+from tracejit.ops.table import OPS, Aval
 from tracejit.runtime.interpreter import run_graph
 
 assert tracejit.ops
@@ -118,6 +118,7 @@ def broken(node: Node, **changes: Any) -> Node:
     copy = object.__new__(Node)
     for name in ("op", "inputs", "attrs", "dtype", "shape", "loc", "serial", "value"):
         object.__setattr__(copy, name, changes.get(name, getattr(node, name)))
+    copy.aval = Aval(copy.dtype, copy.shape)
     return copy
 
 

@@ -72,9 +72,9 @@ _LAZY = {
 }
 # Modules, which import statements look for here first: no reason to load the array functions.
 _MODULES = frozenset(
-    ("cli", "codegen", "config", "digest", "errors", "files", "frontend", "functions",
-     "gate", "graph", "namespace", "operators", "ops", "protocols", "record", "runtime", "schedule",
-     "signatures", "sizes", "tracing", "viz")
+    ("cli", "codegen", "config", "digest", "errors", "files", "frontend", "functions", "gate",
+     "graph", "immediate", "namespace", "operators", "ops", "protocols", "record", "runtime",
+     "schedule", "signatures", "sizes", "tracing", "viz", "writes")
 )  # fmt: skip
 # Who asks for these is going to compile.
 _COMPILING = frozenset(("get_integrated_jit_compiler", "jit", "kernels", "load"))

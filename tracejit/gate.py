@@ -15,7 +15,7 @@ from tracejit.errors import SubinterpreterError
 _cell = ctypes.c_int64(0)
 _lock = threading.Lock()
 # The word again, for Python.
-closed = 0
+closed: int = 0
 
 
 def shut() -> None:

@@ -19,7 +19,7 @@ from tracejit import gate
 from tracejit.errors import UserError
 from tracejit.graph.node import Node, data, intern, leaf, placeholder
 from tracejit.ops.leaves import CONSTANT
-from tracejit.ops.table import Array, Aval
+from tracejit.ops.table import Array, Aval, DType
 from tracejit.runtime import monitor, stance
 from tracejit.runtime.interpreter import checked, quiet
 from tracejit.signatures import Resolved, scalar_array
@@ -41,8 +41,24 @@ def computed(known: Resolved, operands: Sequence[Any], attrs: Mapping[str, Any])
     """
     if not (known.small if known.small is not None else _weigh(known, operands, attrs)):
         return None
+    try:
+        arrays = _arrays(operands, known.wanted)
+        if arrays is None:
+            return None
+        result = quiet.run(known.row.reference, *arrays, **attrs)
+    except UserError:
+        raise
+    except Exception:  # such as the singular matrix of an inverse
+        return None
+    return data(checked(known.row, result, known.aval))
+
+
+def _arrays(operands: Sequence[Any], wanted: Sequence[DType]) -> list[Array] | None:
+    """Return the values of operands in the dtypes ``wanted``, if any; None where one is not known.
+
+    Raises RangeError.
+    """
     arrays: list[Array] = []
-    wanted = known.wanted
     for position, operand in enumerate(operands):
         if operand.__class__ is not Node:
             arrays.append(scalar_array(operand, wanted[position]))
@@ -52,18 +68,10 @@ def computed(known: Resolved, operands: Sequence[Any], attrs: Mapping[str, Any])
             if operand.op is not CONSTANT:
                 return None
             array = CONSTANT.reference(**operand.attrs)
-        if wanted:
-            dtype = wanted[position]
-            if operand.dtype is not dtype and operand.dtype != dtype:
-                array = quiet.run(array.astype, dtype)
+        if wanted and array.dtype != wanted[position]:
+            array = quiet.run(array.astype, wanted[position])
         arrays.append(array)
-    try:
-        result = quiet.run(known.row.reference, *arrays, **attrs)
-    except UserError:
-        raise
-    except Exception:  # such as the singular matrix of an inverse
-        return None
-    return data(checked(known.row, result, known.aval))
+    return arrays
 
 
 class Direct(NamedTuple):
@@ -124,7 +132,7 @@ def part_of(node: Node, key: Any) -> Node | None:
         return None
     try:
         found = array[key]
-    except IndexError:
+    except (IndexError, TypeError, ValueError):
         return None
     if found.size > _PART:
         return None
@@ -142,7 +150,7 @@ def with_part(node: Node, key: Any, value: Any) -> Node | None:
     result = array.copy()
     try:
         quiet.run(result.__setitem__, key, value)
-    except (IndexError, OverflowError, TypeError, ValueError):
+    except (IndexError, OverflowError, RuntimeError, TypeError, ValueError):
         return None
     return leaf(result, node.aval, node.attrs)
 

@@ -1,8 +1,8 @@
 """Tensor: the one traced value.
 
-A tensor is a handle on a node of the dataflow graph. Operations record nodes; nothing runs until
-Python asks for a value (``numpy()``, ``item``, ``bool``, ``print``, DLPack), or has recorded a
-thousand ops without, and then the handle moves to a ``data`` leaf that holds the result. Outside a
+A tensor is a handle on a node of the dataflow graph. Operations record nodes; but for small ones on
+known values (``immediate.py``) nothing runs until Python asks for a value (``numpy()``, ``item``,
+``bool``, ``print``, DLPack), or has recorded a thousand ops without, and then the handle moves to a ``data`` leaf that holds the result. Outside a
 trace the leaves are data, inside they are placeholders, and asking a value of a tensor that depends
 on one raises ``TraceError``.
 
@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import ref
 
 import numpy as np
 
@@ -272,8 +272,7 @@ def _unpickled(array: Array) -> Tensor:
 
 # -- making handles --------------------------------------------------------------------------------
 
-# The handles whose values are worth keeping once something that uses them is evaluated.
-_live: WeakValueDictionary[Node, Tensor] = WeakValueDictionary()
+# Families whose values are not worth keeping once something that uses them is evaluated.
 _RECOMPUTED = (Family.LEAF, Family.MOVEMENT)
 
 
@@ -293,7 +292,7 @@ def wrap(node: Node, trace: Trace | None = None) -> Tensor:
 def keep(tensor: Tensor, node: Node) -> None:
     """Keep the value of ``node`` for its handle ``tensor`` once something that uses it is run."""
     if node.op.family not in _RECOMPUTED:
-        _live[node] = tensor
+        node.handle = ref(tensor)
 
 
 def view(base: Tensor, steps: tuple[Step, ...]) -> Tensor:
@@ -568,16 +567,16 @@ def _evaluate(root: Tensor) -> None:
     _pending.count = 0
     target = root._node
     nodes = reachable((target,))
-    largest = max(n.nbytes for n in nodes if n is target or not n.inputs)
+    largest = max([n.nbytes for n in nodes if n is target or not n.inputs])
     limit = max(_KEPT_BYTES, largest)
     handles = [root]
     for node in nodes:
-        if node.inputs and node is not target and node.nbytes <= limit:
-            handle = _live.get(node)
+        if node.inputs and node.handle is not None and node is not target and node.nbytes <= limit:
+            handle: Tensor | None = node.handle()
             if handle is not None and handle._node is node:
                 handles.append(handle)
     try:
-        arrays = demand.evaluate([h._node for h in handles])
+        arrays = demand.evaluate([h._node for h in handles], nodes)
     except MemoryError as error:
         gib = target.nbytes / 2**30
         raise OutOfMemory(

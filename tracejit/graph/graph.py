@@ -38,11 +38,18 @@ def reachable(outputs: Iterable[Node]) -> list[Node]:
 
 
 class Graph:
-    """Inputs and outputs, and everything between. Immutable: a pass returns a new graph."""
+    """Inputs and outputs, and everything between. Immutable: a pass returns a new graph.
 
-    def __init__(self, inputs: Sequence[Node], outputs: Sequence[Node]):
+    ``nodes`` are those the outputs need, in topological order, where the caller has them.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Node], outputs: Sequence[Node], nodes: list[Node] | None = None
+    ):
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
+        if nodes is not None:
+            self.nodes = nodes
 
     @cached_property
     def nodes(self) -> list[Node]:

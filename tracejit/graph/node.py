@@ -31,11 +31,13 @@ class Node:
 
     ``op``, ``inputs``, ``attrs`` define it; ``dtype`` and ``shape``, together ``aval``, are
     inferred; ``loc`` is the user's line that first asked for it; ``value`` is the array of a
-    ``data`` leaf.
+    ``data`` leaf. The others have an ``identity``, what tells the node from others of its op and
+    operands, and a ``handle``, the tensor that wants its value (``tensor.keep``).
     """
 
     __slots__ = (
-        "__weakref__", "attrs", "aval", "dtype", "inputs", "loc", "op", "serial", "shape", "value",
+        "__weakref__", "attrs", "aval", "dtype", "handle", "identity", "inputs", "loc", "op",
+        "serial", "shape", "value",
     )  # fmt: skip
 
     op: Op
@@ -47,6 +49,8 @@ class Node:
     loc: Location | None
     serial: int
     value: Array | None
+    identity: Hashable
+    handle: weakref.ref[Any] | None
 
     def __repr__(self) -> str:
         return f"<%{self.serial} {self.op.name} {self.dtype}{list(self.shape)}>"
@@ -109,7 +113,7 @@ def _new(
     attrs: Mapping[str, Hashable],
     aval: Aval,
     loc: Location | None,
-    value: Array | None = None,
+    identity: Hashable = None,
 ) -> Node:
     node = object.__new__(Node)
     node.op = op
@@ -119,7 +123,9 @@ def _new(
     node.dtype, node.shape = aval
     node.loc = loc
     node.serial = next(_serials)
-    node.value = value
+    node.value = None
+    node.identity = identity
+    node.handle = None
     return node
 
 
@@ -142,7 +148,7 @@ def make(
     found = _find(key)
     if found is not None:
         return found
-    node = _new(row, operands, attrs, row.infer([n.aval for n in operands], attrs), loc)
+    node = _new(row, operands, attrs, row.infer([n.aval for n in operands], attrs), loc, key[2])
     return node if row.has(Fact.IMPURE) else _insert(key, node)
 
 
@@ -158,7 +164,7 @@ def intern(
     found = _find(key)
     if found is not None:
         return found
-    node = _new(row, operands, attrs, aval, loc)
+    node = _new(row, operands, attrs, aval, loc, key[2])
     return node if row.has(Fact.IMPURE) else _insert(key, node)
 
 
@@ -180,7 +186,7 @@ def constant(value: Any, dtype: Any, loc: Location | None = None) -> Node:
     if found is not None:
         return found
     attrs = {"value": scalar.item(), "dtype": spelled(dtype)}
-    return _insert(key, _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc))
+    return _insert(key, _new(OPS["constant"], (), attrs, Aval(dtype, ()), loc, key))
 
 
 def placeholder(

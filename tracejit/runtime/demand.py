@@ -39,9 +39,12 @@ _lock = threading.Lock()
 NAME = "tensors on demand"
 
 
-def evaluate(nodes: Sequence[Node]) -> list[Array]:
-    """Return the values of ``nodes``, whose leaves are all data. Do not write to them."""
-    graph = Graph((), nodes)
+def evaluate(outputs: Sequence[Node], nodes: list[Node]) -> list[Array]:
+    """Return the values of ``outputs``, whose leaves are all data. Do not write to them.
+
+    ``nodes`` are what they need, in topological order.
+    """
+    graph = Graph((), outputs, nodes)
     mode = stance.mode_of(None)
     if mode == "never":
         values, seconds = _interpret(graph)
@@ -183,17 +186,17 @@ def _structure(graph: Graph) -> tuple[Any, list[Node]]:
     position: dict[Node, int] = {}
     leaves: list[Node] = []
     parts: list[Any] = [config.settings()]
-    for number, node in enumerate(graph.nodes):
-        position[node] = number
+    for node in graph.nodes:
+        position[node] = len(position)
         if node.value is not None:
             leaves.append(node)
-            parts.append((node.dtype, node.shape, layout_of(node.value)))
+            parts.append(node.aval)
+            parts.append(layout_of(node.value))
         else:
-            attrs = tuple(sorted(node.attrs.items())) if node.attrs else ()
-            # repr tells −0.0 from 0.0 and 1 from True, which compare equal.
-            exact = repr(attrs) if node.op.name == "constant" else attrs
-            parts.append((node.op.name, exact, tuple([position[i] for i in node.inputs])))
-    parts.append(tuple(position[o] for o in graph.outputs))
+            parts.append(node.op)
+            parts.append(node.identity)
+            parts.append(tuple([position[i] for i in node.inputs]))
+    parts.append(tuple([position[o] for o in graph.outputs]))
     return tuple(parts), leaves
 
 

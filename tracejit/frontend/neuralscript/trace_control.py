@@ -18,6 +18,7 @@ from tracejit.frontend.neuralscript.diagnostics import Diagnostic, run_error
 from tracejit.frontend.neuralscript.scope import Body, FunctionRef, Scope
 from tracejit.frontend.neuralscript.source import Span
 from tracejit.frontend.neuralscript.values import Frame, FunctionValue, items_of
+from tracejit.graph.graph import reachable
 from tracejit.graph.node import data
 from tracejit.tensor import Tensor, wrap
 from tracejit.tracing import state
@@ -254,7 +255,8 @@ class ControlTracer(ABC):
             next(iter(found.values())).numpy()
         elif found:
             # All in one run: what two of them share is computed once.
-            arrays = demand.evaluate([value.node for value in found.values()])
+            nodes = [value.node for value in found.values()]
+            arrays = demand.evaluate(nodes, reachable(nodes))
             for name, array in zip(found, arrays, strict=True):
                 frame = self.frame.holder(name)
                 assert frame is not None
