@@ -2,9 +2,9 @@
 
 A tensor is a handle on a node of the dataflow graph. Operations record nodes; but for small ones on
 known values (``immediate.py``) nothing runs until Python asks for a value (``numpy()``, ``item``,
-``bool``, ``print``, DLPack), or has recorded a thousand ops without, and then the handle moves to a ``data`` leaf that holds the result. Outside a
-trace the leaves are data, inside they are placeholders, and asking a value of a tensor that depends
-on one raises ``TraceError``.
+``bool``, ``print``, DLPack), or has recorded a thousand ops without, and then the handle moves to a
+``data`` leaf that holds the result. Outside a trace the leaves are data, inside they are
+placeholders, and asking a value of a tensor that depends on one raises ``TraceError``.
 
 Nodes never change, handles do: an in-place operator or an assignment moves the handle to a new
 node. A view (basic slice, reshape, transpose, …) is a handle with a base and the movement steps
