@@ -345,17 +345,15 @@ class Panels(Frame):
 
     def _following(self, block: Block, i: Value, source: Value) -> tuple[Value, Value]:
         """Return what row panel ``i`` is to fetch, its share of the next panel of B: from where
-        on, and how many cache lines."""
-        b = self.b
+        on, and how many bytes further at each step."""
+        b, unit = self.b, self.unit
         if not self.spec.ahead:
             return source, ZERO
-        size = b.mul(block.depth, const(self.unit.columns, I64))
+        size = b.mul(block.depth, const(unit.columns, I64))
         share = b.div(b.mul(size, i), block.rows, signed=False)
-        line = const(64 // (self.type.bits // 8), I64)
-        lines = b.div(
-            b.mul(size, const(self.unit.rows, I64)), b.mul(block.rows, line), signed=False
-        )
-        return b.element(source, b.add(size, share), self.type), lines
+        step = const(unit.columns * unit.rows * self.type.bits // 8, I64)
+        further = b.add(b.div(step, block.rows, signed=False), ONE)
+        return b.element(source, b.add(size, share), self.type), further
 
     def _panel_rows(self, left: Value) -> Value:
         """Return the height of the next panel, of ``left`` rows that remain."""
