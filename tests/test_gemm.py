@@ -455,7 +455,8 @@ def test_the_inner_loop_is_multiply_adds_without_spills(dtype: Any, packs: str) 
         for name in {f"gemm.{rows}x2", f"gemm.{rows}x2{variants.get(packs, '')}"}:
             function = text.split(f"\n{name}:")[1].split(".Lfunc_end")[0]
             loop = max(function.split("\n.L"), key=lambda part: part.count("vfmadd"))
-            assert loop.count("vfmadd") == 2 * rows
+            steps = 4 if packs and not name.endswith(".copy") else 1
+            assert loop.count("vfmadd") == 2 * rows * steps
             assert not [line for line in loop.splitlines() if "mm" in line and "(%rsp" in line]
 
 
