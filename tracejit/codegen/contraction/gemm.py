@@ -30,9 +30,9 @@ from tracejit.codegen.contraction.split import emit_exact
 from tracejit.codegen.contraction.tiny import Tiny
 from tracejit.codegen.contraction.windows import emit_pack_windows
 
-# Steps in an iteration of the largest microkernel over packed panels. Measured on one thread, float64
-# on AVX-512: 5 to 9 % of 192 to 384 cubed, two steps half of that, eight no more. Integers would
-# spill, and unrolled edges take a third more of the compile time.
+# Steps in an iteration of the largest microkernel over packed panels. Measured on one thread with
+# AVX-512, float64: 5 to 9 % of 192 to 384 cubed, two steps half of that, eight no more. Integers
+# would spill, and unrolled edges take a third more of the compile time.
 _UNROLLED = 4
 
 

@@ -195,7 +195,7 @@ def _in_segments(
     is read in place products are small, and the rows of C near (measured: a plain loop is 3 to 4 %
     faster from 64 to 128).
     """
-    last, zero, unrolled = const(shape.vectors * shape.lanes - 1, I64), const(0, I64), shape.unrolled
+    last, unrolled = const(shape.vectors * shape.lanes - 1, I64), shape.unrolled
     further = b.mul(call.further, const(unrolled, I64))
     length = b.add(b.div(call.depth, const(shape.rows, I64), signed=False), const(_SEGMENT, I64))
     length, whole = (b.and_(count, const(-unrolled, I64)) for count in (length, call.depth))
@@ -218,7 +218,7 @@ def _in_segments(
         return [below, *b.loop(first, stop, unrolled, rest, steps)]
 
     carried = [call.c, call.following, *start]
-    _, _, *rest = b.loop(zero, whole, length, carried, segment)
+    _, _, *rest = b.loop(const(0, I64), whole, length, carried, segment)
     return b.loop(whole, call.depth, 1, rest, step) if unrolled > 1 else rest
 
 
