@@ -3,8 +3,8 @@
     for k: for r: for v: acc[r][v] += A[r, k] * B[k, v]
 
 A step is ``vectors`` loads of B, ``rows`` broadcast loads of A and their product many
-multiply-adds. C is touched only after it. Terms are added in the order of k whatever the block's shape, so an element of C has the same bits in
-every block that may compute it.
+multiply-adds. C is touched only after the loop. Terms are added in the order of k whatever the
+block's shape, so an element of C has the same bits in every block that may compute it.
 
 Where the target has masks the columns beyond the block are not written, nor read unless B is
 packed; elsewhere the block must be whole. A load with a mask takes a slot of the multiply-adds too
