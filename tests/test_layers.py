@@ -210,7 +210,7 @@ def test_what_is_loaded_is_not_looked_at_for_garbage():
     code = (
         "import gc, numpy, tracejit as tj; looks = []\n"
         "gc.callbacks.append(lambda phase, about: looks.append(about['generation']))\n"
-        "tj.jit; made = [[] for _ in range(2000)]\n"
+        "tj.jit; made = [[] for _ in range(3000)]\n"
         "print(max(looks), len(gc.get_objects(2)) > 10_000)"
     )
     assert run(code) == "0 True\n"

@@ -437,7 +437,8 @@ def test_a_process_may_end_while_kernels_are_made() -> None:
 @pytest.mark.fault("process ends, forks or is killed beside its worker")
 def test_a_forked_child_makes_its_own_kernels() -> None:
     done = run_python(
-        "import os, numpy as np, tracejit as tj\n"
+        "import os, warnings, numpy as np, tracejit as tj\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)  # forking beside threads\n"
         "fs = [tj.jit(lambda x, k=k: np.tanh(x) * (k + .5) - x, compile='background')"
         " for k in range(6)]\n"
         "x = np.linspace(0, 1, 9)\n"
