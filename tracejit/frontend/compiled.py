@@ -24,7 +24,16 @@ from tracejit.frontend.effects import check_effects, outer_bindings
 from tracejit.frontend.names import definition, name_of, parameter
 from tracejit.frontend.scalars import ScalarTensor, WeakScalar
 from tracejit.frontend.signature import ArrayKey, is_array, leaf_key, runs_in_place
-from tracejit.frontend.trees import LEAF, Spec, Tree, flatten, paths, unflatten
+from tracejit.frontend.trees import (
+    LEAF,
+    Spec,
+    Tree,
+    flatten,
+    is_foreign_array,
+    paths,
+    statics,
+    unflatten,
+)
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, data, placeholder
 from tracejit.ops.table import Array, DType
@@ -311,6 +320,7 @@ def _record(
         result = _called(function, args, kwargs)
         check_effects(function, trace, tree, handles, (args, kwargs), result, bindings)
         returned, result_tree = flatten(result)
+        _refuse_selections(result_tree)
         collector = _Collector(inputs, handles, trace)
         sources = [collector.returned(leaf) for leaf in returned]
         writes = [
@@ -321,6 +331,17 @@ def _record(
     sources = [_evaluated(source) for source in sources]
     writes = [(index, _evaluated(source)) for index, source in writes]
     return Recorded(Graph(inputs, collector.outputs), sources, result_tree, writes)
+
+
+def _refuse_selections(result: Tree) -> None:
+    """Raise ``TraceError`` where a result is the elements under a mask, which have no shape."""
+    found = [value for _, value in statics(result) if is_foreign_array(value.__class__)]
+    if found:
+        from tracejit.functions.selection import Selection
+
+        for value in found:
+            if isinstance(value, Selection):
+                value.refuse(value.made_at)
 
 
 def _called(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

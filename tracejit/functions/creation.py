@@ -74,8 +74,10 @@ def asarray(
             raise fail(ValueArgumentError, f"{type(obj).__name__} has no memory to share")
         try:
             array = _host(obj, wanted)
-        except TraceError:  # a list that holds traced tensors
-            return _stacked(obj, wanted)
+        except TraceError:
+            if not is_sequence(obj):
+                raise
+            return _stacked(obj, wanted)  # a list that holds traced tensors
     else:
         array = np.from_dlpack(obj)
     found = as_dtype(array.dtype)

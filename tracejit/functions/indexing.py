@@ -2,8 +2,8 @@
 
 Integers, slices, ``...`` and ``None`` make a view: one ``slice`` step over all axes and one
 ``reshape`` that drops and adds axes. Integer arrays make an ``advanced_index`` (``take`` for one
-array). A bool mask selects a number of elements that depends on data, so it is evaluated, and
-inside a trace it is an error; assigning one value under a mask is a ``where`` and always works.
+array). A bool mask selects a number of elements that depends on data, so it is evaluated; inside a
+trace it makes a ``selection``. Assigning one value, or a selection, under a mask is a ``where``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tracejit.functions.arguments import (
     is_tuple,
 )
 from tracejit.functions.creation import asarray
+from tracejit.functions.selection import Selection
 from tracejit.graph.node import data
 from tracejit.immediate import with_part
 from tracejit.ops.table import Shape
@@ -57,12 +58,15 @@ class _Axis(NamedTuple):
     array: Tensor | None = None
 
 
-def getitem(x: Tensor, key: Any) -> Tensor:
-    """Return ``x[key]``: a view for basic keys, else a new tensor."""
+def getitem(x: Tensor, key: Any) -> Any:
+    """Return ``x[key]``: a view for basic keys, a ``Selection`` for a traced mask, else a copy."""
     if _is_basic(key):
         small = part(x, key)
         if small is not None:
             return small
+    elif isinstance(key, Tensor) and key.traced_in is not None and _is_mask(key):
+        _check_mask(key, x.shape, 0)
+        return Selection(x, key)
     parsed = parse(x, key)
     if not parsed.arrays:
         return view(x, parsed.steps)
@@ -78,8 +82,9 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
         return
     if _is_mask(key):
         mask = lift(key)
-        assigned = _assigned(x, value)
-        if assigned.ndim <= x.ndim - mask.ndim:
+        chosen = isinstance(value, Selection)
+        assigned = _assigned(x, value.under(mask) if chosen else value)
+        if chosen or assigned.ndim <= x.ndim - mask.ndim:
             _check_mask(mask, x.shape, 0)
             shape = mask.shape + (1,) * (x.ndim - mask.ndim)
             wide = mask if shape == mask.shape else apply("reshape", (mask,), shape=shape)

@@ -239,38 +239,47 @@ def mean(
 
 def _spread(
     name: str, x: Any, axis: Any, dtype: Any, keepdims: Any,
-    correction: float, unbiased: bool | None, dim: Any, keepdim: Any,
+    correction: float, unbiased: bool | None, where: Any, dim: Any, keepdim: Any,
 ) -> Tensor:  # fmt: skip
     value = lift(x)
     if dtype is not None:
         value = cast(value, as_dtype(dtype))
     if unbiased is not None:
         correction = 1 if unbiased else 0
-    return reduce(name, value, axis, keepdims, dim, keepdim, correction=correction)
+    if where is None:
+        return reduce(name, value, axis, keepdims, dim, keepdim, correction=correction)
+    mask = apply("broadcast_to", (as_condition(where),), shape=value.shape)
+    center = mean(value, axis, keepdims=True, where=mask, dim=dim)
+    distance = record("square", (record("absolute", (record("subtract", (value, center)),)),))
+    total = sum(distance, axis, keepdims=keepdims, where=mask, dim=dim, keepdim=keepdim)
+    count = reduce("sum", mask, axis, keepdims, dim, keepdim)
+    divisor = record("maximum", (record("subtract", (count, correction)), 0))
+    variance = record("divide", (total, cast(divisor, total.dtype)))
+    return record("sqrt", (variance,)) if name == "std" else variance
 
 
 def var(
     x: Any, /, axis: Axis = None, dtype: Any = None, *, ddof: float = 0, keepdims: bool = False,
-    correction: float | None = None, unbiased: bool | None = None,
+    correction: float | None = None, unbiased: bool | None = None, where: Any = None,
     dim: Axis = None, keepdim: bool | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return the variance, divided by n − correction.
+    """Return the variance, divided by n − correction; ``where`` leaves elements out.
 
     The correction (NumPy's ``ddof``) is 0 unless told, under PyTorch's spelling too, where
     PyTorch's own default is ``unbiased=True``.
     """
     divisor = ddof if correction is None else correction
-    return _spread("var", x, axis, dtype, keepdims, divisor, unbiased, dim, keepdim)
+    return _spread("var", x, axis, dtype, keepdims, divisor, unbiased, where, dim, keepdim)
 
 
 def std(
     x: Any, /, axis: Axis = None, dtype: Any = None, *, ddof: float = 0, keepdims: bool = False,
-    correction: float | None = None, unbiased: bool | None = None,
+    correction: float | None = None, unbiased: bool | None = None, where: Any = None,
     dim: Axis = None, keepdim: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the square root of ``var`` with the same arguments."""
     divisor = ddof if correction is None else correction
-    return _spread("std", x, axis, dtype, keepdims, divisor, unbiased, dim, keepdim)
+    return _spread("std", x, axis, dtype, keepdims, divisor, unbiased, where, dim, keepdim)
 
 
 class MinMax(NamedTuple):

@@ -56,7 +56,7 @@ def _stable_order(x: Array) -> Array:
     rows: Array = x.reshape(-1, x.shape[-1])
     result: Array = np.empty(rows.shape, np.int64)
     step = max(1, _BLOCK // x.shape[-1])
-    positions: Array = np.arange(x.shape[-1])
+    positions = np.arange(x.shape[-1], dtype=np.int64)
     for first in range(0, len(rows), step):
         block = rows[first : first + step]
         keys = _keys(block)
