@@ -36,6 +36,13 @@ def turns(x: Any) -> Any:
     return np.array([[c, -s], [s, c]]) @ x[:2]
 
 
+def reduces_lists(x: Any) -> Any:
+    best = np.max([x[0], x[1], x[2]], axis=0)
+    return np.stack(
+        [best, np.mean([x[0], best], axis=0), np.sum([[x[0], x[1]], [best, best]], (0, 1))]
+    )
+
+
 def rotates(x: Any, angle: Any) -> Any:
     matrix = np.zeros((3, 3))
     c, s = np.cos(angle), np.sin(angle)
@@ -65,7 +72,7 @@ def scatters(x: Any, at: Any) -> Any:
     return sums
 
 
-@pytest.mark.parametrize("function", [adds_up, fills, turns, mixes, helps])
+@pytest.mark.parametrize("function", [adds_up, fills, turns, mixes, helps, reduces_lists])
 def test_as_numpy(function: Any) -> None:
     wanted = function(X.copy())
     run: Any = tj.jit(function, compile="now")

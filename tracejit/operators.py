@@ -19,9 +19,12 @@ OUTSIDE = "return the tensor and convert it outside"
 # np.zeros and np.array make NumPy's own arrays also inside a traced function.
 _INTO_NUMPY = (
     "keep it a tensor: x.copy() makes a contiguous copy, tj.zeros takes traced values, "
-    "tj.stack joins them"
+    "tj.stack joins them (np.maximum.reduce(list): np.max(list, axis=0))"
 )
-_WHERE = "write tj.where(condition, a, b), or return the value and decide outside"
+_WHERE = (
+    "write np.where(condition, a, b), np.minimum(a, b) for min(a, b), a & b for a and b; or return "
+    "the value and decide outside"
+)
 
 
 def _error(kind: Callable[..., UserError], message: str, hint: str | None = None) -> UserError:
@@ -283,7 +286,9 @@ class Values:
                 f"the truth value of a tensor of shape {self.shape} is ambiguous",
                 hint="use x.any() or x.all()",
             )
-        return bool(self._value("a Python condition (if, while, and, or, not)", _WHERE).item())
+        return bool(
+            self._value("a Python condition (if, while, and, or, not, min, max)", _WHERE).item()
+        )
 
     def _number(self, wanted: str) -> Any:
         if self.size != 1:
@@ -302,7 +307,10 @@ class Values:
     def __index__(self) -> int:
         if self.dtype.kind not in "iu" or self.shape:
             raise _error(DTypeError, f"{self.dtype}{list(self.shape)} is not an index")
-        hint = "sizes and slice bounds must be known; tj.take(x, i) takes a traced index"
+        hint = (
+            "sizes, slice bounds and shifts must be known: pass a tuple of ints in place of an "
+            "array of them; x[i] and tj.take(x, i) take a traced index"
+        )
         return self._value("a Python index", hint).item()
 
     def __contains__(self, value: Any) -> bool:

@@ -5,8 +5,11 @@
         total += row                       # an ndarray cannot hold what is not known yet
     turn = np.array([[c, -s], [s, c]])     # nor can it be made of that
 
+    best = np.max([a, b, c], axis=0)       # nor does NumPy look into lists
+
 NumPy asks no protocol here. So a function whose trace ends at such a place is traced again within
-``as_tensors()``, in which ``np.zeros`` and its like make tensors for the thread that traces.
+``as_tensors()``, in which ``np.zeros`` and its like make tensors for the thread that traces, and
+reductions take lists of them.
 Functions that need none of this never see it, nor do other threads, NumPy and tracejit.
 """
 
@@ -22,6 +25,8 @@ import numpy as np
 
 from tracejit.frontend.signature import is_array
 from tracejit.functions import creation
+from tracejit.functions.arguments import is_sequence
+from tracejit.tensor import Tensor
 from tracejit.tracing import is_internal
 
 _lock = threading.Lock()
@@ -88,10 +93,30 @@ def _without_layout(ours: Callable[..., Any]) -> Callable[..., Any]:
     return create
 
 
+def _of_lists(name: str) -> Callable[..., Any]:
+    """Return the reduction ``name`` of NumPy for calls that may give it a list of tensors."""
+
+    def reduce(a: Any, *args: Any, **kwargs: Any) -> Any:
+        return _originals[name](creation.asarray(a) if _holds_tensors(a) else a, *args, **kwargs)
+
+    return reduce
+
+
+def _holds_tensors(value: Any) -> bool:
+    if not is_sequence(value):
+        return False
+    return any(isinstance(part, Tensor) or _holds_tensors(part) for part in value)
+
+
 _AS_GIVEN = dict.fromkeys(("asarray", "asanyarray", "ascontiguousarray"), _as_given)
 _NEW = ("array", "zeros", "ones", "empty", "full", "eye", "identity")
 _LIKE = ("zeros_like", "ones_like", "empty_like", "full_like")
+_REDUCTIONS = (
+    "all", "any", "amax", "amin", "argmax", "argmin", "cumsum", "max", "mean", "median", "min",
+    "prod", "std", "sum", "var",
+)  # fmt: skip
 _OURS: dict[str, Callable[..., Any]] = {
     **_AS_GIVEN,
+    **{name: _of_lists(name) for name in _REDUCTIONS},
     **{name: _without_layout(getattr(creation, name)) for name in (*_NEW, *_LIKE)},
 }
