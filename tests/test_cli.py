@@ -211,7 +211,7 @@ def test_viz_errors_have_a_message_and_leave_no_file(
 ) -> None:
     done = run("viz", *arguments, "-o", tmp_path / "page.html")
     assert done.code == 1
-    assert done.err.startswith("error: ")
+    assert done.err.startswith(("error: ", "error[N"))
     assert "Traceback" not in done.err
     assert not list(tmp_path.iterdir())
 

@@ -55,7 +55,7 @@ def puts(params: Any) -> Any:
 
 
 REFUSED: dict[Callable[[Any], Any], tuple[Any, str, str, str]] = {
-    branches: (A, "if x.sum() > 0:", "condition", "tj.where"),
+    branches: (A, "if x.sum() > 0:", "condition", "np.where"),
     converts: (A, "float(x[0, 0])", "float()", "tensor"),
     loops: (A.astype(int), "range(x[0, 0])", "index", "sizes"),
     appends: (A, "STORE.append(x * 2)", "the global 'STORE'", "return the value"),

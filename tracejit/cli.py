@@ -320,7 +320,8 @@ def main() -> None:
     try:
         app()
     except errors.TracejitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        shown = str(error)  # a program's errors begin with their own "error[…]"
+        print(shown if shown.startswith("error[") else f"error: {shown}", file=sys.stderr)
         sys.exit(1)
     except KeyError as error:
         print(f"error: {error.args[-1] if error.args else error}", file=sys.stderr)

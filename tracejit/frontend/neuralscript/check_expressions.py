@@ -18,6 +18,11 @@ from tracejit.frontend.neuralscript.source import Span
 _NUMERIC_CASTS = t.INTEGERS | t.FLOATS | t.COMPLEXES
 
 
+_MACROS = frozenset(("println", "eprintln", "assert", "assert_eq", "panic"))
+# What programs in Python call functions of.
+_PACKAGES = frozenset(("np", "numpy", "math", "torch", "jnp", "scipy"))
+
+
 class ExpressionChecker(OperatorChecker):
     """``expr`` is the entry: it returns the type and records it in the body."""
 
@@ -206,7 +211,7 @@ class ExpressionChecker(OperatorChecker):
             return expected
         return t.Named(item, tuple(t.ANY if g.const else t.UNKNOWN for g in item.generics))
 
-    def unknown_name(self, node: s.NameExpr) -> Fault:
+    def unknown_name(self, node: s.NameExpr, assigned: bool = False) -> Fault:
         known = self.scope.visible() | set(self.module.functions) | set(BUILTINS)
         known |= (
             set(self.module.constants)
@@ -215,6 +220,12 @@ class ExpressionChecker(OperatorChecker):
         )
         near = closest(node.name, known)
         help = f"did you mean `{near}`?" if near else ""
+        if assigned:
+            help = f"a new variable begins with `let {node.name} = …`" + (help and f"; {help}")
+        if node.name in _MACROS:
+            help = f"write `{node.name}!(…)`"
+        if node.name in _PACKAGES:
+            help = f"built-in functions stand alone: `sum(x)`, not `{node.name}.sum(x)`"
         if node.name in self.module.types:
             help = f"`{node.name}` is a type; write `{node.name} {{ … }}` or `{node.name}::new(…)`"
         return fault(

@@ -383,7 +383,14 @@ class Checker(PatternChecker):
                 binding.size = _setting_size(self.settings[node.pattern.name])
 
     def assign(self, node: s.AssignExpr) -> t.Type:
-        place = self.expr(node.place)
+        target = node.place
+        if (
+            isinstance(target, s.NameExpr)
+            and self.scope.find(target.name) is None
+            and self.global_name(target.name, None) is None
+        ):
+            raise self.unknown_name(target, assigned=True)
+        place = self.expr(target)
         self.check_place(node.place, node.span)
         value = self.expr(node.value, place)
         if node.operator != "=":

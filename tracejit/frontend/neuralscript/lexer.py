@@ -406,17 +406,19 @@ class Lexer:
         return stop
 
     def quote(self) -> None:
-        """Refuse characters and lifetimes, which the language does not have."""
-        match = re.compile(r"'(\\.|[^'\n])'").match(self.text, self.at, self.end)
+        """Refuse characters, strings in single quotes, and lifetimes."""
+        match = re.compile(r"'(\\.|[^'\n])*'").match(self.text, self.at, self.end)
         if match:
+            text = match.group()[1:-1]
+            one = len(text.lstrip("\\")) == 1
             self.report(
                 "N011",
-                "there are no character literals",
+                f"there are no {'character literals' if one else 'strings in single quotes'}",
                 self.at,
                 match.end(),
-                help=f'write a string: "{match.group(1)}"',
+                help=f'write a string: "{text}"',
             )
-            self.add("string", match.end(), match.group(1))
+            self.add("string", match.end(), text)
             return
         end = self.at + 1
         while self.is_part(end):

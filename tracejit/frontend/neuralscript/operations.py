@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tracejit.errors import DTypeError, IndexOutOfRange, ValueArgumentError
+from tracejit.errors import DTypeError, IndexOutOfRange, RangeError, ValueArgumentError
 from tracejit.frontend.neuralscript.runs import apply, array_function, is_scalar, kronecker, tensor
+from tracejit.frontend.neuralscript.types import DTYPES
 from tracejit.frontend.neuralscript.values import items_of
 from tracejit.tensor import Tensor
 
+_IN_RANGE = frozenset("+-*/×^")
+_FLOATS = "floats reach further: write `n as f64`"
 _LIMIT = 1e-9  # the relative tolerance of ≈
 
 
@@ -46,7 +49,9 @@ def power(base: Any, exponent: Any) -> Any:
     if _is_integer(base) and _is_integer(exponent) and is_scalar(base) and is_scalar(exponent):
         if exponent < 0:
             raise ValueArgumentError("an integer has no negative power")
-        return base**exponent
+        if exponent > 64 and abs(base) > 1:
+            raise RangeError(f"{base}^{exponent} does not fit into an integer", hint=_FLOATS)
+        return int(base) ** int(exponent)
     if is_scalar(exponent) and _is_integer(exponent) and -4 <= exponent <= 4:
         return integer_power(base, int(exponent))
     return apply("power", base, exponent)
@@ -134,8 +139,34 @@ def cast(value: Any, name: str, dtype: str) -> Any:
 
 
 def number(value: float | complex, name: str, dtype: str) -> Any:
-    """Return a literal of an element type."""
+    """Return a literal of an element type. Errors: RangeError."""
+    return whole(value, name) if isinstance(value, int) else cast(value, name, dtype)
+
+
+def whole(value: int, name: str) -> Any:
+    """Return an integer as a value of the element type ``name``, if that can hold it.
+
+    ``usize`` may go below 0: negative indices count from the end. Errors: RangeError.
+    """
+    dtype = DTYPES[name]
+    if np.dtype(dtype).kind in "iu":
+        bounds = np.iinfo(dtype)
+        if not bounds.min <= value <= bounds.max:
+            shown = value if value.bit_length() <= 80 else f"a number of {value.bit_length()} bits"
+            hint = f"`{name}` holds {bounds.min} to {bounds.max}; {_FLOATS}"
+            raise RangeError(f"{shown} does not fit into `{name}`", hint=hint)
     return cast(value, name, dtype)
+
+
+def calculate(operator: str, left: Any, right: Any, name: str | None) -> Any:
+    """Apply an operator; known integers of the element type ``name`` must not leave its range."""
+    if name is None or operator not in _IN_RANGE or not (_is_known(left) and _is_known(right)):
+        return OPERATORS[operator](left, right)
+    return whole(OPERATORS[operator](int(left), int(right)), name)
+
+
+def _is_known(value: Any) -> bool:
+    return is_scalar(value) and not isinstance(value, Tensor) and _is_integer(value)
 
 
 # --- indexing ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracejit.frontend.neuralscript.diagnostics import Diagnostic, Fault, Label, fault
+from tracejit.frontend.neuralscript.diagnostics import Diagnostic, Fault, Label, closest, fault
 from tracejit.frontend.neuralscript.lexer import KEYWORDS, Token
 from tracejit.frontend.neuralscript.source import Source, Span
 
@@ -124,7 +124,8 @@ class TokenStream:
             return "there is no `++`; write `+= 1`"
         if token.text == "=" and previous.text == ":":
             return "write `let name = value`"
-        return ""
+        near = closest(previous.text, KEYWORDS) if previous.kind == "name" else None
+        return f"did you mean `{near}`?" if near else ""
 
     def left_out(self, token: Token) -> Fault:
         """Return the error for a construct that the language leaves out."""

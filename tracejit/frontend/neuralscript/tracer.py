@@ -110,9 +110,9 @@ class Tracer(CallTracer):
         """Give the nodes that follow the line of a span."""
         state.location = span.location(self.body.name)
 
-    def number(self, node: s.NumberExpr) -> Any:
+    def number(self, node: s.NumberExpr, sign: int = 1) -> Any:
         kind = self.body.types.get(node)
-        value: Any = node.value
+        value: Any = sign * node.value
         if node.unit:
             factor, offset, _ = units.literal_unit(node.unit)
             return value * factor + offset
@@ -188,7 +188,11 @@ class Tracer(CallTracer):
     # --- operators ----------------------------------------------------------------------------
 
     def unary(self, node: s.UnaryExpr) -> Any:
-        value = self.eval(node.operand)
+        match node.operator, node.operand:
+            case "-", s.NumberExpr(_, int(), _, False, "") as number:
+                return self.number(number, -1)  # i8 has -128, but no 128
+            case _:
+                value = self.eval(node.operand)
         self.place(node.span)
         if node.operator == "-":
             return -value
@@ -214,16 +218,22 @@ class Tracer(CallTracer):
         right = self.eval(node.right)
         self.place(node.span)
         try:
-            return ops.OPERATORS[node.operator](left, right)
+            return ops.calculate(node.operator, left, right, self.integer(node))
         except UserError as error:
             raise self.located(error, node.span) from error
 
     def power(self, node: s.PowerExpr) -> Any:
         base = self.eval(node.base)
         self.place(node.span)
-        if isinstance(base, int) and node.exponent >= 0:
-            return base**node.exponent
+        if isinstance(base, int | np.integer) and node.exponent >= 0:
+            return ops.calculate("^", base, node.exponent, self.integer(node))
         return ops.integer_power(base, node.exponent)
+
+    def integer(self, node: s.Expr) -> str | None:
+        """Return the element type of ``node`` if it is an integer's."""
+        kind = self.body.types.get(node)
+        element = t.default(kind.element) if isinstance(kind, t.Array) else None
+        return element.name if isinstance(element, t.Prim) and t.kind_of(element) == "int" else None
 
     def transpose(self, node: s.TransposeExpr) -> Any:
         value = self.eval(node.operand)
@@ -431,7 +441,7 @@ class Tracer(CallTracer):
         if node.operator != "=":
             current = self.eval(node.place)
             self.place(node.span)
-            value = ops.OPERATORS[node.operator[0]](current, value)
+            value = ops.calculate(node.operator[0], current, value, self.integer(node.place))
         self.place(node.span)
         self.store(node.place, value)
 
