@@ -30,17 +30,17 @@ _CHAINS = {
 
 
 class Stack(NamedTuple):
-    """A value that has ``count`` parts of one element along ``axis``."""
+    """A value that has ``parts`` parts of one element along ``axis``."""
 
     axis: int
-    count: int
+    parts: int
 
 
 def run(graph: Graph) -> Graph:
     """Return the graph with the work on stacks that nobody needs as a whole done on their parts."""
     stacks = _stacks(graph)
     moved = _moved(graph, stacks) if stacks else {}
-    if not moved or sum(stack.count for stack in moved.values()) > _ROOM:
+    if not moved or sum(stack.parts for stack in moved.values()) > _ROOM:
         return graph
 
     def step(node: Node, operands: tuple[Node, ...]) -> Node | None:
@@ -51,7 +51,7 @@ def run(graph: Graph) -> Graph:
             return _chained(node, operands[0])
         rank = len(node.shape)
         parts: list[Node] = []
-        for i in range(stack.count):
+        for i in range(stack.parts):
             own = tuple(_part(node, o, stack.axis - rank, i) for o in operands)
             parts.append(make(node.op, own, node.attrs, node.loc))
         return Emit(node.loc).concat(*parts, axis=stack.axis)
