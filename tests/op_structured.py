@@ -84,9 +84,12 @@ MOVEMENT: dict[str, Sequence[tuple[Shapes, Attrs]]] = {
     ],
     "flip": [([(4, 9)], {"axis": a}) for a in ((0,), (1,), (0, 1), ())]
     + [([(0,)], {"axis": (0,)})],
-    "rotate": [
-        ([(10,)], {"shift": 3, "axis": 0}), ([(4, 9)], {"shift": 8, "axis": 1}),
-        ([(40, 3)], {"shift": 1, "axis": 0}),
+    "cycle": [
+        ([shape], {"axis": axis, "start": start, "size": size})
+        for shape, axis, start, size in (
+            ((10,), 0, 3, 10), ((7,), 0, 5, 19), ((4, 9), 1, 8, 9), ((4, 9), 1, 8, 1),
+            ((40, 3), 0, 1, 42), ((3, 5), 0, 0, 0),
+        )
     ],
     "roll": [
         ([(10,)], {"shift": (3,), "axis": (0,)}), ([(10,)], {"shift": (-13,), "axis": (0,)}),

@@ -1,4 +1,4 @@
-"""Rotations are index maps with seams, which loops run between: np.roll without a copy."""
+"""Cycles are index maps with seams, which loops run between: np.roll without a copy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import tracejit as tj
 from tracejit.graph.passes import canonicalise
 from tracejit.runtime import service
+from tracejit.schedule import stream
 from tracejit.schedule.text import schedule_text
 
 Function = Callable[..., Any]
@@ -69,7 +70,15 @@ def scattered(u: Any) -> Any:
     return v
 
 
-PROGRAMS = [diffuse, twice, life, far, turned, parts, written_out, counted, rows, means]
+def ghosts(u: Any) -> Any:
+    """Borders of elements from the other side, as wide as the grid and wider."""
+    p = np.pad(u, 1, mode="wrap")
+    around = p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:]
+    wide = np.concatenate([u, u[:1]]) * 2
+    return around * u, np.pad(u, (2, 5), mode="wrap"), wide, np.concatenate([u, u, u], 1) + 1
+
+
+PROGRAMS = [diffuse, twice, life, far, turned, parts, written_out, counted, rows, means, ghosts]
 
 
 def same(function: Function, *args: Any) -> None:
@@ -125,13 +134,18 @@ def test_sums_have_the_same_bits_for_any_number_of_threads() -> None:
 
 def test_a_periodic_stencil_is_one_kernel() -> None:
     u = np.zeros((50, 60))
-    for function in (diffuse, life, lambda u: np.roll(u, 3, 1) * np.roll(u, 2, 0)):
+
+    def padded(u: Any) -> Any:
+        p = np.pad(u, 1, mode="wrap")
+        return p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:] - 4 * u
+
+    for function in (diffuse, life, padded, lambda u: np.roll(u, 3, 1) * np.roll(u, 2, 0)):
         (kernel,) = tj.trace(function, u).schedule.kernels
         assert len({access.buffer for access in kernel.accesses}) == 2
     assert "(i >= 1)" in schedule_text(tj.trace(diffuse, u).schedule)
 
 
-def test_rotations_of_whole_rows_run_through_them() -> None:
+def test_cycles_of_whole_rows_run_through_them() -> None:
     (kernel,) = tj.trace(lambda u: np.roll(u, 2, 0) + u, np.zeros((50, 60))).schedule.kernels
     assert kernel.extents == (3000,)
     assert kernel.seams == ((0, 120),)
@@ -142,7 +156,7 @@ def test_a_slice_on_one_side_of_the_seam_has_none() -> None:
     assert not kernel.seams
 
 
-def test_what_cannot_run_from_seam_to_seam_reads_a_stored_rotation() -> None:
+def test_what_cannot_run_from_seam_to_seam_reads_a_stored_cycle() -> None:
     u = np.random.default_rng(7).integers(-3, 3, (30, 40)).astype(np.float32)
     w = u.T[:, :20]
     for function in (
@@ -171,21 +185,23 @@ def test_sizes_that_change_run_kernels_for_all_of_them() -> None:
     assert step.stats()["recompiles"] <= 1
 
 
-def test_joins_of_swapped_ends_are_rotations() -> None:
+def test_joins_of_pieces_in_a_ring_are_cycles() -> None:
     u = np.zeros((8, 9))
 
     def ops(function: Function) -> list[str]:
         graph = canonicalise(tj.trace(function, u).source, verify=True)
-        return [n.op.name for n in graph.nodes if n.op.name in ("concat", "rotate")]
+        return [n.op.name for n in graph.nodes if n.op.name in ("concat", "cycle")]
 
-    assert ops(lambda u: np.concatenate([u[3:], u[:3]])) == ["rotate"]
-    assert ops(lambda u: np.roll(np.roll(u, 3, 0), -1, 0)) == ["rotate"]
+    assert ops(lambda u: np.concatenate([u[3:], u[:3]])) == ["cycle"]
+    assert ops(lambda u: np.roll(np.roll(u, 3, 0), -1, 0)) == ["cycle"]
     assert ops(lambda u: np.roll(np.roll(u, 3, 0), -3, 0)) == []
+    assert ops(lambda u: np.pad(u, 2, mode="wrap")) == ["cycle", "cycle"]
+    assert ops(lambda u: np.concatenate([u[1:], u, u[:2]])) == ["cycle"]
+    assert ops(lambda u: np.concatenate([u[:3], u[3:]])) == []
     for other in (
-        lambda u: np.concatenate([u[3:], u[:2]]),
-        lambda u: np.concatenate([u[:3], u[3:]]),
+        lambda u: np.concatenate([u[3:7], u[:3]]),
+        lambda u: np.concatenate([u[3:], u[1:3]]),
         lambda u: np.concatenate([u[3:, ::-1], u[:3, ::-1]]),
-        lambda u: np.concatenate([u[4:], u[:3]]),
         lambda u: np.concatenate([u[3:], u[:3] + 1]),
     ):
         assert ops(other) == ["concat"]
@@ -196,3 +212,21 @@ def test_a_chain_of_stencils_is_one_kernel_a_sweep() -> None:
     assert len(tj.trace(twice, u).schedule.kernels) == 2
     halves = tj.trace(lambda u: (v := 3 * np.abs(u) ** 3 - u)[::2] * v[1::2], u)
     assert len(halves.schedule.kernels) == 1  # nothing is computed twice
+
+
+def test_streamed_stores_start_anew_at_seams(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "TOUCHED_BYTES", 1)
+    monkeypatch.setattr(stream, "STREAM_BYTES", 1)
+    x = np.arange(4000, dtype=np.float32)
+    for shift in (1, 16, 2023, 3999):
+
+        def moved(x: Any, shift: int = shift) -> Any:
+            return np.roll(x, shift) - np.roll(x, -7)
+
+        traced = tj.trace(moved, x)
+        assert traced.schedule.kernels[0].streamed
+        np.testing.assert_array_equal(traced(x), moved(x))
+    rows = x.reshape(5, 800)
+    step = tj.trace(diffuse, rows)
+    assert step.schedule.kernels[0].streamed
+    np.testing.assert_array_equal(step(rows), diffuse(rows))

@@ -33,7 +33,7 @@ def vector_loop(
     """
     seams = [place for along, place in emitter.seams if along == axis]
     if seams:
-        return _from_seam_to_seam(emitter, axis, start, stop, seams, carried, body)
+        return _from_seam_to_seam(emitter, axis, start, stop, seams, carried, body, streamed)
     if streamed:
         assert not carried
         _from_alignment(emitter, axis, start, stop, body, streamed)
@@ -58,6 +58,7 @@ def _from_seam_to_seam(
     seams: Sequence[Value],
     carried: Values,
     body: Body,
+    streamed: Sequence[Value],
 ) -> Values:
     """Write a vector loop whose steps cross no seam: what they access jumps there."""
     b, steps = emitter.b, _steps(emitter, axis)
@@ -68,7 +69,12 @@ def _from_seam_to_seam(
         for place in seams:
             ahead = b.and_(b.compare("gt", place, begin), b.compare("lt", place, end))
             end = b.select(ahead, place, end)
-        values = vector_steps(emitter, steps, begin, end, end, values, body)
+        if streamed:
+            passed = b.mul(b.sub(begin, start), const(_stream_itemsize(emitter.kernel), I64))
+            places = [b.offset(place, passed) for place in streamed]
+            _from_alignment(emitter, axis, begin, end, body, places)
+        else:
+            values = vector_steps(emitter, steps, begin, end, end, values, body)
         return b.compare("lt", end, stop), [end, *values]
 
     return b.repeat([start, *carried], part)[1:]

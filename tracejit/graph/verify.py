@@ -30,7 +30,7 @@ ATTRIBUTES: dict[str, frozenset[str]] = {
     "slice": frozenset({"start", "size", "step"}),
     "update_slice": frozenset({"start", "size", "step"}),
     "concat": frozenset({"axis"}),
-    "rotate": frozenset({"shift", "axis"}),
+    "cycle": frozenset({"axis", "start", "size"}),
     "pad": frozenset({"low", "high"}),
     "windows": frozenset({"size", "step", "dilation"}),
     **{

@@ -307,15 +307,15 @@ def _concat(*operands: Array, axis: int) -> Array:
     return np.concatenate(operands, axis=axis)
 
 
-def _rotate_shape(x: Aval, *, shift: int, axis: int) -> Shape:
-    check_axes("rotate", (axis,), x.shape)
-    if not 0 < shift < x.shape[axis]:
-        raise ValueArgumentError(f"rotate: by {shift} of {x.shape[axis]} elements")
-    return x.shape
+def _cycle_shape(x: Aval, *, axis: int, start: int, size: int) -> Shape:
+    check_axes("cycle", (axis,), x.shape)
+    if not 0 <= start < x.shape[axis] or size < 0:
+        raise ValueArgumentError(f"cycle: {size} elements from {start} on of {x.shape[axis]}")
+    return without(x.shape, axis, size)
 
 
-def _rotate(x: Array, *, shift: int, axis: int) -> Array:
-    return np.roll(x, shift, axis)
+def _cycle(x: Array, *, axis: int, start: int, size: int) -> Array:
+    return np.take(x, (np.arange(size) + start) % x.shape[axis], axis)
 
 
 def _pad_shape(x: Aval, value: Aval, *, low: Ints, high: Ints) -> Shape:
@@ -342,8 +342,8 @@ def _pad(x: Array, value: Array, *, low: Ints, high: Ints) -> Array:
 
 movement("concat", _concat, _concat_shape, arity=None, doc="Joined along an axis.")
 movement(
-    "rotate", _rotate, _rotate_shape,
-    doc="out[i] = x[(i − shift) mod n] along one axis of n elements, 0 < shift < n.",
+    "cycle", _cycle, _cycle_shape,
+    doc="out[i] = x[(start + i) mod n], 0 ≤ i < size, along one axis of n elements.",
 )  # fmt: skip
 movement(
     "pad", _pad, _pad_shape, arity=2,

@@ -23,8 +23,8 @@ from tracejit.schedule.index import (
     axis_index,
     broadcast,
     contiguous_strides,
+    cycled,
     flat,
-    rotated,
     through,
 )
 from tracejit.schedule.kernel import (
@@ -170,8 +170,8 @@ class KernelBuilder:
             return self._computed_operands(node, index)
         if node.op.name in VIEWS:
             return [(node.inputs[0], cast(Map, through(node, index, self.extents)))]
-        if node.op.name == "rotate":
-            return [(node.inputs[0], cast(Map, rotated(node, index, self.extents)))]
+        if node.op.name == "cycle":
+            return [(node.inputs[0], cast(Map, cycled(node, index, self.extents)))]
         attention = self.cluster.attention
         if attention is not None and node is attention.node:
             return [(attention.scores, self._scores_map(index))]
@@ -224,7 +224,7 @@ class KernelBuilder:
             return self._product(node, index)
         if not args:
             return self._load(node, index)
-        if node.op.name in VIEWS or node.op.name == "rotate":
+        if node.op.name in VIEWS or node.op.name == "cycle":
             return args[0]
         if self.cluster.attention is not None and node is self.cluster.attention.node:
             return self._attend(index, args[0])

@@ -66,7 +66,7 @@ def cones(graph: Graph) -> dict[Node, int]:
         if node.op.family is Family.ELEMENTWISE:
             found[node] = min(native.cost(node) + below, MOST_FLOPS)
         else:
-            found[node] = below if node.op.name in VIEWS or node.op.name == "rotate" else 0
+            found[node] = below if node.op.name in VIEWS or node.op.name == "cycle" else 0
     return found
 
 

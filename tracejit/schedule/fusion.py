@@ -55,9 +55,9 @@ from tracejit.schedule.index import (
     axes_of,
     axis_index,
     broadcast,
+    cycled,
     identity,
     is_plain,
-    rotated,
     through,
 )
 from tracejit.schedule.inline import (
@@ -183,8 +183,8 @@ class Fuser:
             return
         elif name in VIEWS and not node.dtype.hasobject:
             self._place_view(node, demand)
-        elif name == "rotate" and native.is_native(node.dtype):
-            self._place_rotation(node, demand)
+        elif name == "cycle" and native.is_native(node.dtype):
+            self._place_cycle(node, demand)
         elif name == "view_as_real":
             self._place_parts(node, demand)
         elif name == "view_as_complex":
@@ -247,11 +247,11 @@ class Fuser:
             self._demand(operand).read(cluster, cast(Map, below))
             cluster.members[node] = [cluster.roots[0].index]
 
-    def _place_rotation(self, node: Node, demand: Demand) -> None:
-        """Read the operand at maps with seams; store the rotation where readers have no such."""
+    def _place_cycle(self, node: Node, demand: Demand) -> None:
+        """Read the operand at maps with seams; store the node where readers have no such."""
         operand = node.inputs[0]
         composed = [
-            (cluster, rotated(node, index, cluster.extents) if cluster.takes_seams else None)
+            (cluster, cycled(node, index, cluster.extents) if cluster.takes_seams else None)
             for cluster, maps in demand.readers.items()
             for index in maps
         ]
@@ -259,7 +259,7 @@ class Fuser:
             cluster = self._new_cluster(node)
             index = cluster.roots[0].index
             cluster.members[node] = [index]
-            composed = [(cluster, rotated(node, index, cluster.extents))]
+            composed = [(cluster, cycled(node, index, cluster.extents))]
         for cluster, index in composed:
             cluster.seamed = True
             self._demand(operand).read(cluster, cast(Map, index))

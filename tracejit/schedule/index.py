@@ -5,8 +5,8 @@ Movement ops compose maps instead of moving data: reading ``x[::-1].T`` at a map
 at another one. Only a reshape that merges dimensions of a value that is not stored contiguously
 cannot be composed; then ``through`` returns None and the value is materialised.
 
-A rotation maps to an affine with *seams*: from some index of an axis on, the place is a jump
-further, by the whole extent back. Loops run from seam to seam, and between them all is affine.
+A cycle maps to an affine with *seams*: from some index of an axis on, the place is a jump further,
+by the whole extent back. Loops run from seam to seam, and between them all is affine.
 """
 
 from __future__ import annotations
@@ -177,38 +177,39 @@ def through(node: Node, index: Map, extents: Sequence[int]) -> Map | None:
             return None
 
 
-def rotated(node: Node, index: Map, extents: Sequence[int]) -> Map | None:
-    """Return the map into the operand of rotation ``node`` read at ``index``.
+def cycled(node: Node, index: Map, extents: Sequence[int]) -> Map | None:
+    """Return the map into the operand of cycle ``node`` read at ``index``.
 
-    None where the rotated axis is indexed by several axes, or backwards.
+    None where the axis that goes round is indexed by several axes, or backwards.
     """
-    axis, shift = (cast(int, node.attrs[name]) for name in ("axis", "shift"))
+    axis, start = (cast(int, node.attrs[name]) for name in ("axis", "start"))
     part = index[axis]
     if len(part.terms) > 1 or any(c < 0 for _, c in part.terms):
         return None
-    below = _rotated(part, node.shape[axis], shift, extents)
+    below = _cycled(part, start, node.inputs[0].shape[axis], extents)
     return (*index[:axis], below, *index[axis + 1 :])
 
 
-def _rotated(part: Affine, extent: int, shift: int, extents: Sequence[int]) -> Affine:
-    """Return ``(part − shift) mod extent``: each piece between seams stays whole, or gets one."""
+def _cycled(part: Affine, start: int, extent: int, extents: Sequence[int]) -> Affine:
+    """Return ``(start + part) mod extent``: the pieces between seams get one for each turn."""
     (axis, coefficient), *_ = *part.terms, (0, 0)
     pieces = [(0, part.offset)]
     for seam in part.seams:
         pieces.append((seam.position, pieces[-1][1] + seam.jump))
-    ends = [*(start for start, _ in pieces[1:]), extents[axis] if part.terms else 1]
+    ends = [*(begin for begin, _ in pieces[1:]), extents[axis] if part.terms else 1]
     result: list[tuple[int, int]] = []
-    for (start, offset), end in zip(pieces, ends, strict=True):
-        moved = offset - shift
-        if moved + coefficient * start >= 0:
-            result.append((start, moved))
-        elif moved + coefficient * (end - 1) < 0:
-            result.append((start, moved + extent))
-        else:
-            result += [(start, moved + extent), (-(moved // coefficient), moved)]
+    for (begin, offset), end in zip(pieces, ends, strict=True):
+        place, turns = start + offset, 0
+        while place + coefficient * begin >= (turns + 1) * extent:
+            turns += 1
+        result.append((begin, place - turns * extent))
+        while place + coefficient * (end - 1) >= (turns + 1) * extent:
+            turns += 1
+            place_here = place - turns * extent
+            result.append((-(place_here // coefficient), place_here))
     seams = [
-        Seam(axis, start, offset - before)
-        for (_, before), (start, offset) in pairwise(result)
+        Seam(axis, begin, offset - before)
+        for (_, before), (begin, offset) in pairwise(result)
         if frozen(offset) != frozen(before)
     ]
     return Affine(part.terms, result[0][1], tuple(seams))

@@ -24,8 +24,8 @@ MAX_RECOMPUTE = 64
 # What a stencil reads at several places would be computed again with all that it is computed from.
 # It is stored where that takes more flops for each of its elements: bands keep it in the cache.
 # Measured in float32 on two threads against no such bound: a Sobel filter over a blurred 3000²
-# takes 0.4 of the time, eight chained 5-point stencils over 1000² 0.55, by rotations 0.67. With a
-# bound of 8 or of 32 some are slower; a Laplacian of a Laplacian by rotations would gain with 32.
+# takes 0.4 of the time, eight chained 5-point stencils over 1000² 0.55, with np.roll 0.67. With a
+# bound of 8 or of 32 some are slower; a Laplacian of a Laplacian with np.roll would gain with 32.
 MAX_AGAIN = 16
 
 

@@ -124,7 +124,7 @@ def how(op: Op, lowers: Lowers) -> str:
         return "kernel"
     if op.name == "matmul":
         return "matrix kernel"
-    if op.name in VIEWS | PARTS | {"rotate"}:
+    if op.name in VIEWS | PARTS | {"cycle"}:
         return "index map"
     floats = [np.dtype(np.float64)] * (op.arity or 1)
     bools = [np.dtype(bool)] * (op.arity or 1)

@@ -97,7 +97,6 @@ def _candidates(kernel: Kernel) -> list[tuple[int, int]]:
         (s, kernel.extents[a])
         for a, s in inner
         if kernel.accesses[kernel.stores[s].access].strides[a] == 1
-        and all(axis != a for axis, _ in kernel.seams)  # there, loops start at seams
     ]
 
 

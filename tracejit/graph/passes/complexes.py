@@ -31,7 +31,7 @@ from tracejit.sizes import hint, is_one
 # What moves elements: its parts are the same op on the parts. Where the values are in memory it
 # stays as it is for those that want complex values.
 _VIEWS = frozenset({"reshape", "permute", "broadcast_to", "slice"})
-_MOVES = _VIEWS | {"windows", "rotate", "take", "take_along_axis", "advanced_index"}
+_MOVES = _VIEWS | {"windows", "cycle", "take", "take_along_axis", "advanced_index"}
 # What changes elements at places: of parts it is the same, as are sums and differences.
 _SCATTERS = frozenset({"put_along_axis", "advanced_update", "advanced_combine"})
 # What puts values together: of pairs that lie in memory side by side, as one more axis.
