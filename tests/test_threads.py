@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import tracejit as tj
-from tracejit.codegen.pool import MOST_CHUNKS, RECORD, WAKE_NS, Field, Pool
+from tracejit.codegen.pool import MOST_CHUNKS, RECORD, TURN_NS, WAKE_NS, Field, Pool
 from tracejit.errors import ValueArgumentError
 from tracejit.runtime import threads
 from tracejit.runtime.calls import NativeCall
@@ -159,6 +159,50 @@ def test_every_chunk_runs_once_among_uneven_workers() -> None:
         stop = ctypes.c_int64.from_address(pool.address + Pool.STOP)
         stop.value = 1
         share(0, 2, 1)  # wakes those that are parked
+        for thread in set(threading.enumerate()) - started:
+            thread.join(timeout=30)
+
+
+def test_of_large_kernels_every_second_one_goes_back() -> None:
+    """It begins where the one before ended, each thread with its own part; chunks are a ring."""
+    ran: dict[int, list[tuple[int, int]]] = {}
+    caller, started = threading.get_ident(), set(threading.enumerate())
+
+    def kernel(_pointers: int, sizes: int, begin: int, _end: int) -> None:
+        ran.setdefault(sizes, []).append((threading.get_ident(), begin))
+        time.sleep(0.0002)
+
+    word = ctypes.c_size_t
+    code = ctypes.CFUNCTYPE(None, word, word, ctypes.c_int64, ctypes.c_int64)(kernel)
+    chunks, works = (20, 7, 33, 12, 40), (TURN_NS, 1000, TURN_NS, TURN_NS, TURN_NS)
+    records, table = np.zeros((len(chunks), RECORD), np.int64), np.zeros(1, np.int64)
+    records[:, Field.CODE] = ctypes.cast(code, ctypes.c_void_p).value or 0
+    records[:, Field.SIZES] = range(len(chunks))  # which tells the kernel its number
+    records[:, Field.END], records[:, Field.NS] = chunks, works
+    records[:, Field.GRAIN], records[:, Field.SLOT] = 1, -1
+    pool = threads.ThreadPool(3)
+
+    def run(count: int) -> None:
+        driver()(records.ctypes.data, 0, count, table.ctypes.data, pool.address, 0)
+
+    try:
+        for _ in range(10):
+            ran.clear()
+            run(len(chunks))
+            mine: list[list[int]] = []
+            for number, count in enumerate(chunks):
+                assert sorted(place for _, place in ran[number]) == list(range(count))
+                mine.append([place for who, place in ran[number] if who == caller])
+            for number in (0, 1, 3):
+                assert mine[number] == list(range(len(mine[number])))
+            for number, before in ((2, 0), (4, 3)):
+                count = chunks[number]
+                middle = len(mine[before]) * count // chunks[before]
+                assert mine[number] == [(middle - 1 - i) % count for i in range(len(mine[number]))]
+    finally:
+        stop = ctypes.c_int64.from_address(pool.address + Pool.STOP)
+        stop.value = 1
+        run(1)  # wakes those that are parked
         for thread in set(threading.enumerate()) - started:
             thread.join(timeout=30)
 

@@ -22,6 +22,11 @@ The pool is a block of memory (offsets in bytes there) and native threads parked
 - The caller claims chunks as well, from the front, and the workers from the back. So a chunk mostly
   runs on the core that ran it in the kernel before and in the call before, whose cache has its
   data. On a machine whose other core is taken the caller does them all.
+- Of large kernels in one call every second one goes back: the caller claims from where it had come
+  in the one before down to the front, and the workers from there up to the back; chunks count as
+  a ring. So a kernel begins with what the caches hold from the end of the one before, and each core
+  keeps its part: normalised columns of 4000×1000 float32 take 0.95 of the time, so does the same
+  array normalised as a whole.
 - ``BUSY`` belongs to the caller that uses the workers. A second caller, or a nested one, finds it
   taken and runs its chunks itself.
 - An idle worker spins for a while, since work comes in bursts, then parks on a condition variable.
@@ -48,6 +53,7 @@ from tracejit.codegen.pool import (
     CPU_BYTES,
     MOST_CHUNKS,
     RECORD,
+    TURN_NS,
     WAKE_NS,
     Field,
     Pool,
@@ -148,7 +154,16 @@ run:
   %front = and i64 %shifted, {MOST_CHUNKS}
   %end.chunk = add i64 %front, %left
   %back = sub i64 %end.chunk, 1
-  %index = select i1 %caller, i64 %front, i64 %back
+  %claimed = select i1 %caller, i64 %front, i64 %back
+  %chunks = call i64 @field(ptr %job, i64 2)
+  %middle = call i64 @field(ptr %job, i64 3)
+  %forth = icmp slt i64 %middle, 0
+  %below = sub i64 %middle, 1
+  %down = sub i64 %below, %claimed
+  %under = icmp slt i64 %down, 0
+  %round = add i64 %down, %chunks
+  %around = select i1 %under, i64 %round, i64 %down
+  %index = select i1 %forth, i64 %claimed, i64 %around
   %begin0 = call i64 @field(ptr %record, i64 {BEGIN})
   %end0 = call i64 @field(ptr %record, i64 {END})
   %grain = call i64 @field(ptr %record, i64 {GRAIN})
@@ -164,8 +179,9 @@ out:
   ret i1 %some
 }
 
-; Share a record's chunks with the workers; the caller holds BUSY.
-define internal void @share(ptr %pool, ptr %record, ptr %table, i64 %chunks) {
+; Share a record's chunks with the workers, back from chunk %middle unless that is -1; the caller
+; holds BUSY. Return how many it has run itself.
+define internal i64 @share(ptr %pool, ptr %record, ptr %table, i64 %chunks, i64 %middle) {
 entry:
   %word.at = call ptr @at(ptr %pool, i64 {WORD})
   %done.at = call ptr @at(ptr %pool, i64 {DONE})
@@ -175,6 +191,10 @@ entry:
   store i64 %record.i, ptr %job
   %job.1 = getelementptr i64, ptr %job, i64 1
   store i64 %table.i, ptr %job.1
+  %job.2 = getelementptr i64, ptr %job, i64 2
+  store i64 %chunks, ptr %job.2
+  %job.3 = getelementptr i64, ptr %job, i64 3
+  store i64 %middle, ptr %job.3
   store atomic i64 0, ptr %done.at monotonic, align 8
   %ended.at = call ptr @at(ptr %pool, i64 {ENDED})
   %gap.at = call ptr @at(ptr %pool, i64 {GAP})
@@ -237,7 +257,10 @@ again:
 out:
   %end = call i64 @ticks()
   store i64 %end, ptr %ended.at
-  ret void
+  %last = load atomic i64, ptr %word.at monotonic, align 8
+  %last.front = lshr i64 %last, {CHUNK_BITS}
+  %mine = and i64 %last.front, {MOST_CHUNKS}
+  ret i64 %mine
 }
 
 define i64 @driver(ptr %records, i64 %first, i64 %count, ptr %table, ptr %pool, i64 %stops) {
@@ -251,6 +274,9 @@ watch:
 head:
   %since = phi i64 [ 0, %entry ], [ %start, %watch ], [ %since, %next ], [ %since, %look ]
   %i = phi i64 [ %first, %entry ], [ %first, %watch ], [ %i.next, %next ], [ %i.next, %look ]
+  ; The last large kernel that went forth: its chunks, and those of them that the caller ran.
+  %forth = phi i64 [ 0, %entry ], [ 0, %watch ], [ %forth.next, %next ], [ %forth.next, %look ]
+  %own = phi i64 [ 0, %entry ], [ 0, %watch ], [ %own.next, %next ], [ %own.next, %look ]
   %more = icmp slt i64 %i, %count
   br i1 %more, label %body, label %out
 body:
@@ -278,13 +304,26 @@ shared:
   %up = add i64 %length, %grain
   %up.1 = sub i64 %up, 1
   %chunks = udiv i64 %up.1, %grain
-  call void @share(ptr %pool, ptr %record, ptr %table, i64 %chunks)
+  %ns = call i64 @field(ptr %record, i64 {NS})
+  %large = icmp sge i64 %ns, {TURN_NS}
+  %before = icmp sgt i64 %forth, 0
+  %turns = and i1 %large, %before
+  %forth.1 = select i1 %before, i64 %forth, i64 1
+  %part = mul i64 %own, %chunks
+  %place = udiv i64 %part, %forth.1
+  %middle = select i1 %turns, i64 %place, i64 -1
+  %ran = call i64 @share(ptr %pool, ptr %record, ptr %table, i64 %chunks, i64 %middle)
   store atomic i64 0, ptr %busy.at release, align 8
+  %forth.new = select i1 %turns, i64 0, i64 %chunks
+  %forth.shared = select i1 %large, i64 %forth.new, i64 %forth
+  %own.shared = select i1 %large, i64 %ran, i64 %own
   br label %next
 serial:
   call void @call_range(ptr %record, ptr %table, i64 %begin, i64 %end, i64 0)
   br label %next
 next:
+  %forth.next = phi i64 [ %forth.shared, %shared ], [ %forth, %serial ]
+  %own.next = phi i64 [ %own.shared, %shared ], [ %own, %serial ]
   %i.next = add i64 %i, 1
   ; Short kernels do not look at the time each.
   %sixteen = and i64 %i.next, 15
@@ -470,7 +509,7 @@ def emit_driver(x86: bool, linux: bool) -> str:
     pause = 'call void asm sideeffect "pause", ""()' if x86 else ""
     words: dict[str, object] = {**dict(Field.items()), **dict(Pool.items())}
     words |= {
-        "RECORD": RECORD, "WAKE_NS": WAKE_NS, "PAUSE": pause,
+        "RECORD": RECORD, "WAKE_NS": WAKE_NS, "TURN_NS": TURN_NS, "PAUSE": pause,
         # Elsewhere the cycle counter is for the kernel alone; this one is for programs.
         "COUNTER": "readcyclecounter" if x86 else "readsteadycounter",
         # Some 50 ms at 2.6 GHz; other processors' counters run at 24 MHz to 1 GHz.

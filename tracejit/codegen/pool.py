@@ -29,6 +29,8 @@ RECORD = len(list(Field.items()))
 # Work that comes in a row before parked workers are woken, by the estimate of schedule/grain.py,
 # which is up to eight times what a kernel takes (measured: waking pays from 40 to 60 µs on).
 WAKE_NS = 350_000
+# Work, by the same estimate, that leaves little in the caches of what was there: some 4 MB.
+TURN_NS = 350_000
 # Ticks between two changes of the CPU that workers stay off: some 1.5 ms. Callers may take turns.
 AVOID_TICKS = 1 << 22
 # Bytes of ALLOWED: a cpu_set_t.
@@ -44,7 +46,7 @@ class Pool(Words):
     WORD = 0
     DONE = 64
     BUSY = 128
-    JOB = 192  # record address, pointer table
+    JOB = 192  # record address, pointer table, chunks, and the one that it goes back from, or -1
     SLEEPERS = 256
     STOP = 264
     LIMIT = 272  # workers that may take part
