@@ -124,6 +124,29 @@ def test_a_full_cache_loads_nothing_that_plans_or_emits(cache_folder: Path) -> N
     assert not modules & (PLANNING | OTHERS)
 
 
+SCRIPT = """
+import sys
+import numpy as np
+import tracejit as tj
+
+x = np.linspace(0, 1, 3072).reshape(64, 48)
+e = np.exp(x - x.max(axis=1, keepdims=True))
+softmax = tj.kernels.softmax
+assert np.allclose(softmax(x), e / e.sum(axis=1, keepdims=True))
+print(*sys.modules)
+"""
+
+
+def test_a_known_neuralscript_kernel_loads_what_it_needs(cache_folder: Path) -> None:
+    for _ in range(2):
+        done = run(SCRIPT, cache_folder, TRACEJIT_COMPILE="now", TRACEJIT_COMPILE_WORKERS="0")
+        assert done.returncode == 0, done.stderr
+    modules = set(done.stdout.split())
+    assert not modules & (EMITTING | PLANNING | {"dataclasses", "importlib.resources", "pkgutil"})
+    families = {name for name in modules if name.startswith("tracejit.functions.")}
+    assert not families & {f"tracejit.functions.{n}" for n in ("linalg", "joining", "gather")}
+
+
 def test_two_processes_fill_the_same_cache(cache_folder: Path) -> None:
     command = [sys.executable, "-c", PROGRAM]
     environ = os.environ | {"TRACEJIT_CACHE_DIR": str(cache_folder)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import inspect
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tracejit import config
 from tracejit.errors import ArgumentError
 from tracejit.frontend.neuralscript import syntax as s
 from tracejit.frontend.neuralscript.checker import Checker
@@ -35,8 +35,9 @@ from tracejit.tensor import Tensor
 
 def kernels_path() -> Path:
     """Return the folder of the shipped NeuralScript programs: of the wheel, or of a checkout."""
-    installed = Path(str(importlib.resources.files("tracejit"))) / "kernels"
-    return installed if installed.is_dir() else installed.parent.parent / "kernels"
+    package = Path(config.__file__).parent
+    installed = package / "kernels"
+    return installed if installed.is_dir() else package.parent / "kernels"
 
 
 class Program:

@@ -6,9 +6,7 @@ function on Tensors.
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 import time
 from collections.abc import Callable
 from functools import cache
@@ -26,26 +24,23 @@ from tracejit.tensor import Tensor
 _SCALARS = (bool, int, float, complex, np.generic)
 
 
+# Where array functions are looked for; what a program does not need is not loaded.
+_FAMILIES = (
+    "elementwise", "creation", "reductions", "movement", "products", "joining", "ordering", "nn",
+    "gather", "linalg",
+)  # fmt: skip
+
+
 @cache
-def _public() -> dict[str, Callable[..., Any]]:
-    """Return the array functions of tracejit by name."""
-    found: dict[str, Callable[..., Any]] = {}
-    for entry in pkgutil.iter_modules(functions.__path__):
-        module = importlib.import_module(f"{functions.__name__}.{entry.name}")
-        for name, value in vars(module).items():
-            if (
-                not name.startswith("_")
-                and callable(value)
-                and not isinstance(value, type)
-                and getattr(value, "__module__", "").startswith("tracejit.functions")
-            ):
-                found[name] = value
-    return found
+def _found(name: str) -> Callable[..., Any] | None:
+    """Return the array function of a name; None where there is none."""
+    families = (getattr(functions, family) for family in _FAMILIES)
+    return next((getattr(f, name) for f in families if hasattr(f, name)), None)
 
 
 def array_function(name: str) -> Callable[..., Any]:
     """Return an array function. Errors: UnsupportedError."""
-    found = _public().get(name)
+    found = _found(name)
     if found is None:
         raise UnsupportedError(f"{name} is not available for traced arrays")
     return found
@@ -201,7 +196,7 @@ def _host(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that LAPACK computes; its arguments must be known."""
 
     def run(**arguments: Any) -> Any:
-        found = _public().get(name)
+        found = _found(name)
         if found is not None:
             return found(*arguments.values())
         arrays = [np.asarray(tensor(value).numpy()) for value in arguments.values()]
