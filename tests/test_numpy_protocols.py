@@ -102,7 +102,7 @@ def test_other_ufuncs_are_not_taken_for_known_ones():
 
 
 def test_every_ufunc_row_records():
-    x = tj.asarray(np.tile(A, (1000, 1)))  # too large to be computed at once
+    x = tj.asarray(np.tile(A, (10_000, 1)))  # too large to be computed at once
     for name, row in OPS.items():
         if (
             isinstance(row.reference, np.ufunc)

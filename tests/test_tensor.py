@@ -220,7 +220,7 @@ def test_values_are_kept_along_a_loop(monkeypatch: pytest.MonkeyPatch):
         return evaluate(outputs, nodes)
 
     monkeypatch.setattr(demand, "evaluate", counting)
-    x = tj.asarray(np.ones(10_000))
+    x = tj.asarray(np.ones(100_000))
     for _ in range(6):
         x = x * 1.5 + 1
         float(x.sum())
@@ -233,7 +233,7 @@ def test_elements_of_a_pending_tensor_compute_it_once(monkeypatch: pytest.Monkey
     calls: list[int] = []
     evaluate = demand.evaluate
     monkeypatch.setattr(demand, "evaluate", lambda *args: calls.append(1) or evaluate(*args))
-    x = tj.asarray(np.arange(10_000.0)) * 2
+    x = tj.asarray(np.arange(100_000.0)) * 2
     assert [x[i].item() for i in range(5)] == [0, 2, 4, 6, 8]
     assert len(calls) == 1
 
@@ -322,10 +322,10 @@ def test_masks_inside_a_trace():
 
 
 def test_location_is_the_users_line():
-    x = tj.asarray(np.ones(10_000)) + 1
+    x = tj.asarray(np.ones(100_000)) + 1
     loc = x.node.loc
     assert loc is not None
-    assert "x = tj.asarray(np.ones(10_000)) + 1" in loc.source()
+    assert "x = tj.asarray(np.ones(100_000)) + 1" in loc.source()
     with pytest.raises(errors.ShapeError) as caught:
         _ = x + tj.ones(3)
     assert "_ = x + tj.ones(3)" in str(caught.value)

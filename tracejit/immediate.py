@@ -118,8 +118,19 @@ def computed_by(
     return leaf(array, aval, leaf_attrs)
 
 
+def recalled(
+    name: str, nodes: Sequence[Node], avals: Sequence[Aval], attrs: Mapping[str, Hashable]
+) -> Node | None:
+    """Return a leaf with the result of a learnt op on nodes; None where one is not known."""
+    direct = DIRECT.get((name, *avals, tuple(attrs.items())) if attrs else (name, *avals))
+    if direct is None:
+        return None
+    values = [node.value for node in nodes]
+    return None if any(v is None for v in values) else computed_by(direct, values, attrs)
+
+
 # Elements that are copied in the time that recording takes.
-_PART = 4096
+_PART = 1 << 14
 
 
 def part_of(node: Node, key: Any) -> Node | None:

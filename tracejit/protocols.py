@@ -96,6 +96,9 @@ def array_ufunc(
     ``out`` may be tensors, which are written to, or arrays, which get the values; with ``where``
     the other elements keep the value of ``out``, or are zero without one.
     """
+    if not kwargs and method == "__call__":
+        function = _meaning(ufunc)
+        return _by_numpy(ufunc, inputs, {}) if function is None else function(*inputs)
     outputs = kwargs.pop("out", None)
     where = kwargs.pop("where", True)
     if method == "__call__":
@@ -116,20 +119,28 @@ def array_ufunc(
 
 
 def _call(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    name = ufunc.__name__
+    function = _meaning(ufunc)
     dtype = kwargs.pop("dtype", None)
     casting = kwargs.pop("casting", "same_kind")
     kwargs.pop("order", None)
     kwargs.pop("subok", None)
-    function = _scipy(ufunc) or _found(_UFUNCS.get(name)) or operator_function(name)
-    row = OPS.get(name)
-    known = isinstance(row.reference, np.ufunc) if row is not None else False
-    if (function is None and not known) or kwargs:
+    if function is None or kwargs:
         return _by_numpy(ufunc, inputs, {**kwargs, **({} if dtype is None else {"dtype": dtype})})
     if dtype is not None:
         wanted = as_dtype(dtype)
         inputs = tuple(_as(lift(x), wanted, casting) for x in inputs)
-    return function(*inputs) if function is not None else record(name, inputs)
+    return function(*inputs)
+
+
+@lru_cache(maxsize=1024)
+def _meaning(ufunc: np.ufunc) -> Callable[..., Any] | None:
+    """Return the function that stands for a call of ``ufunc``; None where only NumPy has it."""
+    name = ufunc.__name__
+    function = _scipy(ufunc) or _found(_UFUNCS.get(name)) or operator_function(name)
+    row = OPS.get(name)
+    if function is None and row is not None and isinstance(row.reference, np.ufunc):
+        return lambda *inputs: record(name, inputs)
+    return function
 
 
 def _as(x: Tensor, dtype: Any, casting: Any) -> Tensor:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -33,7 +34,7 @@ from tracejit.errors import (
 )
 from tracejit.graph.graph import reachable
 from tracejit.graph.node import Node, data, intern, make
-from tracejit.immediate import DIRECT, computed, computed_by, learn, part_of, permitted
+from tracejit.immediate import DIRECT, computed, computed_by, learn, part_of, permitted, recalled
 from tracejit.operators import OUTSIDE, Operators, Values
 from tracejit.ops import OPS, Family
 from tracejit.ops.dtypes import NAME, named, spelled
@@ -228,21 +229,23 @@ class Tensor(Operators, Values):
     __array_priority__ = 1000  # before ndarray in mixed operators of old-style NumPy classes
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from tracejit import protocols
-
-        return protocols.array_ufunc(ufunc, method, inputs, kwargs)
+        return _protocols().array_ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
-        from tracejit import protocols
-
-        return protocols.array_function(function, args, kwargs)
+        return _protocols().array_function(function, args, kwargs)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        from tracejit import protocols
+        return _protocols().array_namespace(api_version)
 
-        return protocols.array_namespace(api_version)
+
+@lru_cache(maxsize=1)
+def _protocols() -> Any:
+    """Return what understands NumPy's calls, loaded when there is one."""
+    from tracejit import protocols
+
+    return protocols
 
 
 def _simple_power(exponent: Any, kind: str) -> str | None:
@@ -402,6 +405,9 @@ def _at_once(name: str, operands: Sequence[Any], attrs: Mapping[str, Hashable]) 
         elif kind in _WEAK:
             key.append(kind)
             values.append(operand)
+        elif kind is np.ndarray:
+            key.append((operand.dtype, operand.shape))
+            values.append(operand)
         else:
             return None
     if attrs:
@@ -444,8 +450,13 @@ def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
 def emit(name: str, nodes: tuple[Node, ...], attrs: Mapping[str, Hashable]) -> Node:
     """Return the node of any op on nodes; of a small one on known values a leaf with its value."""
     avals = tuple([n.aval for n in nodes])
+    small = permitted()
+    if small:
+        result = recalled(name, nodes, avals, attrs)
+        if result is not None:
+            return result
     known = inferred(name, avals, attrs)
-    if permitted():
+    if small:
         result = computed(known, nodes, attrs)
         if result is not None:
             learn(name, avals, attrs, known, result)
@@ -567,14 +578,17 @@ def _evaluate(root: Tensor) -> None:
     _pending.count = 0
     target = root._node
     nodes = reachable((target,))
-    largest = max([n.nbytes for n in nodes if n is target or not n.inputs])
-    limit = max(_KEPT_BYTES, largest)
-    handles = [root]
+    kept: list[Tensor] = []
     for node in nodes:
-        if node.inputs and node.handle is not None and node is not target and node.nbytes <= limit:
+        if node.inputs and node.handle is not None and node is not target:
             handle: Tensor | None = node.handle()
             if handle is not None and handle._node is node:
-                handles.append(handle)
+                kept.append(handle)
+    if any(handle._node.nbytes > _KEPT_BYTES for handle in kept):
+        largest = max([n.nbytes for n in nodes if n is target or not n.inputs])
+        limit = max(_KEPT_BYTES, largest)
+        kept = [handle for handle in kept if handle._node.nbytes <= limit]
+    handles = [root, *kept]
     try:
         arrays = demand.evaluate([h._node for h in handles], nodes)
     except MemoryError as error:

@@ -47,6 +47,8 @@ __all__ = [
 ]  # fmt: skip
 
 _SCALARS = (bool, int, float, complex)
+# Dtypes of arrays that become leaves as they are.
+_NATIVE = frozenset(map(np.dtype, "?bhilqBHILQefdFD"))
 
 
 def asarray(
@@ -59,6 +61,10 @@ def asarray(
     floats are float64, as in NumPy. Raises ``ShapeError`` for ragged lists, ``DTypeError`` for
     objects and strings.
     """
+    if obj.__class__ is np.ndarray and dtype is None and copy is not False and device is None:
+        given: Array = obj  # the most frequent case
+        if given.ndim and given.dtype in _NATIVE:
+            return wrap(data(given.copy(), user_location()))
     check_device(device)
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(obj, Tensor):

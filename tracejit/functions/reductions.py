@@ -41,6 +41,8 @@ class Extremes(NamedTuple):
 
 
 def _axes(name: str, x: Tensor, axis: Any, dim: Any) -> tuple[int, ...]:
+    if axis is None and dim is None:
+        return tuple(range(x.ndim))
     return tuple(sorted(some_axes(name, alias(axis, dim, "axis", "dim"), x.shape)))
 
 
@@ -50,7 +52,9 @@ def reduce(
     """Record the reduction row ``name``; over no axes it only takes the result's dtype."""
     value = lift(x)
     axes = _axes(name, value, axis, dim)
-    keep = bool(alias(keepdims, keepdim, "keepdims", "keepdim", False))
+    keep = bool(
+        keepdims if keepdim is None else alias(keepdims, keepdim, "keepdims", "keepdim", False)
+    )
     if not axes and value.ndim:
         types = OPS[name].types
         assert types is not None

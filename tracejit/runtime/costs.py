@@ -96,9 +96,10 @@ def _prior(node: Node) -> float:
     return heavy * _ELEMENT_NS * widest / 8 * (1 + flops(node) // 10)
 
 
-# What recording an op and its part of an evaluation take. NumPy computes in this time what it
-# computes at once (``immediate.py``).
-_RECORD_NS = 4_000.0
+# What recording an op and its part of an evaluation take at the least (measured: loops of 2 to 600
+# elementwise ops break even with NumPy between 20,000 and 30,000 elements of float64). NumPy
+# computes in this time what it computes at once (``immediate.py``).
+_RECORD_NS = 12_000.0
 
 
 def at_once(node: Node) -> bool:

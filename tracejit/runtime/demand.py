@@ -44,23 +44,28 @@ def evaluate(outputs: Sequence[Node], nodes: list[Node]) -> list[Array]:
 
     ``nodes`` are what they need, in topological order.
     """
-    graph = Graph((), outputs, nodes)
     mode = stance.mode_of(None)
     if mode == "never":
-        values, seconds = _interpret(graph)
+        values, seconds = _interpret(Graph((), outputs, nodes))
         _usage.count(None, seconds)
         return values
-    key, leaves = _structure(graph)
-    program = _program(key, graph, leaves, mode)
-    if program is None or program.executable is None:
-        # The program's graph has inputs in place of data; interpreting this one is the same.
-        values, seconds = _interpret(graph)
-        _usage.count(program, seconds)
-        if program is not None:
-            program.request()
-            turns.give()
-        return values
-    return program.run([_value(leaf) for leaf in leaves])
+    key, leaves = _structure(outputs, nodes)
+    arrays = [_value(leaf) for leaf in leaves]
+    program = _found(key)
+    if program is not None and program.executable is not None:
+        return program.run(arrays)
+    graph = Graph((), outputs, nodes)
+    if program is None:
+        program = _program(key, graph, leaves, mode)
+        if program is not None and program.executable is not None:
+            return program.run(arrays)
+    # The program's graph has inputs in place of data; interpreting this one is the same.
+    values, seconds = _interpret(graph)
+    _usage.count(program, seconds)
+    if program is not None:
+        program.request()
+        turns.give()
+    return values
 
 
 def _interpret(graph: Graph) -> tuple[list[Array], float]:
@@ -135,15 +140,21 @@ def _text(graph: Graph) -> str:
 _usage = _Usage()
 
 
-def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) -> Program | None:
-    """Return the program of a structure, or None while interpreting is cheaper than making it."""
+def _found(key: Any) -> Program | None:
+    """Return the program of a structure if it has one."""
     with _lock:
         found = _programs.get(key)
-        if found is not None:
-            _programs.move_to_end(key)
-            if not isinstance(found, (int, float)):
-                return found
-        spent = (found or 0.0) + model.interpreter_ns(graph)
+        if found is None or isinstance(found, (int, float)):
+            return None
+        _programs.move_to_end(key)
+        return found
+
+
+def _program(key: Any, graph: Graph, leaves: Sequence[Node], mode: stance.Mode) -> Program | None:
+    """Return a program for a structure, or None while interpreting is cheaper than making it."""
+    with _lock:
+        before = _programs.get(key, 0.0)
+        spent = model.interpreter_ns(graph) + (before if isinstance(before, (int, float)) else 0.0)
         drawn = monitor.active is not None and monitor.active.everything
         if spent < COMPILE_NS and not drawn and not config.stress_compile():
             _remember(key, spent)
@@ -181,12 +192,12 @@ def layout_of(array: Array) -> tuple[int, ...] | None:
     return tuple(s // array.itemsize for s in array.strides)
 
 
-def _structure(graph: Graph) -> tuple[Any, list[Node]]:
-    """Return a key that graphs with equal structure share, and the data leaves in order."""
+def _structure(outputs: Sequence[Node], nodes: Sequence[Node]) -> tuple[Any, list[Node]]:
+    """Return a key that expressions of equal structure share, and the data leaves in order."""
     position: dict[Node, int] = {}
     leaves: list[Node] = []
     parts: list[Any] = [config.settings()]
-    for node in graph.nodes:
+    for node in nodes:
         position[node] = len(position)
         if node.value is not None:
             leaves.append(node)
@@ -196,7 +207,7 @@ def _structure(graph: Graph) -> tuple[Any, list[Node]]:
             parts.append(node.op)
             parts.append(node.identity)
             parts.append(tuple([position[i] for i in node.inputs]))
-    parts.append(tuple([position[o] for o in graph.outputs]))
+    parts.append(tuple([position[o] for o in outputs]))
     return tuple(parts), leaves
 
 
