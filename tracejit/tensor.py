@@ -56,6 +56,7 @@ _OPERATORS = {
 
 MAX_RANK = 64  # NumPy's own limit
 
+_NOTHING: Mapping[str, Hashable] = {}
 _WEAK: frozenset[type] = frozenset({int, float, complex})
 
 
@@ -184,17 +185,22 @@ class Tensor(Operators, Values):
         return record(name, (self,))
 
     def _binary(self, name: str, other: Any) -> Tensor:
-        kind = other.__class__
-        if kind is not Tensor and kind not in _WEAK and not _is_operand(other):
-            return NotImplemented
-        special = operator_function(name)
-        return special(self, other) if special else record(name, (self, other))
-
-    def _reflected(self, name: str, other: Any) -> Tensor:
+        found = _at_once(name, (self, other), _NOTHING)
+        if found is not None:
+            return found
         if not _is_operand(other):
             return NotImplemented
         special = operator_function(name)
-        return special(other, self) if special else record(name, (other, self))
+        return special(self, other) if special else _record(name, (self, other), _NOTHING)
+
+    def _reflected(self, name: str, other: Any) -> Tensor:
+        found = _at_once(name, (other, self), _NOTHING)
+        if found is not None:
+            return found
+        if not _is_operand(other):
+            return NotImplemented
+        special = operator_function(name)
+        return special(other, self) if special else _record(name, (other, self), _NOTHING)
 
     def __pow__(self, other: Any) -> Tensor:
         simpler = _simple_power(other, self.dtype.kind)
@@ -355,10 +361,12 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
     Python ``int``, ``float`` and ``complex`` are weak: they take the dtype of the others. Raises
     ``DTypeError``, ``ShapeError``, and ``RangeError`` for a Python integer the dtype cannot hold.
     """
-    if stance.prompt and not gate.closed:
-        found = _at_once(name, operands, attrs)
-        if found is not None:
-            return found
+    found = _at_once(name, operands, attrs)
+    return _record(name, operands, attrs) if found is None else found
+
+
+def _record(name: str, operands: Sequence[Any], attrs: Mapping[str, Hashable]) -> Tensor:
+    """Record an elementwise op, or compute it if it is small, whatever has been learnt."""
     trace: Trace | None = None
     nodes: list[Any] = []  # and weak Python scalars
     avals: list[Any] = []
@@ -391,6 +399,8 @@ def record(name: str, operands: Sequence[Any], **attrs: Hashable) -> Tensor:
 
 def _at_once(name: str, operands: Sequence[Any], attrs: Mapping[str, Hashable]) -> Tensor | None:
     """Return an op's result on known values if it has been learnt that it is small, else None."""
+    if gate.closed or not stance.prompt:
+        return None
     key: list[Any] = [name]
     values: list[Any] = []
     for operand in operands:
@@ -432,10 +442,9 @@ def _noted(known: Resolved, nodes: list[Any], attrs: Mapping[str, Hashable]) -> 
 
 def apply(name: str, operands: Sequence[Tensor], **attrs: Hashable) -> Tensor:
     """Record any op on tensors that already have the dtypes it takes."""
-    if stance.prompt and not gate.closed:
-        found = _at_once(name, operands, attrs)
-        if found is not None:
-            return found
+    found = _at_once(name, operands, attrs)
+    if found is not None:
+        return found
     trace: Trace | None = None
     for tensor in operands:
         source = tensor.traced_in
