@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 import tracejit as tj
 from tracejit.graph.graph import reachable
@@ -63,3 +64,32 @@ def test_what_does_not_fit_is_left_for_later() -> None:
     for _ in range(2500):
         huge = huge * 2.0
     assert huge.node.op.name == "multiply"
+
+
+def _programs() -> list[Any]:
+    return [p for p in demand._programs.values() if not isinstance(p, (int, float))]
+
+
+def test_a_float_that_varies_is_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "COMPILE_NS", 0.0)
+    demand.clear()
+    x = tj.asarray(X)
+    for i in range(6):
+        factor = -0.0 if i == 3 else 1 / (i + 1)
+        got = (x * factor + 0.7).numpy()
+        wanted = X * factor + 0.7
+        np.testing.assert_allclose(got, wanted, rtol=1e-15)
+    # The first as it is, the others by one in which the factor is an input and 0.7 is not.
+    assert [len(p.graph.inputs) for p in _programs()] == [1, 2]
+    assert _programs()[1].calls == 5
+
+
+def test_constants_that_decide_how_to_compute_stay_constants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demand, "COMPILE_NS", 0.0)
+    demand.clear()
+    x = tj.asarray(X)
+    for exponent in (3.0, 5.0, 7.0):
+        np.testing.assert_allclose(((x**exponent) + 1).numpy(), X**exponent + 1, rtol=1e-12)
+    assert [len(p.graph.inputs) for p in _programs()] == [1, 1, 1]

@@ -11,13 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tracejit import config
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, placeholder
 from tracejit.graph.text import type_text
+from tracejit.ops.leaves import CONSTANT
 from tracejit.ops.table import Array
 from tracejit.runtime import monitor, registry, spans, stance, turns
 from tracejit.runtime.costs import model
@@ -50,15 +51,15 @@ def evaluate(outputs: Sequence[Node], nodes: list[Node]) -> list[Array]:
         _usage.count(None, seconds)
         return values
     key, leaves = _structure(outputs, nodes)
-    arrays = [_value(leaf) for leaf in leaves]
     program = _found(key)
-    if program is not None and program.executable is not None:
-        return program.run(arrays)
-    graph = Graph((), outputs, nodes)
+    graph: Graph | None = None
     if program is None:
-        program = _program(key, graph, leaves, mode)
-        if program is not None and program.executable is not None:
-            return program.run(arrays)
+        key, leaves = _generalised(key, leaves, outputs, nodes)
+        graph = Graph((), outputs, nodes)
+        program = _found(key) or _program(key, graph, leaves, mode)
+    if program is not None and program.executable is not None:
+        return program.run([_value(leaf) for leaf in leaves])
+    graph = graph or Graph((), outputs, nodes)
     # The program's graph has inputs in place of data; interpreting this one is the same.
     values, seconds = _interpret(graph)
     _usage.count(program, seconds)
@@ -178,11 +179,13 @@ def clear() -> None:
     """Forget all programs."""
     with _lock:
         _programs.clear()
+        _seen.clear()
         _usage.calls, _usage.seconds = 0, 0.0
 
 
 def _value(leaf: Node) -> Array:
-    return cast(Array, leaf.value)
+    value = leaf.value
+    return CONSTANT.reference(**leaf.attrs) if value is None else value
 
 
 def layout_of(array: Array) -> tuple[int, ...] | None:
@@ -192,8 +195,13 @@ def layout_of(array: Array) -> tuple[int, ...] | None:
     return tuple(s // array.itemsize for s in array.strides)
 
 
-def _structure(outputs: Sequence[Node], nodes: Sequence[Node]) -> tuple[Any, list[Node]]:
-    """Return a key that expressions of equal structure share, and the data leaves in order."""
+def _structure(
+    outputs: Sequence[Node], nodes: Sequence[Node], lifted: Collection[Node] = ()
+) -> tuple[Any, list[Node]]:
+    """Return a key that expressions of equal structure share, and the data leaves in order.
+
+    Constants that are ``lifted`` are leaves like data: expressions that differ in them are equal.
+    """
     position: dict[Node, int] = {}
     leaves: list[Node] = []
     parts: list[Any] = [config.settings()]
@@ -203,12 +211,71 @@ def _structure(outputs: Sequence[Node], nodes: Sequence[Node]) -> tuple[Any, lis
             leaves.append(node)
             parts.append(node.aval)
             parts.append(layout_of(node.value))
+        elif node in lifted:
+            leaves.append(node)
+            parts.append(node.aval)
+            parts.append(None)
         else:
             parts.append(node.op)
             parts.append(node.identity)
             parts.append(tuple([position[i] for i in node.inputs]))
     parts.append(tuple([position[o] for o in outputs]))
     return tuple(parts), leaves
+
+
+# Ops that take as long whether a float that they read is a constant or not.
+_INDIFFERENT = frozenset(
+    ("add", "subtract", "multiply", "divide", "maximum", "minimum", "where", "clip", "equal",
+     "not_equal", "less", "less_equal", "greater", "greater_equal")
+)  # fmt: skip
+
+
+class _Seen:
+    """The constants of the first expression of a structure, and which have been others since."""
+
+    __slots__ = ("identities", "varying")
+
+    def __init__(self, identities: list[Hashable]):
+        self.identities = identities
+        self.varying: frozenset[int] = frozenset()
+
+
+# By structures in which those constants are lifted that may be.
+_seen: OrderedDict[Any, _Seen] = OrderedDict()
+
+
+def _generalised(
+    key: Any, leaves: list[Node], outputs: Sequence[Node], nodes: Sequence[Node]
+) -> tuple[Any, list[Node]]:
+    """Return the key and the leaves of an expression for a program that serves others as well.
+
+    ``x / (i + 1)`` has another constant on each turn of a loop, and should be one program: float
+    constants that have been seen to vary become inputs. The others stay what they are, which
+    spares the kernel a load and lets the passes simplify.
+    """
+    constants = [n for n in nodes if n.op is CONSTANT and n.dtype.kind == "f"]
+    if constants:
+        fixed = {i for n in nodes if n.op.name not in _INDIFFERENT for i in n.inputs}
+        constants = [n for n in constants if n not in fixed and n not in outputs]
+    if not constants:
+        return key, leaves
+    identities = [n.identity for n in constants]
+    general, _ = _structure(outputs, nodes, frozenset(constants))
+    with _lock:
+        seen = _seen.get(general)
+        if seen is None:
+            _seen[general] = _Seen(identities)
+            if len(_seen) > _MAX_PROGRAMS:
+                _seen.popitem(last=False)
+            return key, leaves
+        _seen.move_to_end(general)
+        if seen.identities != identities:
+            pairs = zip(seen.identities, identities, strict=True)
+            seen.varying |= {place for place, (a, b) in enumerate(pairs) if a != b}
+        varying = seen.varying
+    if not varying:
+        return key, leaves
+    return _structure(outputs, nodes, frozenset([constants[place] for place in varying]))
 
 
 def _lifted(graph: Graph, leaves: Sequence[Node]) -> Graph:
