@@ -46,7 +46,7 @@ class Pool(Words):
     WORD = 0
     DONE = 64
     BUSY = 128
-    JOB = 192  # record address, pointer table, chunks, and the one that it goes back from, or -1
+    JOB = 192  # record address, pointer table, chunks, and which it goes back from (-1: goes forth)
     SLEEPERS = 256
     STOP = 264
     LIMIT = 272  # workers that may take part
