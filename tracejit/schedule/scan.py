@@ -13,7 +13,7 @@ MANY_ROWS = 16
 MIN_BLOCKS = 8
 # Blocks of a turn: what is read twice stays in the second cache, and handing the running values on
 # does not show.
-TURN_BLOCKS = 4
+TURN_BLOCKS = 2
 
 # What is handed on, in bytes: the running values of the rows at 0, the number of the next block
 # that nobody has taken, and for each row how many blocks its value is of; each on its own line.
