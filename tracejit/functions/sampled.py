@@ -186,6 +186,10 @@ def polyval(p: Any, x: Any) -> Tensor:
     return result
 
 
+# So many columns of powers are products of each other, which one kernel stores.
+_FEW_POWERS = 32
+
+
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
     """Return the matrix of powers of a vector, the highest first unless ``increasing``."""
     value = lift(x)
@@ -196,8 +200,13 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
     if count == 0:
         return filled((value.shape[0], 0), 0, value.dtype)
     column = expand_dims(value, 1)
-    powers = cumprod(concat([ones_like(column), *[column] * (count - 1)], 1), 1)
-    return powers if increasing else powers[:, ::-1]
+    if count > _FEW_POWERS:
+        powers = cumprod(concat([ones_like(column), *[column] * (count - 1)], 1), 1)
+        return powers if increasing else powers[:, ::-1]
+    columns = [ones_like(column), column][:count]
+    while len(columns) < count:
+        columns.append(columns[-1] * column)
+    return concat(columns if increasing else columns[::-1], 1)
 
 
 # -- windows ---------------------------------------------------------------------------------------
