@@ -143,7 +143,7 @@ def test_a_failure_is_quoted(monkeypatch: pytest.MonkeyPatch):
 
     f = tj.jit(lambda x: x * 3 - np.sqrt(x), compile="now")
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "compile_schedule", broken)
+        patch.setattr(engine, "cached_schedule", broken)
         with pytest.warns(RuntimeWarning, match="no code for explain"):
             f(X)
     found = tj.explain(f, X)

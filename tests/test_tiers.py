@@ -18,6 +18,8 @@ import pytest
 import tracejit as tj
 from tracejit import config
 from tracejit.errors import RecompileError, ValueArgumentError
+from tracejit.graph.graph import Graph
+from tracejit.graph.node import make, placeholder
 from tracejit.runtime import (
     background,
     blas,
@@ -182,6 +184,34 @@ def test_numpy_answers_where_kernels_are_later_than_was_expected(
     assert f.stats()["tier"] == 1
 
 
+def test_kernels_that_came_after_the_patience_and_before_the_next_look_count_as_compiled() -> None:
+    x = placeholder(0, F32, (3, 4))
+    graph = Graph([x], [make("arcsinh", [make("log1p", [make("cosh", [x])])])])
+    program = tiers.Program(graph, [None], "background")
+    program.compile(limit=0.0)
+    assert program.executable is None
+    before = service.compiles()
+    deadline = time.monotonic() + 60
+    while service.compiles() == before and time.monotonic() < deadline:
+        time.sleep(0.001)
+    program.compile()
+    assert (program.tier, program.compiled_kernels) == (1, 1)
+    np.testing.assert_allclose(program.run([X])[0], np.arcsinh(np.log1p(np.cosh(X))), rtol=1e-6)
+
+
+def test_who_asks_for_kernels_writes_their_ir(monkeypatch: pytest.MonkeyPatch) -> None:
+    emit, writers = engine._emit, set[int]()
+
+    def noted(plan: Any, target: Any) -> str:
+        writers.add(threading.get_ident())
+        return emit(plan, target)
+
+    monkeypatch.setattr(engine, "_emit", noted)
+    f = tj.jit(lambda x: np.arcsinh(np.cbrt(x) - np.cosh(x)), compile="now")
+    np.testing.assert_allclose(f(X), np.arcsinh(np.cbrt(X) - np.cosh(X)), rtol=1e-6)
+    assert writers == {threading.get_ident()}
+
+
 def test_results_belong_to_the_caller_in_every_tier(held: threading.Event) -> None:
     constant = np.arange(3.0)
     f = tj.jit(lambda x: (x.T, x + 0, np.asarray(constant) * 1), compile="background")
@@ -330,7 +360,7 @@ def test_a_compiler_that_fails_leaves_the_interpreter(
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(f"no code today ({mode})")
 
-    monkeypatch.setattr(engine, "compile_schedule", broken)
+    monkeypatch.setattr(engine, "cached_schedule", broken)
     f = tj.jit(lambda x: softmax(x) * 0.6, compile=mode)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

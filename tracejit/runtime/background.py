@@ -55,14 +55,20 @@ class Worker:
             self._jobs.append(job)
             # Here: a caller that has begun to wait for the interpreter would wait for the old one.
             self._hurry()
+            thread = self.start()
+            # From now on: a thread that has still to begin would wait for the interpreter longest.
+            turns.want(cast(int, thread.ident))
+            self._ready.notify()
+
+    def start(self) -> threading.Thread:
+        """Start the thread, which takes up to 2 ms beside others; nothing happens if it runs."""
+        with self._ready:
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="tracejit-background", daemon=True
                 )
                 self._thread.start()
-            # From now on: a thread that has still to begin would wait for the interpreter longest.
-            turns.want(cast(int, self._thread.ident))
-            self._ready.notify()
+            return self._thread
 
     def pending(self) -> int:
         """Return how many jobs wait."""
@@ -123,6 +129,11 @@ _worker = Worker()
 def submit(job: Job) -> None:
     """Run ``job`` in the background."""
     _worker.submit(job)
+
+
+def start_ahead() -> None:
+    """Have the thread wait for its first job."""
+    _worker.start()
 
 
 def prepare(run: Callable[[], None]) -> None:

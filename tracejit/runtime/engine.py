@@ -18,7 +18,7 @@ from tracejit.codegen.lowered import lowers
 from tracejit.codegen.target import Target
 from tracejit.graph.graph import Graph
 from tracejit.graph.passes import canonicalise
-from tracejit.record import replace
+from tracejit.record import record, replace
 from tracejit.runtime import cpu, memory, native, service
 from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.code import Code
@@ -66,21 +66,44 @@ def compile_graph(
 
 
 def compile_schedule(
-    schedule: Schedule,
-    target: Target | None = None,
-    *,
-    level: int = 2,
-    end: float | None = None,
+    schedule: Schedule, target: Target | None = None, *, level: int = 2
 ) -> Executable:
-    """Return the machine code of a schedule, ready to run.
-
-    Raises TimeoutError where it is not there at ``end``, of ``time.perf_counter``; its kernels have
-    been asked for then.
-    """
+    """Return the machine code of a schedule, ready to run."""
     target = target or cpu.target()
     ready = cached_schedule(schedule, target, level=level)
-    if ready is not None:
-        return ready
+    return ready or begin(schedule, target, level=level).result()
+
+
+@record(slots=True)
+class Compilation:
+    """Kernels of a schedule that have been asked for, ``awaited`` those that were nowhere."""
+
+    schedule: Schedule
+    target: Target
+    tickets: dict[str, service.Ticket]
+    awaited: list[str]
+    started: float
+
+    def result(self, end: float | None = None) -> Executable:
+        """Wait for all of them, and return the executable.
+
+        Raises TimeoutError where it is not there at ``end``, of ``time.perf_counter``.
+        """
+        for ticket in self.tickets.values():
+            ticket.result(None if end is None else end - time.perf_counter())
+        tickets = self.tickets
+        stages = stages_of(self.schedule, self.target, lambda key, emit: tickets[key].result())
+        fresh = sum(tickets[key].result().origin == "compiled" for key in self.awaited)
+        seconds = time.perf_counter() - self.started if fresh else 0.0
+        return Executable(self.schedule, stages, self.target, fresh=fresh, fresh_seconds=seconds)
+
+
+def begin(schedule: Schedule, target: Target, *, level: int = 2) -> Compilation:
+    """Have the kernels of a schedule compiled.
+
+    Their IR is written here: LLVM, in a process of its own, works on the first meanwhile, and no
+    other thread wants the interpreter for it.
+    """
     started = time.perf_counter()
     # In the first process of all these are made while the emitters load.
     service.start_ahead()
@@ -90,29 +113,45 @@ def compile_schedule(
     from tracejit.codegen import emitters  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
     # All are asked for before the first is waited for, so that several compile at a time.
-    tickets = request(schedule, target, level=level, priority=service.Priority.NOW)
+    tickets = request(schedule, target, level=level, priority=service.Priority.NOW, write=True)
     awaited = [key for key, ticket in tickets.items() if not ticket.done()]
-    for ticket in tickets.values():
-        ticket.result(None if end is None else end - time.perf_counter())
-    stages = stages_of(schedule, target, lambda key, emit: tickets[key].result())
-    fresh = sum(tickets[key].result().origin == "compiled" for key in awaited)
-    seconds = time.perf_counter() - started if fresh else 0.0
-    return Executable(schedule, stages, target, fresh=fresh, fresh_seconds=seconds)
+    return Compilation(schedule, target, tickets, awaited, started)
 
 
 def request(
-    schedule: Schedule, target: Target, *, level: int, priority: service.Priority
+    schedule: Schedule,
+    target: Target,
+    *,
+    level: int,
+    priority: service.Priority,
+    write: bool = False,
 ) -> dict[str, service.Ticket]:
-    """Ask for the code of all kernels of a schedule; its sizes may be symbolic."""
+    """Ask for the code of all kernels of a schedule; its sizes may be symbolic.
+
+    With ``write`` their IR is written here, otherwise by the threads that compile.
+    """
     tickets: dict[str, service.Ticket] = {}
 
     def ask(key: str, emit: Callable[[], str]) -> Code:
         if key not in tickets:
-            tickets[key] = service.submit(key, emit, ENTRY, target, level, priority)
+            tickets[key] = service.submit(key, emit, ENTRY, target, level, priority, write=write)
         return cast(Code, None)
 
     stages_of(schedule, target, ask)
     return tickets
+
+
+def texts(schedule: Schedule, target: Target) -> dict[str, str]:
+    """Return the IR of a schedule's kernels by structure."""
+    written: dict[str, str] = {}
+
+    def write(key: str, emit: Callable[[], str]) -> Code:
+        if key not in written:
+            written[key] = emit()
+        return cast(Code, None)
+
+    stages_of(schedule, target, write)
+    return written
 
 
 def cached_schedule(schedule: Schedule, target: Target, *, level: int = 2) -> Executable | None:

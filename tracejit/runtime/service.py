@@ -86,6 +86,7 @@ class _Job:
         # Those of a module whose object code is all that is asked for; None for a kernel.
         self.passes: int | None = None
         self.image = b""
+        self.text: str | None = None  # what ``emit`` would write, where that has been done
         self.priority: Priority | None = None  # None: in no queue, whoever wants it compiles it
         self.state = _State.QUEUED
         self.wanted = 0
@@ -187,17 +188,22 @@ class Service:
         target: Target,
         level: int = 2,
         priority: Priority = Priority.SOON,
+        *,
+        write: bool = False,
     ) -> Ticket:
         """Ask for the code of ``structure``, which ``emit()`` writes; returns at once.
 
         What is in memory or on disk is there at once, too. ``emit`` runs on the thread that
-        compiles, and only if nobody has compiled this before. ``symbol`` is the function's name
-        in it. The ticket fails with ``QueueFull`` if too much is queued.
+        compiles, with ``write`` on this one, and only if nobody has compiled this before.
+        ``symbol`` is the function's name in it. The ticket fails with ``QueueFull`` if too much is
+        queued.
         """
         key, started = Key(structure, target, level), time.perf_counter()
-        self._find(key, emit, symbol)
+        new = self._find(key, emit, symbol) is None and key not in self._jobs
+        text = emit() if write and new else None
         with self.lock:
             ticket, job = self._request(key, emit, symbol)
+            job.text = job.text or text
             if job.state is not _State.QUEUED:
                 return ticket
             if job.priority is not None and job.priority <= priority:
@@ -462,7 +468,7 @@ class Service:
 
     def _compile(self, job: _Job, compile_text: Callable[[str, Target, int, int], bytes]) -> Code:
         key, started = job.key, time.perf_counter()
-        text = job.emit()
+        text, job.text = job.text or job.emit(), None
         with turns.waiting(), spans.flow(key):
             image = compile_text(text, key.target, key.level, llvm.KERNEL_PASSES)
         loaded = LoadedObject(image, (job.symbol,))

@@ -47,6 +47,7 @@ from tracejit.runtime.workers import WorkerCrashed
 from tracejit.schedule.titles import time_text
 
 if TYPE_CHECKING:
+    from tracejit.runtime.engine import Compilation
     from tracejit.runtime.executable import Executable
     from tracejit.schedule.schedule import Layout, Schedule
 
@@ -96,6 +97,7 @@ class Program:
     __slots__ = (
         "__weakref__",
         "_asked",
+        "_compilation",
         "_interpreter",
         "_job",
         "_leaves",
@@ -156,6 +158,7 @@ class Program:
         self._job: background.Job | None = None
         self._asked = 0.0  # when the job was submitted
         self._schedule: Schedule | None = None
+        self._compilation: Compilation | None = None
         self._lock = threading.Lock()
         self._making = threading.Lock()
         if not graph.outputs:
@@ -392,10 +395,13 @@ class Program:
             if _started:  # the first plan of a process loads the passes
                 model.observe_plan(self.graph, time.perf_counter() - started, len(schedule.steps))
             self._schedule = schedule
-        if cached_only:
+        executable = None
+        if self._compilation is None:
             executable = engine.cached_schedule(schedule, target, level=self.level)
-        else:
-            executable = engine.compile_schedule(schedule, target, level=self.level, end=end)
+            if executable is None and not cached_only:
+                self._compilation = engine.begin(schedule, target, level=self.level)
+        if self._compilation is not None:
+            executable = self._compilation.result(end)
         if executable is not None:
             self._adopt(executable)
             if executable.fresh or all(code.origin == "disk" for code in executable.codes):
@@ -416,7 +422,7 @@ class Program:
         # Last, and one assignment: a call sees either form whole.
         self.run = executable.run
         self.state = State.COMPILED
-        self._interpreter = self._schedule = None
+        self._interpreter = self._schedule = self._compilation = None
         analysis.watch(self)
         entry.expect()
 
