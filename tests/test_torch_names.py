@@ -235,3 +235,101 @@ def test_wrong_arguments() -> None:
     ):
         with pytest.raises(kind):
             call()
+
+
+# -- names that scripts written for PyTorch use ----------------------------------------------------
+
+
+def test_names_of_dtypes_and_conversions() -> None:
+    assert (tj.float, tj.int, tj.long, tj.short) == (tj.float32, tj.int32, tj.int64, tj.int16)
+    assert tj.zeros((2, 1), dtype=tj.long).dtype == np.int64
+    assert tj.is_tensor(tj.from_numpy(M))
+    assert not tj.is_tensor(M)
+    x = tj.as_tensor(M).half()
+    assert (x.nelement(), x.element_size(), x.stride(), x.stride(1)) == (35, 2, (7, 1), 1)
+    assert x.requires_grad is False
+    for made, shape in ((x.new_zeros(2, 3), (2, 3)), (x.new_full((2,), 7.0), (2,))):
+        assert made.dtype == np.float16
+        assert made.shape == shape
+
+    @tj.no_grad()
+    def evaluate() -> Any:
+        with tj.inference_mode():
+            return x.sum()
+
+    assert evaluate().shape == ()
+
+
+def test_names_of_elementwise_functions_and_parts() -> None:
+    check(tj.polar, (M, N), M * np.exp(1j * N))
+    check(tj.frac, (M * 3,), M * 3 - np.trunc(M * 3))
+    check(lambda x: x.clamp_min(-0.1).clamp_max(0.1), (M,), np.clip(M, -0.1, 0.1))
+    check(lambda x: x.select(1, -2), (M,), M[:, -2])
+    check(lambda x: tj.narrow(x, 1, 2, 3), (M,), M[:, 2:5])
+    check(lambda x: x.index_fill(0, tj.tensor([0, 3]), 2.0)[:4:3], (M,), np.full((2, 7), 2.0))
+    check(lambda x: tj.tensor_split(x, 3, dim=1)[0], (M,), M[:, :3])
+    check(lambda x: tj.block_diag(x, 3.0)[-1], (M,), np.eye(1, 8, 7)[0] * 3)
+    with pytest.raises(errors.IndexOutOfRange, match="index 9"):
+        tj.select(M, 0, 9)
+    pairs = [[a, b] for a in (1, 2) for b in (3, 4, 5)]
+    assert tj.cartesian_prod(tj.tensor([1, 2]), tj.tensor([3, 4, 5])).tolist() == pairs
+
+
+def test_statistics_in_pairs() -> None:
+    for axis in (0, 1):
+        for function, numpy in ((tj.std_mean, np.std), (tj.var_mean, np.var)):
+            check(lambda x, f=function, a=axis: f(x, a).spread, (M,), numpy(M, axis, ddof=1))
+            check(lambda x, f=function, a=axis: f(x, a).mean, (M,), M.mean(axis))
+
+
+def test_windows() -> None:
+    np.testing.assert_allclose(tj.hann_window(8), np.hanning(9)[:8], atol=1e-7)
+    np.testing.assert_allclose(tj.hamming_window(8, False), np.hamming(8), atol=1e-7)
+    assert tj.hann_window(1).tolist() == [1.0]
+
+
+def test_forms_in_place() -> None:
+    def update(m: Any, v: Any, w: Any, g: Any) -> Any:
+        m.mul_(0.9).add_(g, alpha=0.1)
+        v.mul_(0.9).addcmul_(g, g, value=0.1)
+        return w.addcdiv_(m, v.sqrt().add_(1e-3), value=-0.5)
+
+    m, v, w = 0.9 * M + 0.1 * N, 0.9 * M * M + 0.1 * N * N, M - N
+    check(update, (M, M * M, M - N, N), w - 0.5 * m / (np.sqrt(v) + 1e-3))
+    x = tj.zeros((3, 2))
+    x.scatter_(1, tj.tensor([[1], [0], [1]]), 5.0).index_add_(0, tj.tensor([2]), tj.ones((1, 2)))
+    x.index_fill_(1, tj.tensor([0]), -1.0).clamp_max_(4.0)
+    assert x.tolist() == [[-1, 4], [-1, 0], [-1, 4]]
+
+
+def test_functions_of_networks() -> None:
+    check(F.glu, (M[:, :6],), M[:, :3] / (1 + np.exp(-M[:, 3:6])))
+    check(F.pairwise_distance, (M, N), np.linalg.norm(M - N + 1e-6, axis=1))
+    bags = np.array([[0, 4], [2, 2]])
+    for mode in ("mean", "sum", "max"):
+        wanted = getattr(M[bags], mode)(1)
+        check(lambda i, w, m=mode: F.embedding_bag(i, w, mode=m), (bags, M), wanted)
+    p, t = RNG.random((3, 4)), RNG.random((3, 4))
+    p[0] = 0, 1, 0, 1
+    with np.errstate(divide="ignore"):
+        wanted = -(t * np.maximum(np.log(p), -100) + (1 - t) * np.maximum(np.log1p(-p), -100))
+    check(lambda p, t: F.binary_cross_entropy(p, t, "none"), (p, t), wanted)
+
+
+def test_draws() -> None:
+    weights = np.array([[0.0, 1.0, 3.0], [1.0, 0.0, 0.0]])
+    drawn = tj.multinomial(weights, 4000, replacement=True, seed=1).numpy()
+    assert drawn.shape == (2, 4000)
+    assert set(drawn[0]) == {1, 2}
+    assert set(drawn[1]) == {0}
+    assert abs((drawn[0] == 2).mean() - 0.75) < 0.05
+    first = [tj.multinomial(weights[0], 2, seed=s).tolist() for s in range(200)]
+    assert all(sorted(f) == [1, 2] for f in first)
+    assert abs(np.mean([f[0] == 2 for f in first]) - 0.75) < 0.15
+    with pytest.raises(errors.ValueArgumentError, match="5 of 3"):
+        tj.multinomial(weights, 5)
+    assert tj.randint(5, (4, 2)).shape == (4, 2)
+    assert tj.randn_like(X).dtype == np.float32
+    assert abs(tj.bernoulli(tj.full((5000,), 0.3), seed=2).mean().item() - 0.3) < 0.05
+    assert -1 <= tj.empty(50).uniform_(-1, 0).max().item() < 0
+    assert tj.empty(50).normal_(100, 1).min().item() > 90

@@ -22,6 +22,8 @@ check_interpreter()
 from tracejit.errors import TracejitError as TracejitError
 
 if typing.TYPE_CHECKING:
+    import builtins
+
     import numpy as np
 
     from tracejit.frontend.explanation import explain as explain
@@ -151,14 +153,14 @@ def __dir__() -> list[str]:
     return sorted({*found, *_LAZY, "bfloat16"})
 
 
-def num_threads(number: int | None = None) -> typing.Any:
+def num_threads(number: builtins.int | None = None) -> typing.Any:
     """Return a ``with`` block in which kernels use ``number`` threads; how many now, if None."""
     from tracejit.runtime import threads
 
     return threads.get_num_threads() if number is None else threads.num_threads(number)
 
 
-def memory_stats() -> dict[str, int]:
+def memory_stats() -> dict[str, builtins.int]:
     """Return what the allocator of results and scratch memory has counted, in bytes and blocks.
 
     ``used`` and ``peak`` (bytes in living results and running calls, now and at most); ``cached``

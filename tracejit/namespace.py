@@ -14,6 +14,7 @@ from tracejit.functions.movement import *
 from tracejit.functions.nn import *
 from tracejit.functions.ordering import *
 from tracejit.functions.products import *
+from tracejit.functions.pytorch import *
 from tracejit.functions.random import manual_seed as manual_seed
 from tracejit.functions.random import rand as rand
 from tracejit.functions.random import randint as randint

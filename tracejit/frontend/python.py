@@ -30,9 +30,10 @@ from tracejit.errors import ArgumentError, TraceError, ValueArgumentError
 from tracejit.frontend.compiled import compile_signature
 from tracejit.frontend.jitted import Jitted
 from tracejit.frontend.names import definition
-from tracejit.frontend.signature import has_floats
+from tracejit.frontend.signature import has_floats, is_array
 from tracejit.frontend.trees import Spec, check_statics, flatten
 from tracejit.runtime.stance import Mode
+from tracejit.tensor import Tensor
 
 if TYPE_CHECKING:
     from tracejit.frontend.traced import Traced
@@ -97,10 +98,10 @@ def jit(
 def check_function(function: Any) -> None:
     """Raise where ``function`` cannot be traced."""
     if not callable(function) or isinstance(function, type):
-        raise ArgumentError(
-            f"jit takes a function, got {type(function).__name__}",
-            hint="write @tj.jit above a def, or tj.jit(function)",
-        )
+        hint = "write @tj.jit above a def, or tj.jit(function)"
+        if is_array(function) or isinstance(function, Tensor):
+            hint += "; x.trace() and tj.linalg.trace(x) sum a diagonal"
+        raise ArgumentError(f"jit takes a function, got {type(function).__name__}", hint=hint)
     for test, what in (
         (inspect.isgeneratorfunction, "a generator"),
         (inspect.iscoroutinefunction, "a coroutine"),

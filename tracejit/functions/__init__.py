@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from tracejit.functions import nn as nn
     from tracejit.functions import ordering as ordering
     from tracejit.functions import products as products
+    from tracejit.functions import pytorch as pytorch
+    from tracejit.functions import random as random
     from tracejit.functions import reductions as reductions
     from tracejit.functions import sampled as sampled
 
 _MODULES = (
     "convolution", "counting", "creation", "dtypes", "elementwise", "fft", "gather", "images",
-    "indexing", "joining", "linalg", "movement", "nn", "ordering", "products", "reductions",
-    "sampled",
+    "indexing", "joining", "linalg", "movement", "nn", "ordering", "products", "pytorch", "random",
+    "reductions", "sampled",
 )  # fmt: skip
 
 

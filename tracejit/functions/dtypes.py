@@ -28,12 +28,14 @@ __all__ = [
     "e",
     "euler_gamma",
     "finfo",
+    "float",
     "float16",
     "float32",
     "float64",
     "half",
     "iinfo",
     "inf",
+    "int",
     "int8",
     "int16",
     "int32",
@@ -43,6 +45,7 @@ __all__ = [
     "isrealobj",
     "isscalar",
     "issubdtype",
+    "long",
     "nan",
     "ndim",
     "newaxis",
@@ -50,6 +53,7 @@ __all__ = [
     "promote_types",
     "result_type",
     "shape",
+    "short",
     "size",
     "uint8",
     "uint16",
@@ -57,11 +61,14 @@ __all__ = [
     "uint64",
 ]  # fmt: skip
 
+_PYTHON = frozenset((builtins.bool, builtins.int, builtins.float, complex))
+
 bool = bool_ = np.dtype(np.bool_)
 int8, int16, int32, int64 = (np.dtype(f"int{n}") for n in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (np.dtype(f"uint{n}") for n in (8, 16, 32, 64))
 float16 = half = np.dtype(np.float16)
-float32 = np.dtype(np.float32)
+float32 = float = np.dtype(np.float32)  # PyTorch's names
+short, int, long = int16, int32, int64
 float64 = double = np.dtype(np.float64)
 complex64, complex128 = np.dtype(np.complex64), np.dtype(np.complex128)
 
@@ -98,8 +105,7 @@ def result_type(*operands: Any) -> DType:
     if not operands:
         raise fail(DTypeError, "result_type needs at least one operand")
     kinds: list[Any] = [
-        builtins.type(x) if builtins.type(x) in (builtins.bool, int, float, complex) else _dtype(x)
-        for x in operands
+        builtins.type(x) if builtins.type(x) in _PYTHON else _dtype(x) for x in operands
     ]
     return promote(kinds)
 
@@ -150,16 +156,16 @@ def isscalar(x: Any, /) -> builtins.bool:
     return np.isscalar(x)
 
 
-def shape(x: Any, /) -> tuple[int, ...]:
+def shape(x: Any, /) -> tuple[builtins.int, ...]:
     """Return the shape of an array-like."""
     return x.shape if isinstance(x, Tensor) else np.shape(x)
 
 
-def ndim(x: Any, /) -> int:
+def ndim(x: Any, /) -> builtins.int:
     """Return the number of axes of an array-like."""
     return len(shape(x))
 
 
-def size(x: Any, /, axis: int | None = None) -> int:
+def size(x: Any, /, axis: builtins.int | None = None) -> builtins.int:
     """Return the number of elements, or the size along an axis."""
-    return int(np.prod(shape(x))) if axis is None else shape(x)[axis]
+    return builtins.int(np.prod(shape(x))) if axis is None else shape(x)[axis]

@@ -27,24 +27,36 @@ def _transform(name: str, x: Any, n: int | None, axis: int, norm: str | None) ->
     return record(name, (value,), axis=place, n=points, norm=norm or "backward")
 
 
-def fft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def fft(
+    x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None, *,
+    dim: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return the discrete Fourier transform of ``n`` points."""
-    return _transform("fft", x, n, axis, norm)
+    return _transform("fft", x, n, axis if dim is None else dim, norm)
 
 
-def ifft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def ifft(
+    x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None, *,
+    dim: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return the inverse of ``fft``."""
-    return _transform("ifft", x, n, axis, norm)
+    return _transform("ifft", x, n, axis if dim is None else dim, norm)
 
 
-def rfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def rfft(
+    x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None, *,
+    dim: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return the transform of real input: the n // 2 + 1 frequencies that are not conjugates."""
-    return _transform("rfft", x, n, axis, norm)
+    return _transform("rfft", x, n, axis if dim is None else dim, norm)
 
 
-def irfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def irfft(
+    x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None, *,
+    dim: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return the inverse of ``rfft`` with ``n`` real points."""
-    return _transform("irfft", x, n, axis, norm)
+    return _transform("irfft", x, n, axis if dim is None else dim, norm)
 
 
 def _transforms(name: str, x: Any, s: Any, axes: Any, norm: str | None) -> Tensor:

@@ -108,8 +108,11 @@ def _put(x: Tensor, axis: int, indices: Any, values: Any) -> Tensor:
     return record("put_along_axis", (x, index, lift(values, x.dtype)), axis=axis)
 
 
-def scatter(x: Any, dim: int, index: Any, src: Any, /) -> Tensor:
-    """Return ``x`` with ``src`` written at indices along ``dim``; other axes must agree."""
+def scatter(x: Any, dim: int, index: Any, src: Any) -> Tensor:
+    """Return ``x`` with ``src``, which may be a number, written at indices along ``dim``.
+
+    Other axes must agree.
+    """
     value = lift(x)
     return _put(value, one_axis("scatter", dim, value.shape), index, src)
 
@@ -307,7 +310,7 @@ def unique_inverse(x: Any, /) -> UniqueInverse:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def one_hot(x: Any, num_classes: int, /, dtype: Any = None) -> Tensor:
+def one_hot(x: Any, /, num_classes: int, dtype: Any = None) -> Tensor:
     """Return 1 at the index along a new last axis, else 0."""
     table = record("one_hot", (x,), depth=as_index(num_classes, "num_classes"))
     return table if dtype is None else cast(table, dtype)

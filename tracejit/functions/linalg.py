@@ -146,14 +146,22 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Tenso
     return movement.expand_dims(result, (-2, -1)) if keepdims else result
 
 
-def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+def vector_norm(
+    x: Any, /, ord: float = 2, axis: Axis = None, keepdims: bool = False, *,
+    dim: Axis = None, keepdim: bool | None = None,
+) -> Tensor:  # fmt: skip
     """Return (Σ|x|^ord)^(1/ord) over ``axis``."""
-    return reductions.reduce("norm", x, axis, keepdims, None, None, ord=ord)
+    return reductions.reduce("norm", x, axis, keepdims, dim, keepdim, ord=ord)
 
 
-def norm(x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def norm(
+    x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False, *,
+    dim: Axis = None, keepdim: bool | None = None,
+) -> Tensor:  # fmt: skip
     """Return ``numpy.linalg.norm``: of matrices over two axes, else of vectors."""
     value = lift(x)
+    axis = axis if dim is None else dim
+    keepdims = keepdims if keepdim is None else keepdim
     axes = some_axes("norm", axis, value.shape)
     matrix = len(axes) == 2 and ord is not None
     if not matrix or (ord in (1, -1, math.inf, -math.inf, "fro")):

@@ -9,8 +9,8 @@ from tracejit.functions.arguments import fail, one_axis
 from tracejit.tensor import Tensor, apply, lift, record
 
 __all__ = [
-    "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss", "kl_div", "l1_loss",
-    "mse_loss", "nll_loss", "smooth_l1_loss",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss",
+    "kl_div", "l1_loss", "mse_loss", "nll_loss", "smooth_l1_loss",
 ]  # fmt: skip
 
 
@@ -44,6 +44,19 @@ def smooth_l1_loss(x: Any, target: Any, /, reduction: str = "mean", beta: float 
     if beta == 0:
         return l1_loss(x, target, reduction)
     return record("divide", (huber_loss(x, target, reduction, beta), float(beta)))
+
+
+def binary_cross_entropy(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:
+    """Return −(target · ln x + (1 − target) · ln(1 − x)), logarithms not below −100."""
+    value, wanted = lift(x), lift(target)
+    inside, outside = (
+        record("maximum", (record("log", (p,)), -100.0))
+        for p in (value, record("subtract", (1.0, value)))
+    )
+    gain = record("multiply", (wanted, record("subtract", (inside, outside))))
+    return _reduced(
+        "binary_cross_entropy", record("negative", (record("add", (gain, outside)),)), reduction
+    )
 
 
 def binary_cross_entropy_with_logits(x: Any, target: Any, /, reduction: str = "mean") -> Tensor:

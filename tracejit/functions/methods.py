@@ -42,6 +42,9 @@ _METHODS = {
         moveaxis permute ravel reshape rot90 squeeze swapaxes swapdims=swapaxes trace transpose
         unflatten unsqueeze view=reshape_view
         """,
+    "pytorch": """
+        bernoulli clamp_max clamp_min det frac index_fill inverse multinomial select tensor_split
+        """,
     "counting": "bincount histc",
     "images": "unfold=windows_along",
     "joining": "chunk pad repeat repeat_interleave roll split tile unbind",
@@ -177,6 +180,35 @@ def numel(self: Tensor) -> int:
     return self.size
 
 
+def element_size(self: Tensor) -> int:
+    """Return the bytes of an element."""
+    return self.itemsize
+
+
+def stride(self: Tensor, dim: int | None = None) -> Any:
+    """Return the distance of neighbours along each axis, in elements, of the tensor in order."""
+    found = [1]
+    for extent in self.shape[:0:-1]:
+        found.append(found[-1] * extent)
+    strides = tuple(reversed(found[: self.ndim]))
+    return strides if dim is None else strides[one_axis("stride", dim, self.shape)]
+
+
+def _new(name: str, function: str) -> None:
+    def make(self: Tensor, *args: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
+        kwargs.pop("device", None)
+        kwargs.pop("requires_grad", None)
+        return getattr(functions.creation, function)(*args, dtype=dtype or self.dtype, **kwargs)
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"``{function}`` in the dtype of the tensor."
+    setattr(Tensor, name, make)
+
+
+for _name in ("empty", "full", "ones", "tensor", "zeros"):
+    _new(f"new_{_name}", _name)
+
+
 def dim(self: Tensor) -> int:
     """Return the number of axes."""
     return self.ndim
@@ -290,8 +322,17 @@ _IN_PLACE = {
 }  # fmt: skip
 
 
+# Methods of which "name_" is the form in place.
+_IN_PLACE_METHODS = """
+    addcdiv addcmul clamp clamp_max clamp_min clip cos erf expm1 index_add index_fill lerp log1p
+    logical_not masked_fill round rsqrt scatter scatter_add sin trunc
+    """
+
+
 def _in_place(name: str, row: str) -> None:
-    def change(self: Tensor, *others: Any) -> Tensor:
+    def change(self: Tensor, *others: Any, alpha: Any = 1) -> Tensor:
+        if alpha != 1:
+            others = (*others[:-1], others[-1] * alpha)
         result = record(row, (self, *others))
         store(self, functions.movement.broadcast_to(result, self.shape))
         return self
@@ -301,19 +342,31 @@ def _in_place(name: str, row: str) -> None:
     setattr(Tensor, name, change)
 
 
+def _method_in_place(name: str) -> None:
+    def change(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        store(self, getattr(self, name)(*args, **kwargs))
+        return self
+
+    change.__name__ = change.__qualname__ = f"{name}_"
+    change.__doc__ = f"``{name}`` in place, as PyTorch's ``{name}_``."
+    setattr(Tensor, change.__name__, change)
+
+
 for _name, _row in _IN_PLACE.items():
     _in_place(_name, _row)
+for _name in _IN_PLACE_METHODS.split():
+    _method_in_place(_name)
 
 
-def clamp_in_place(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """Limit the elements to [min, max], in place."""
-    store(self, functions.elementwise.clip(self, min, max))
+def uniform_in_place(self: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Set the elements to numbers uniform on [low, high), in place."""
+    store(self, functions.random.uniform(low, high, self.shape, dtype=self.dtype))
     return self
 
 
-def masked_fill_in_place(self: Tensor, mask: Any, value: Any) -> Tensor:
-    """Set the elements under a mask, in place."""
-    store(self, functions.gather.masked_fill(self, mask, value))
+def normal_in_place(self: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Set the elements to normal numbers, in place."""
+    store(self, functions.random.normal(mean, std, self.shape, dtype=self.dtype))
     return self
 
 
@@ -356,21 +409,24 @@ for _name, _getter in {
 }.items():  # fmt: skip
     setattr(Tensor, _name, property(_getter))
 
+setattr(Tensor, "requires_grad", False)  # noqa: B010 (tensors carry no gradients)
 for _module, _text in _METHODS.items():
     _attach(_module, _text)
 for _function in (
     astype, copy, detach, contiguous, is_contiguous, to, type_as, cpu, tobytes, numel, dim,
+    element_size, stride,
     is_floating_point, is_complex, expand_as, view_as, t, narrow, add, sub, sort, fill,
     put_along_axis, itemset,
 ):  # fmt: skip
     _method(_function)
+_method(numel, "nelement")
 _method(copy, "clone")
 _method(fill, "fill_")
 _method(zero, "zero_")
 _method(fill_diagonal, "fill_diagonal_")
 _method(type_name, "type")
 _method(copy_from, "copy_")
-_method(clamp_in_place, "clamp_", "clip_")
-_method(masked_fill_in_place, "masked_fill_")
+_method(uniform_in_place, "uniform_")
+_method(normal_in_place, "normal_")
 _attach("indexing", "__getitem__=getitem __setitem__=setitem")
 _attach("elementwise", "_rounded=round")

@@ -10,6 +10,7 @@ import math
 import sys
 from typing import Any
 
+from tracejit import functions
 from tracejit.errors import ShapeError, ValueArgumentError
 from tracejit.functions import convolution, images, losses
 from tracejit.functions.arguments import (
@@ -29,16 +30,17 @@ from tracejit.functions.gather import take
 from tracejit.functions.images import *  # noqa: F403
 from tracejit.functions.images import pad as pad
 from tracejit.functions.losses import *  # noqa: F403
-from tracejit.functions.movement import broadcast_arrays, moveaxis
+from tracejit.functions.movement import broadcast_arrays, cut, moveaxis
 from tracejit.tensor import Tensor, apply, cast, lift, record
 
 __all__ = [
     "attention", "batch_norm", "cdist", "celu", "cosine_similarity", "dropout", "elu", "embedding",
-    "gelu", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "instance_norm",
-    "layer_norm", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "logit", "logsigmoid",
-    "mish", "ndtr", "normalize", "prelu", "relu", "relu6", "rms_norm",
-    "scaled_dot_product_attention", "selu", "silu", "softmax", "softmin", "softplus",
-    "softshrink", "softsign", "squared_difference", "swish", "tanhshrink", "threshold", "xlogy",
+    "embedding_bag", "gelu", "glu", "group_norm", "hardshrink", "hardsigmoid", "hardswish",
+    "hardtanh", "instance_norm", "layer_norm", "leaky_relu", "linear", "log_sigmoid", "log_softmax",
+    "logit", "logsigmoid", "mish", "ndtr", "normalize", "pairwise_distance", "prelu", "relu",
+    "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "silu", "softmax", "softmin",
+    "softplus", "softshrink", "softsign", "squared_difference", "swish", "tanhshrink", "threshold",
+    "xlogy",
 ]  # fmt: skip
 __all__ += convolution.__all__
 __all__ += images.__all__
@@ -47,6 +49,8 @@ __all__ += losses.__all__
 functional = sys.modules[__name__]  # tj.nn.functional, where PyTorch has these
 
 relu: Unary = unary("relu")
+sigmoid: Unary = unary("sigmoid")
+tanh: Unary = unary("tanh")
 relu6: Unary = unary("relu6")
 selu: Unary = unary("selu")
 silu: Unary = unary("silu")
@@ -317,6 +321,32 @@ def cosine_similarity(
     place = one_axis("cosine_similarity", axis if dim is None else dim, pair[0].shape)
     turned = [moveaxis(v, place, -1) for v in pair]
     return record("cosine_similarity", turned, eps=float(eps))
+
+
+def glu(x: Any, /, dim: int = -1) -> Tensor:
+    """Return the first half along ``dim`` times the sigmoid of the second."""
+    value = lift(x)
+    place = one_axis("glu", dim, value.shape)
+    half, odd = divmod(value.shape[place], 2)
+    if odd:
+        raise fail(ShapeError, f"glu: axis {place} of shape {value.shape} has no halves")
+    first, second = cut(value, place, 0, half), cut(value, place, half, 2 * half)
+    return record("multiply", (first, record("sigmoid", (second,))))
+
+
+def pairwise_distance(
+    x: Any, y: Any, /, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """Return the p-norm of x − y + eps along the last axis."""
+    difference = record("add", (record("subtract", (x, y)), eps))
+    return functions.linalg.vector_norm(difference, axis=-1, ord=p, keepdims=keepdim)
+
+
+def embedding_bag(indices: Any, weight: Any, /, mode: str = "mean") -> Tensor:
+    """Return the mean, sum or max of the rows of ``weight`` that each row of ``indices`` names."""
+    if mode not in ("mean", "sum", "max"):
+        raise fail(ValueArgumentError, f"embedding_bag: mode {mode!r}", "mean, sum or max")
+    return getattr(functions.reductions, mode)(take(weight, indices, 0), -2)
 
 
 def embedding(indices: Any, weight: Any, /) -> Tensor:

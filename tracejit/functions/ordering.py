@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tracejit.errors import ShapeError
-from tracejit.functions.arguments import alias, as_dtype, as_index, fail, one_axis
+from tracejit.functions.arguments import (
+    alias,
+    as_dtype,
+    as_index,
+    fail,
+    is_array,
+    is_sequence,
+    one_axis,
+)
 from tracejit.functions.creation import filled, ramp
 from tracejit.functions.joining import concat
 from tracejit.functions.movement import cut, expand_dims, ravel, squeeze
@@ -201,8 +207,7 @@ def _parted(name: str, x: Any, kth: Any, axis: int | None) -> Tensor:
         value, axis = ravel(value), 0
     place = one_axis(name, axis, value.shape)
     extent = value.shape[place]
-    listed: Any = kth if isinstance(kth, (list, tuple, np.ndarray)) else (kth,)
-    places = [as_index(k, "kth") for k in listed]
+    places = [as_index(k, "kth") for k in (kth if is_sequence(kth) or is_array(kth) else [kth])]
     return record(name, (value,), axis=place, kth=tuple(k + extent * (k < 0) for k in places))
 
 

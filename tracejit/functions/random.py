@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tracejit.errors import TraceError, ValueArgumentError
-from tracejit.functions.arguments import as_dtype, as_index, as_shape, fail, varargs
+from tracejit.functions.arguments import as_dtype, as_index, as_shape, fail, is_sequence, varargs
 from tracejit.functions.gather import take
 from tracejit.graph.node import make
 from tracejit.tensor import Tensor, lift, record, wrap
@@ -117,10 +117,12 @@ def exponential(
 
 
 def randint(
-    low: int, high: int | None = None, size: Any = (), *,
+    low: int, high: Any = None, size: Any = (), *,
     dtype: Any = "int64", seed: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Return integers of [low, high), or of [0, low) without ``high``."""
+    if is_sequence(high):  # PyTorch's randint(high, size)
+        high, size = None, high
     first, last = (0, low) if high is None else (low, high)
     bounds = {"low": as_index(first, "low"), "high": as_index(last, "high")}
     if bounds["low"] >= bounds["high"]:
