@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gemm_harness import bind, module_text, problem_of
+from gemm_harness import Call, bind, module_text, problem_of
 
 from tracejit.codegen.contraction import (
     GemmProblem,
@@ -435,6 +435,28 @@ def test_what_is_packed_ahead_takes_bounded_memory(monkeypatch: pytest.MonkeyPat
             call()
             assert whole.tobytes() == parts.tobytes()
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+def test_fewer_threads_have_fewer_column_tiles_and_the_same_bits(level: str) -> None:
+    target = next(t for t in TARGETS if t.name.startswith(level))
+    target = target.with_blocking(target.blocking._replace(tile_work=1 << 12, share_panels=1))
+    rng = np.random.default_rng(5)
+    a, b = rng.standard_normal((12, 37)), rng.standard_normal((37, 300))
+    results: list[bytes] = []
+    counts: list[int] = []
+    for threads in (1, 8):
+        c = np.full((12, 300), np.nan)
+        problem = problem_of(a, b, c)
+        spec = replace(classify(target, c.dtype, problem), pack_a=True, pack_b=True, few="")
+        own = bind(target, a, b, c, pack_a=True, pack_b=True, few="")
+        call = Call(own.entry, own.ptrs, plan.stages(spec, target, problem, threads), own.keep)
+        call()
+        np.testing.assert_allclose(c, a @ b, rtol=1e-12, atol=1e-12)
+        results.append(c.tobytes())
+        counts.append(call.stages[-1].tiles)
+    assert results[0] == results[1]
+    assert counts[0] < counts[1]
 
 
 def test_a_dtype_without_kernel_is_a_typed_error() -> None:
