@@ -88,7 +88,7 @@ def __getattr__(name: str) -> typing.Any:
 
         return bfloat16()
     if name == "__all__":
-        return [n for n in __dir__() if n != "bfloat16"]
+        return [n for n in __dir__() if n[0] != "_" and n != "bfloat16"]
     if name.startswith("_") or name in _MODULES:
         raise AttributeError(f"module 'tracejit' has no attribute {name!r}")
     with _uncollected():
