@@ -10,6 +10,7 @@ makes one kernel of it, in which the matrix of scores never exists.
 from __future__ import annotations
 
 import math
+from math import prod
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -23,10 +24,9 @@ from tracejit.sizes import is_size
 # Wider heads would not leave room for a block of queries in the second-level cache.
 MAX_WIDTH = 512
 # With fewer queries a head, as where text is made token by token, all time goes to reading keys and
-# values once. Products of few rows do that in place, and the scores are few. (Measured on one
-# thread, 16 heads, 64 wide, 1024 keys: one query takes 0.5 of the time of the kernel, 4 take 0.7,
-# 8 take 0.8, and 12 as long.)
-MIN_QUERIES = 8
+# values once. The kernel does that in place, but threads share its heads only: of fewer heads,
+# products of few rows share the keys.
+MIN_QUERIES, MIN_HEADS = 8, 8
 _FLOATS = frozenset(np.dtype(name) for name in ("float32", "float64"))
 
 
@@ -95,16 +95,26 @@ def _check(
     queries = scores.shape[-2]
     # A number that varies may grow: then scores must not be stored, and one kernel serves all.
     few = not is_size(queries) and queries < MIN_QUERIES
-    if not 0 < values.shape[-1] <= MAX_WIDTH or few:
+    if few and prod(n for n in values.shape[:-2] if not is_size(n)) < MIN_HEADS:
+        return False
+    if not 0 < values.shape[-1] <= MAX_WIDTH:
         return False
     inside = {*found.softmax, node}
     if any(n in outputs or not readers[n] <= inside for n in (*found.softmax, scores)):
         return False
-    return _from_product(scores, lowers)
+    product = _from_product(scores, lowers)
+    return product is not None and (not few or _keys_are_rows(product.inputs[1]))
 
 
-def _from_product(scores: Node, lowers: native.Lowers) -> bool:
-    """Whether ``scores`` are elementwise of one matrix product of their shape and dtype.
+def _keys_are_rows(keys: Node) -> bool:
+    """Whether the right operand of the scores' product is the transpose of a matrix, of which a
+    row is a key."""
+    axes = keys.attrs["axes"] if keys.op.name == "permute" else ()
+    return axes[-2:] != () and axes[-1] != len(axes) - 1
+
+
+def _from_product(scores: Node, lowers: native.Lowers) -> Node | None:
+    """Return the matrix product of their shape and dtype that ``scores`` are elementwise of.
 
     A bias of float64 makes float64 scores of a float32 product: the kernel computes both products
     in one dtype, so these are kernels of their own.
@@ -113,10 +123,11 @@ def _from_product(scores: Node, lowers: native.Lowers) -> bool:
     while native.is_elementwise(scores, lowers):
         below = [i for i in scores.inputs if i.shape == scores.shape and _has_product(i, lowers)]
         if len(below) != 1:
-            return False
+            return None
         scores = below[0]
-    product = native.is_contraction(scores) and scores.dtype == dtype
-    return product and scores.inputs[0].shape[-1] <= MAX_WIDTH
+    if not native.is_contraction(scores) or scores.dtype != dtype:
+        return None
+    return scores if scores.inputs[0].shape[-1] <= MAX_WIDTH else None
 
 
 def _has_product(node: Node, lowers: native.Lowers) -> bool:

@@ -153,13 +153,32 @@ def values_access(kernel: Kernel) -> Access:
 
 
 def _foldable_head(kernel: Kernel) -> Kernel | None:
+    attend = cast(Attend, kernel.attend)
     for axis in head_axes(kernel):
         if kernel.extents[axis] == 1:
             return drop_axis(kernel, axis)
-        for inner in head_axes(kernel):
+        if kernel.extents[attend.rows] == 1 and _shares_keys(kernel, axis):
+            return drop_axis(_with_queries(kernel, axis), attend.rows)
+        # Heads that share their keys and values are rows of queries.
+        for inner in (attend.rows, *head_axes(kernel)):
             if inner != axis and check_merge(kernel, axis, inner):
                 return merged(kernel, axis, inner)
     return None
+
+
+def _shares_keys(kernel: Kernel, axis: int) -> bool:
+    """Whether keys and values do not vary with a head axis."""
+    read = [cast(Attend, kernel.attend).values]
+    if kernel.contract is not None:
+        read.append(kernel.contract.right)
+    return all(axis not in kernel.exprs[position].axes for position in read)
+
+
+def _with_queries(kernel: Kernel, axis: int) -> Kernel:
+    """Make ``axis`` that of the queries."""
+    queries = (kernel.attend, kernel.contract)
+    exprs = (replace(e, rows=axis) if e in queries else e for e in kernel.exprs)
+    return replace(kernel, exprs=tuple(exprs))
 
 
 def _contract(kernel: Kernel) -> Contract:

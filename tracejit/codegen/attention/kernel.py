@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracejit.codegen.attention.frame import ZERO, Frame, Keys, Queries
+from tracejit.codegen.attention.in_place import InPlace
 from tracejit.codegen.attention.products import MultiplyAdds, Products
 from tracejit.codegen.attention.spec import AttentionSpec, Slot, statistics
 from tracejit.codegen.attention.tiles import Tiles
@@ -38,7 +39,7 @@ STRIPS = 4
 
 def emit_attention(module: Module, name: str, spec: AttentionSpec) -> None:
     """Define kernel ``void name(ptr ptrs, ptr sizes, i64 begin, i64 end)`` over tiles."""
-    products = Tiles if spec.split else MultiplyAdds
+    products = Tiles if spec.split else InPlace if spec.few else MultiplyAdds
     products.emit(module, name, spec)
     b = module.define(
         name,

@@ -29,7 +29,7 @@ class Products(ABC):
     """Writes the products and what goes into them."""
 
     # Vectors of a row's weights that are kept together.
-    together: ClassVar[int]
+    together: ClassVar[int] = 1
 
     def __init__(self, frame: Frame):
         self.frame = frame
@@ -55,23 +55,29 @@ class Products(ABC):
     def multiply(self, i: Value, rows: Value, keys: Keys) -> None:
         """Compute the scores of the panel from row ``i`` on that has ``rows``."""
 
-    @abstractmethod
     def score(self, row: Value, key: Value) -> Value:
         """Return the products of a row of the panel with the keys of a vector."""
+        return self.frame.b.load(self.frame.score(row, key), self.frame.vector)
 
-    @abstractmethod
     def keep(self, row: Value, key: Value, weights: list[Value]) -> None:
-        """Store weights of a row of the panel, from ``key`` on, for ``add``."""
+        """Store weights of a row of the panel, from ``key`` on, for ``add``: over its scores."""
+        (weight,) = weights
+        self.frame.b.store(weight, self.frame.score(row, key))
 
     @abstractmethod
     def add(self, i: Value, rows: Value, keys: Keys) -> None:
         """Scale the results of a panel, and add the values by the weights that were kept."""
 
+    def heads(self, batch: Value) -> list[Value]:
+        """Return the addresses of queries, keys and values of one batch element."""
+        f = self.frame
+        bases = [f.pointer(i) for i in (Q_POINTER, K_POINTER, V_POINTER)]
+        slots = [Slot.BATCH + 4 * axis for axis in range(len(f.spec.batch))]
+        return in_batch(f.b, bases, batch, slots, f.size, f.type)
+
 
 class MultiplyAdds(Products):
     """Panels of numbers, multiplied by the microkernel."""
-
-    together = 1
 
     @staticmethod
     def emit(module: Module, name: str, spec: AttentionSpec) -> None:
@@ -88,20 +94,13 @@ class MultiplyAdds(Products):
 
     def open(self, queries: Queries) -> None:
         f, get = self.frame, self.frame.get
-        q, self.k, self.v = self._heads(queries.batch)
+        q, self.k, self.v = self.heads(queries.batch)
         if f.spec.contract is not None:
             source = f.b.element(q, f.b.mul(queries.first, get[Slot.Q_ROW]), f.type)
             f.call(
                 "pack_q", f.place(Slot.WORK_Q), source, get[Slot.Q_ROW], get[Slot.Q_DEPTH],
                 queries.rows, get[Slot.DEPTH],
             )  # fmt: skip
-
-    def _heads(self, batch: Value) -> list[Value]:
-        """Return the addresses of queries, keys and values of one batch element."""
-        f = self.frame
-        bases = [f.pointer(i) for i in (Q_POINTER, K_POINTER, V_POINTER)]
-        slots = [Slot.BATCH + 4 * axis for axis in range(len(f.spec.batch))]
-        return in_batch(f.b, bases, batch, slots, f.size, f.type)
 
     def pack(self, keys: Keys) -> None:
         f, get = self.frame, self.frame.get
@@ -131,13 +130,6 @@ class MultiplyAdds(Products):
             return []
 
         b.loop(ZERO, keys.seen, f.unit.columns, [], product)
-
-    def score(self, row: Value, key: Value) -> Value:
-        return self.frame.b.load(self.frame.score(row, key), self.frame.vector)
-
-    def keep(self, row: Value, key: Value, weights: list[Value]) -> None:
-        (weight,) = weights
-        self.frame.b.store(weight, self.frame.score(row, key))
 
     def add(self, i: Value, rows: Value, keys: Keys) -> None:
         f, b = self.frame, self.frame.b

@@ -21,13 +21,18 @@ from tracejit.codegen.values import Type
 from tracejit.record import record
 from tracejit.schedule.kernel import Access, Attend, Contract, Kernel
 from tracejit.schedule.product import head_axes, left_access, right_access, values_access
-from tracejit.sizes import hint
+from tracejit.sizes import hint, is_size
 
 # Keys in a block: a panel of their scores fills about a third of the first-level cache, and so does
 # one of their weights, split in three.
 KEYS, SPLIT_KEYS = 256, 128
+# Keys in a block where they are read in place: with their values they stay in the second-level
+# cache, into which the next ones are fetched meanwhile.
+FEW_KEYS = 128
 # Keys (or depths) in a tile register, and in how many elements of a panel their parts are.
 TILE_DEPTH, TILE_ELEMENTS = 2 * TILE, PARTS * TILE
+# Queries of a head that read keys and values in place, at most.
+MOST_FEW = 8
 # Panels of queries in a tile share the packing of keys and values: at least so many do (a tenth of
 # the time), and more, up to the third number, where there are so many tiles for threads all the
 # same.
@@ -77,7 +82,9 @@ class AttentionSpec:
     """All that changes the code: the kernel's expressions, and which strides are 1.
 
     ``visible`` are the scores (a position) where a causal mask hides nothing, None without one.
-    With ``split`` the products are computed in tile registers (``contraction/split.py``).
+    With ``split`` the products are computed in tile registers (``contraction/split.py``). Where
+    there are but a ``few`` queries, keys and values are read in place (``in_place.py``), and the
+    code is made for their number; it is 0 elsewhere.
     """
 
     dtype: str
@@ -88,15 +95,23 @@ class AttentionSpec:
     v: Layout
     visible: int | None
     split: bool
+    few: int
 
     @property
     def keys(self) -> int:
         """How many keys are in a block."""
-        return SPLIT_KEYS if self.split else KEYS
+        return SPLIT_KEYS if self.split else FEW_KEYS if self.few else KEYS
 
     def unit(self, target: Target) -> RegisterBlock:
         """Return the largest piece of a product that is computed at a time."""
-        return TILES if self.split else register_block(target, self.dtype)
+        if self.split:
+            return TILES
+        block = register_block(target, self.dtype)
+        if not self.few:
+            return block
+        # Sums of each query and vector stay in registers, beside the values.
+        most = max(1, (24 if target.registers >= 32 else 10) // self.few)
+        return RegisterBlock(self.few, next(n for n in (4, 2, 1) if n <= most), block.lanes)
 
     @property
     def attend(self) -> Attend:
@@ -110,7 +125,8 @@ class AttentionSpec:
     @property
     def key(self) -> str:
         layouts = f"{self.q} {self.k} {self.v}"
-        return f"{self.dtype} {layouts} {self.visible} split={self.split}\n{self.kernel.key}"
+        way = f"split={self.split} few={self.few}"
+        return f"{self.dtype} {layouts} {self.visible} {way}\n{self.kernel.key}"
 
 
 class AttentionCall(NamedTuple):
@@ -142,11 +158,13 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
     rows, columns, keys = (kernel.extents[a] for a in (attend.rows, attend.columns, attend.over))
     dtype = element_kind(attend.dtype)
     heads = prod(kernel.extents[a] for a in batch)
-    splits = target.tiles and dtype == "f32" and split_pays(rows, keys, depth, columns)
-    spec = AttentionSpec(
-        dtype, kernel, tuple(batch), _layout(*q_strides), _layout(*k_strides),
-        _layout(*reversed(v_strides)), visible, splits,
-    )  # fmt: skip
+    layouts = _layout(*q_strides), _layout(*k_strides), _layout(*reversed(v_strides))
+    few = 0
+    if contract is not None and not is_size(rows) and rows <= MOST_FEW:
+        few = rows if layouts == ("depth", "depth", "width") else 0
+    splits = not few and target.tiles and dtype == "f32"
+    splits = splits and split_pays(rows, keys, depth, columns)
+    spec = AttentionSpec(dtype, kernel, tuple(batch), *layouts, visible, splits, few)
     blocks = _blocking(target, spec, heads, rows, depth, columns)
     sizes = [rows, keys, depth, columns, *q_strides, *k_strides, *v_strides, *blocks.slots]
     for axis in batch:
@@ -198,11 +216,12 @@ def _blocking(
     if spec.split:
         least, enough = LEAST_SPLIT_PANELS, SHARED_SPLIT_TILES
     shared = -(-heads * -(-queries // unit.rows) // enough)
-    panels = max(least, min(MOST_PANELS, near, shared))
-    tile = round_up(balanced(queries, panels * unit.rows, unit.rows), unit.rows)
+    most = unit.rows * max(least, min(MOST_PANELS, near, shared))
+    tile = round_up(balanced(queries, most, unit.rows), unit.rows)
     rows = statistics(unit)
+    panels = [tile * packed, block * packed, packed_keys * width]
     pieces = [
-        unit.rows * block, tile * packed, block * packed, packed_keys * width, tile * width,
+        unit.rows * block, *([0] * 3 if spec.few else panels), tile * width,
         *[tile // unit.rows * rows] * 2, rows, rows,
     ]  # fmt: skip
     if spec.split:
