@@ -87,7 +87,7 @@ class InPlace(Products):
             ]
 
         def line(k: Value, sums: list[Value]) -> list[Value]:
-            for row in values:
+            for row in values if f.spec.fetches else ():
                 b.prefetch(b.element(row, k, f.type), locality=_SECOND_LEVEL)
             for start in range(0, self.line, lanes):
                 sums = terms(b.add(k, const(start, I64)), sums, None)
@@ -116,7 +116,7 @@ class InPlace(Products):
         def key(j: Value, sums: list[Value]) -> list[Value]:
             (row,) = self._rows(self.v, b.add(keys.first, j), 1, Slot.V_ROW)
             values = [self._load(row, column, mask) for column in columns]
-            if mask is None:
+            if mask is None and f.spec.fetches:
                 (ahead,) = self._rows(self.k, b.add(following, j), 1, Slot.K_ROW)
                 ahead = b.element(ahead, c, f.type)
                 for offset in range(0, vectors * lanes * size, LINE):

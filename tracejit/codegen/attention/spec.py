@@ -26,9 +26,10 @@ from tracejit.sizes import hint, is_size
 # Keys in a block: a panel of their scores fills about a third of the first-level cache, and so does
 # one of their weights, split in three.
 KEYS, SPLIT_KEYS = 256, 128
-# Keys in a block where they are read in place: with their values they stay in the second-level
-# cache, into which the next ones are fetched meanwhile.
-FEW_KEYS = 128
+# Scores in a block where keys are read in place: with fewer a single query waits for its maximum as
+# often as not. Keys and values of a block stay in the second-level cache, into which the next ones
+# are fetched meanwhile.
+FEW_SCORES = 512
 # Keys (or depths) in a tile register, and in how many elements of a panel their parts are.
 TILE_DEPTH, TILE_ELEMENTS = 2 * TILE, PARTS * TILE
 # Queries of a head that read keys and values in place, at most.
@@ -84,7 +85,7 @@ class AttentionSpec:
     ``visible`` are the scores (a position) where a causal mask hides nothing, None without one.
     With ``split`` the products are computed in tile registers (``contraction/split.py``). Where
     there are but a ``few`` queries, keys and values are read in place (``in_place.py``), and the
-    code is made for their number; it is 0 elsewhere.
+    code is made for their number; it is 0 elsewhere. It ``fetches`` them where no cache has them.
     """
 
     dtype: str
@@ -96,11 +97,14 @@ class AttentionSpec:
     visible: int | None
     split: bool
     few: int
+    fetches: bool
 
     @property
     def keys(self) -> int:
         """How many keys are in a block."""
-        return SPLIT_KEYS if self.split else FEW_KEYS if self.few else KEYS
+        if self.few:
+            return FEW_SCORES // (1 << (self.few - 1).bit_length())
+        return SPLIT_KEYS if self.split else KEYS
 
     def unit(self, target: Target) -> RegisterBlock:
         """Return the largest piece of a product that is computed at a time."""
@@ -125,7 +129,7 @@ class AttentionSpec:
     @property
     def key(self) -> str:
         layouts = f"{self.q} {self.k} {self.v}"
-        way = f"split={self.split} few={self.few}"
+        way = f"split={self.split} few={self.few} fetches={self.fetches}"
         return f"{self.dtype} {layouts} {self.visible} {way}\n{self.kernel.key}"
 
 
@@ -164,7 +168,9 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
         few = rows if layouts == ("depth", "depth", "width") else 0
     splits = not few and target.tiles and dtype == "f32"
     splits = splits and split_pays(rows, keys, depth, columns)
-    spec = AttentionSpec(dtype, kernel, tuple(batch), *layouts, visible, splits, few)
+    nbytes = heads * keys * (depth + columns) * attend.dtype.itemsize
+    fetches = few > 0 and hint(nbytes) > target.l2_bytes
+    spec = AttentionSpec(dtype, kernel, tuple(batch), *layouts, visible, splits, few, fetches)
     blocks = _blocking(target, spec, heads, rows, depth, columns)
     sizes = [rows, keys, depth, columns, *q_strides, *k_strides, *v_strides, *blocks.slots]
     for axis in batch:
