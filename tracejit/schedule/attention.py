@@ -24,9 +24,10 @@ from tracejit.sizes import is_size
 # Wider heads would not leave room for a block of queries in the second-level cache.
 MAX_WIDTH = 512
 # With fewer queries a head, as where text is made token by token, all time goes to reading keys and
-# values once. The kernel does that in place, but threads share its heads only: of fewer heads,
-# products of few rows share the keys.
-MIN_QUERIES, MIN_HEADS = 8, 8
+# values once. The kernel does that in place for up to MOST_IN_PLACE rows, those of heads that share
+# keys counted; but threads share its heads only. Of fewer heads and for more rows, products of few
+# rows do.
+MIN_QUERIES, MOST_IN_PLACE, MIN_HEADS = 8, 8, 8
 _FLOATS = frozenset(np.dtype(name) for name in ("float32", "float64"))
 
 
@@ -95,7 +96,7 @@ def _check(
     queries = scores.shape[-2]
     # A number that varies may grow: then scores must not be stored, and one kernel serves all.
     few = not is_size(queries) and queries < MIN_QUERIES
-    if few and prod(n for n in values.shape[:-2] if not is_size(n)) < MIN_HEADS:
+    if few and not _fits_in_place(scores, values):
         return False
     if not 0 < values.shape[-1] <= MAX_WIDTH:
         return False
@@ -104,6 +105,17 @@ def _check(
         return False
     product = _from_product(scores, lowers)
     return product is not None and (not few or _keys_are_rows(product.inputs[1]))
+
+
+def _fits_in_place(scores: Node, values: Node) -> bool:
+    """Whether there are heads enough for the threads, of not too many rows each."""
+    heads = prod(n for n in values.shape[:-2] if not is_size(n))
+    *batch, rows, _ = scores.shape
+    own = [1] * (len(batch) - len(values.shape) + 2) + list(values.shape[:-2])
+    for extent, sharing in zip(batch, own, strict=True):
+        if not is_size(sharing) and sharing == 1:
+            rows *= extent
+    return heads >= MIN_HEADS and not is_size(rows) and rows <= MOST_IN_PLACE
 
 
 def _keys_are_rows(keys: Node) -> bool:

@@ -8,6 +8,9 @@ and the next block's keys while its values are: so memory is busy in the exponen
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 from tracejit.codegen.attention.frame import ZERO, Frame, Keys, Queries
 from tracejit.codegen.attention.products import Products
 from tracejit.codegen.attention.spec import AttentionSpec, Slot
@@ -18,6 +21,8 @@ from tracejit.codegen.prefetch import LINE
 
 # Into the second-level cache: the first has no room for a block of values beside one of keys.
 _SECOND_LEVEL = 2
+# Chains of sums that hide the latency of a multiply-add, a power of 2.
+CHAINS = 8
 
 
 class InPlace(Products):
@@ -28,7 +33,8 @@ class InPlace(Products):
         super().__init__(frame)
         lanes, registers = frame.unit.lanes, frame.b.target.registers
         # Sums of a query and a key: half of the registers, and a power of 2 of them for each query.
-        most = max(1, min(lanes, registers // 2 // frame.spec.few))
+        # Addresses of more than 8 keys would not stay in registers.
+        most = max(1, min(8, lanes, registers // 2 // frame.spec.few))
         self.keys_at_once = 1 << (most.bit_length() - 1)
         self.line = max(lanes, LINE * 8 // frame.type.bits)  # elements
 
@@ -55,19 +61,24 @@ class InPlace(Products):
 
     def add(self, i: Value, rows: Value, keys: Keys) -> None:
         f, b = self.frame, self.frame.b
-        columns, width, lanes = f.get[Slot.COLUMNS], f.unit.columns, f.unit.lanes
-        whole = b.mul(b.div(columns, const(width, I64), signed=False), const(width, I64))
-
-        def full(c: Value, _: list[Value]) -> list[Value]:
-            self._weighted(keys, c, f.unit.vectors, None)
-            return []
+        columns, lanes = f.get[Slot.COLUMNS], f.unit.lanes
 
         def edge(c: Value, _: list[Value]) -> list[Value]:
             self._weighted(keys, c, 1, self._mask(c, columns))
             return []
 
-        b.loop(ZERO, whole, width, [], full)
-        b.loop(whole, columns, lanes, [], edge)
+        first = ZERO
+        for vectors in (f.unit.vectors, f.unit.vectors // 2):
+
+            def whole(c: Value, _: list[Value], vectors: int = vectors) -> list[Value]:
+                self._weighted(keys, c, vectors, None)
+                return []
+
+            if vectors:
+                end = b.and_(columns, const(-vectors * lanes, I64))
+                b.loop(first, end, vectors * lanes, [], whole)
+                first = end
+        b.loop(first, columns, lanes, [], edge)
 
     def _dots(self, keys: Keys, j: Value, count: int) -> None:
         """Compute the scores of ``count`` keys of the block, from key ``j`` on, for all queries."""
@@ -113,7 +124,7 @@ class InPlace(Products):
         places = [f.result(const(r, I64), column) for r in range(few) for column in columns]
         following = b.add(keys.first, const(f.spec.keys, I64))
 
-        def key(j: Value, sums: list[Value]) -> list[Value]:
+        def key(j: Value, sums: Sequence[Value]) -> list[Value]:
             (row,) = self._rows(self.v, b.add(keys.first, j), 1, Slot.V_ROW)
             values = [self._load(row, column, mask) for column in columns]
             if mask is None and f.spec.fetches:
@@ -129,13 +140,29 @@ class InPlace(Products):
                 for at, total in enumerate(sums)
             ]
 
+        count = len(places)
+        chains = 1 << max(1, CHAINS // count).bit_length() - 1
+
+        def several(j: Value, sums: list[Value]) -> list[Value]:
+            return [
+                total
+                for chain in range(chains)
+                for total in key(
+                    b.add(j, const(chain, I64)), sums[chain * count : (chain + 1) * count]
+                )
+            ]
+
         sums: list[Value] = []
         for at, place in enumerate(places):
             scale = b.load(f.place(Slot.WORK_SCALE, const(at // vectors, I64)), f.type)
             sums.append(b.mul(b.load(place, f.vector), b.splat(scale, lanes)))
-        sums = b.loop(ZERO, keys.seen, 1, sums, key)
-        for total, place in zip(sums, places, strict=True):
-            b.store(total, place)
+        sums += [const(0, f.vector)] * (count * (chains - 1))
+        bulk = b.and_(keys.seen, const(-chains, I64))
+        sums = b.loop(ZERO, bulk, chains, sums, several)
+        if chains > 1:
+            sums = b.loop(bulk, keys.seen, 1, sums, lambda j, s: [*key(j, s[:count]), *s[count:]])
+        for at, place in enumerate(places):
+            b.store(functools.reduce(b.add, sums[at::count]), place)
 
     def _rows(self, base: Value, first: Value, count: int, stride: Slot) -> list[Value]:
         """Return the addresses of ``count`` rows from row ``first`` on."""

@@ -19,6 +19,7 @@ from tracejit.codegen.contraction.spec import Layout, element_kind
 from tracejit.codegen.target import Target
 from tracejit.codegen.values import Type
 from tracejit.record import record
+from tracejit.schedule.attention import MOST_IN_PLACE
 from tracejit.schedule.kernel import Access, Attend, Contract, Kernel
 from tracejit.schedule.product import head_axes, left_access, right_access, values_access
 from tracejit.sizes import hint, is_size
@@ -32,8 +33,6 @@ KEYS, SPLIT_KEYS = 256, 128
 FEW_SCORES = 512
 # Keys (or depths) in a tile register, and in how many elements of a panel their parts are.
 TILE_DEPTH, TILE_ELEMENTS = 2 * TILE, PARTS * TILE
-# Queries of a head that read keys and values in place, at most.
-MOST_FEW = 8
 # Panels of queries in a tile share the packing of keys and values: at least so many do (a tenth of
 # the time), and more, up to the third number, where there are so many tiles for threads all the
 # same.
@@ -115,7 +114,7 @@ class AttentionSpec:
             return block
         # Sums of each query and vector stay in registers, beside the values.
         most = max(1, (24 if target.registers >= 32 else 10) // self.few)
-        return RegisterBlock(self.few, next(n for n in (4, 2, 1) if n <= most), block.lanes)
+        return RegisterBlock(self.few, next(n for n in (8, 4, 2, 1) if n <= most), block.lanes)
 
     @property
     def attend(self) -> Attend:
@@ -164,7 +163,7 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
     heads = prod(kernel.extents[a] for a in batch)
     layouts = _layout(*q_strides), _layout(*k_strides), _layout(*reversed(v_strides))
     few = 0
-    if contract is not None and not is_size(rows) and rows <= MOST_FEW:
+    if contract is not None and not is_size(rows) and rows <= MOST_IN_PLACE:
         few = rows if layouts == ("depth", "depth", "width") else 0
     splits = not few and target.tiles and dtype == "f32"
     splits = splits and split_pays(rows, keys, depth, columns)
