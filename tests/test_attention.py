@@ -73,10 +73,69 @@ def test_sizes_around_the_blocks(any_level: str, dtype: np.dtype[Any]) -> None:
         check(lambda q, k, v: attention(q, k, v, is_causal=True), wanted, q, k, v)
 
 
-def test_few_queries_are_products_of_few_rows(any_level: str) -> None:
-    """As where text is made token by token: keys and values are read once, and never packed."""
+def in_place(function: Callable[..., Any], *values: Array) -> bool:
+    """Whether the function is one kernel of attention that packs nothing."""
+    traced = tj.trace(function, *values)
+    (call,) = traced.executable.calls
+    return " few=0 " not in call.code.key.structure
+
+
+def test_few_queries_read_keys_and_values_in_place(any_level: str) -> None:
+    """As where text is made token by token; heads that share keys are rows of the same kernel."""
+    rng = np.random.default_rng(15)
+    sizes = [1, 2, 7, 16, 17, 33, 65, 130, 150]
+    for number, rows in enumerate([1, 2, 3, 4, 5, 6, 7, 8]):
+        dtype = (F32, F64)[number % 2]
+        keys = [3, 2, 65, 127, 129, 300, 520, 1100][(3 * number + 1) % 8]
+        depth, columns = max(2, sizes[(number + 2) % 9]), sizes[(2 * number + 1) % 9]
+        k = heads(rng, 8, keys, depth, dtype=dtype)
+        v = heads(rng, 8, keys, columns, dtype=dtype)
+        queries, shared = (rows, 1) if rows % 3 else (rows // 3, 3)
+        q = heads(rng, 8 * shared, queries, depth, dtype=dtype)
+        known_k, known_v = (np.repeat(x, shared, axis=0) for x in (k, v))
+        mask = rng.random((queries, keys)) < 0.7
+        mask[0, -1] = True
+
+        def grouped(q: Any, k: Any, v: Any) -> Any:
+            return attention(q, k, v, enable_gqa=True)
+
+        check(grouped, reference(q, known_k, known_v), q, k, v)
+        assert in_place(grouped, q, k, v) or columns == 1
+        wanted = reference(q, known_k, known_v, mask)
+        check(lambda q, k, v, m: attention(q, k, v, m, enable_gqa=True), wanted, q, k, v, mask)
+        wanted = reference(q, known_k, known_v, causal=True)
+        causal = tj.jit(lambda q, k, v: attention(q, k, v, is_causal=True, enable_gqa=True))
+        np.testing.assert_allclose(causal(q, k, v), wanted, rtol=2e-5, atol=3e-6)
+
+
+def test_few_queries_of_strided_heads_and_special_values(any_level: str) -> None:
+    rng = np.random.default_rng(16)
+    x = heads(rng, 2, 70, 3, 8, 24)  # [batch, position, q k v, head, depth]
+    q, k, v = (np.swapaxes(x[:, :, i], 1, 2) for i in range(3))
+    q = q[:, :, 3:5]
+
+    def program(q: Any, k: Any, v: Any) -> Any:
+        return np.tanh(attention(q, k, v))
+
+    assert in_place(program, q, k, v)
+    check(program, np.tanh(reference(q, k, v)), q, k, v)
+    # Lines of keys and values that are not contiguous are packed.
+    wide = heads(rng, 8, 70, 48)
+    q, k, v = heads(rng, 8, 2, 24), wide[..., ::2], wide[..., ::-2]
+    check(program, np.tanh(reference(q, k, v)), q, k, v)
+    assert not in_place(program, q, k, v)
+    mask = np.ones((8, 2, 70), bool)
+    mask[1, 0] = False  # no key at all
+    q[2, 1, 3], k[3, 60, 2] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        wanted = reference(q, k, v, mask)
+    check(lambda q, k, v, m: attention(q, k, v, m), wanted, q, np.array(k), np.array(v), mask)
+
+
+def test_few_queries_of_few_heads_are_products_of_few_rows(any_level: str) -> None:
+    """Threads share the keys of these: they are read once, and never packed."""
     rng = np.random.default_rng(14)
-    for queries, keys, dtype in [(1, 300, F32), (1, 7, F64), (3, 33, F32), (7, 40, F64)]:
+    for queries, keys, dtype in [(1, 300, F32), (3, 33, F32), (7, 40, F64)]:
         q = heads(rng, 2, 6, queries, 24, dtype=dtype)
         k, v = heads(rng, 2, 2, keys, 24, dtype=dtype), heads(rng, 2, 2, keys, 17, dtype=dtype)
         mask = rng.random((queries, keys)) < 0.7
@@ -236,13 +295,15 @@ def test_the_drawn_graph_has_attention_as_one_step() -> None:
 
 def test_same_bits_for_any_thread_count() -> None:
     rng = np.random.default_rng(11)
-    q, k, v = (heads(rng, 2, 4, 500, 32) for _ in range(3))
-    results: list[bytes] = []
-    for threads in (1, 2):
-        with tj.num_threads(threads):
-            run = tj.jit(lambda q, k, v: attention(q, k, v, is_causal=True))
-            results.append(run(q, k, v).tobytes())
-    assert results[0] == results[1]
+    for queries in (500, 3):
+        q = heads(rng, 2, 4, queries, 32)
+        k, v = heads(rng, 2, 4, 500, 32), heads(rng, 2, 4, 500, 32)
+        results: list[bytes] = []
+        for threads in (1, 2):
+            with tj.num_threads(threads):
+                run = tj.jit(lambda q, k, v: attention(q, k, v, is_causal=True))
+                results.append(run(q, k, v).tobytes())
+        assert results[0] == results[1]
 
 
 def test_weights_are_exact_to_the_rounding_of_their_scores(level: str) -> None:

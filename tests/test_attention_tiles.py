@@ -84,7 +84,7 @@ def test_error_bounds(causal: bool) -> None:
 def test_sizes_around_the_tiles() -> None:
     """Queries, keys, depth and columns below, at and above a tile, and two blocks of keys."""
     rng = np.random.default_rng(2)
-    sizes = [8, 15, 16, 17, 31, 32, 33, 65]
+    sizes = [9, 15, 16, 17, 31, 32, 33, 65]
     for number, queries in enumerate(sizes):
         keys = [2, 16, 31, 32, 33, 127, 129, 300][(3 * number + 1) % 8]
         depth, columns = sizes[(number + 5) % 8], sizes[(3 * number + 2) % 8]

@@ -121,8 +121,10 @@ def _fits_in_place(scores: Node, values: Node) -> bool:
 def _keys_are_rows(keys: Node) -> bool:
     """Whether the right operand of the scores' product is the transpose of a matrix, of which a
     row is a key."""
-    axes = keys.attrs["axes"] if keys.op.name == "permute" else ()
-    return axes[-2:] != () and axes[-1] != len(axes) - 1
+    if keys.op.name != "permute":
+        return False
+    axes = cast(tuple[int, ...], keys.attrs["axes"])
+    return axes[-1] != len(axes) - 1
 
 
 def _from_product(scores: Node, lowers: native.Lowers) -> Node | None:

@@ -162,9 +162,7 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
     dtype = element_kind(attend.dtype)
     heads = prod(kernel.extents[a] for a in batch)
     layouts = _layout(*q_strides), _layout(*k_strides), _layout(*reversed(v_strides))
-    few = 0
-    if contract is not None and not is_size(rows) and rows <= MOST_IN_PLACE:
-        few = rows if layouts == ("depth", "depth", "width") else 0
+    few = 0 if contract is None else _few(rows, layouts)
     splits = not few and target.tiles and dtype == "f32"
     splits = splits and split_pays(rows, keys, depth, columns)
     nbytes = heads * keys * (depth + columns) * attend.dtype.itemsize
@@ -182,6 +180,13 @@ def bind(kernel: Kernel, target: Target, *, visible: int | None) -> AttentionCal
         blocks.nbytes,
         2 * heads * rows * keys * (depth + columns),
     )
+
+
+def _few(rows: int, layouts: tuple[Layout, Layout, Layout]) -> int:
+    """Return the number of queries that read keys and values in place, or 0."""
+    if layouts != ("depth", "depth", "width") or is_size(rows):
+        return 0
+    return rows if rows <= MOST_IN_PLACE else 0
 
 
 def split_pays(queries: int, keys: int, depth: int, columns: int) -> bool:
