@@ -115,7 +115,10 @@ def codes(executable: Executable) -> list[Any]:
 
 
 def bits(results: list[Any]) -> list[tuple[Any, bytes]]:
-    return [(r.dtype, np.asarray(r).tobytes()) for r in results]
+    """Which NaN comes out of two is left open: without FMA, to which of them a register keeps."""
+    arrays = [np.asarray(r) for r in results]
+    known = [np.where(a == a, a, np.array(np.nan).astype(a.dtype)) for a in arrays]
+    return [(a.dtype, a.tobytes()) for a in known]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
