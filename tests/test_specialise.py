@@ -117,7 +117,8 @@ def codes(executable: Executable) -> list[Any]:
 def bits(results: list[Any]) -> list[tuple[Any, bytes]]:
     """Which NaN comes out of two is left open: without FMA, to which of them a register keeps."""
     arrays = [np.asarray(r) for r in results]
-    known = [np.where(a == a, a, np.array(np.nan).astype(a.dtype)) for a in arrays]
+    known = [np.where(np.isnan(a), a.dtype.type(np.nan), a) if a.dtype.kind == "f" else a
+             for a in arrays]  # fmt: skip
     return [(a.dtype, a.tobytes()) for a in known]
 
 
