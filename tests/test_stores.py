@@ -132,3 +132,20 @@ def test_rows_may_vary() -> None:
         x = np.random.default_rng(rows).normal(size=(rows, 20))
         np.testing.assert_allclose(run(x), smooth_columns(x), rtol=1e-12)
     assert run.stats()["recompiles"] <= 1
+
+
+def test_a_join_of_joins_is_stored_at_once(level: str) -> None:
+    """What nothing else reads goes from its parts to where it belongs."""
+    u = np.random.default_rng(1).normal(size=(40, 33))
+
+    def joined(u: Any) -> Any:
+        above = np.concatenate([u, 2 * u[:, 1:]], 1)
+        return np.concatenate([above, np.concatenate([u[::-1, 1:] - 1, np.abs(u)], 1)])
+
+    def padded(u: Any) -> Any:
+        return np.pad(u, 2, mode="edge"), np.pad(u, ((1, 3), (0, 2)), mode="reflect")
+
+    for function in (joined, padded):
+        traced = tj.trace(function, u)
+        np.testing.assert_equal(traced(u), function(u))
+        assert {b.kind for b in traced.schedule.buffers} == {"input", "output"}

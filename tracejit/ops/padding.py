@@ -34,14 +34,24 @@ def _pad_mode(x: Array, *, low: Ints, high: Ints, mode: Any) -> Array:
 
 
 def _extend(emit: Any, x: Any, *, low: Ints, high: Ints, mode: str) -> Any:
-    """Extend axis by axis, the last one first: then it is rows that are copied as a whole."""
+    """Extend axis by axis: a ring as a whole, else what is before and behind each by itself.
+
+    So all pieces are pieces of ``x``, and go where they belong at once.
+    """
     pieces = _PIECES[mode]
-    for axis in reversed(range(len(x.shape))):
-        before = list(pieces(emit, x, axis, low[axis], True))[::-1]
-        after = list(pieces(emit, x, axis, high[axis], False))
-        if before or after:
-            x = emit.concat(*before, x, *after, axis=axis)
-    return x
+
+    def along(x: Any, axis: int) -> Any:
+        if axis == len(x.shape):
+            return x
+        inner = along(x, axis + 1) if mode == "wrap" else x
+        before = list(pieces(emit, inner, axis, low[axis], True))[::-1]
+        after = list(pieces(emit, inner, axis, high[axis], False))
+        parts = [*before, inner, *after]
+        if mode != "wrap":
+            parts = [along(part, axis + 1) for part in parts]
+        return emit.concat(*parts, axis=axis) if len(parts) > 1 else parts[0]
+
+    return along(x, 0)
 
 
 def _edges(emit: Any, x: Any, axis: int, count: int, before: bool) -> Iterator[Any]:

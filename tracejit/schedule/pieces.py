@@ -34,11 +34,27 @@ def regions(node: Node, alone: Callable[[Node], bool]) -> list[list[Piece]]:
         pieces = _pieces(node)
         return [pieces[i : i + _TOGETHER] for i in range(0, len(pieces), _TOGETHER)]
     found: list[list[Piece]] = []
-    for piece in _pieces(node):
+    for piece in (inner for outer in _pieces(node) for inner in _joined_in(outer, alone)):
         source, shape, *_ = piece
         by_field = makes_records(source) and shape[-1] == source.shape[-1] and alone(source)
         found.append(_fields(piece) if by_field else [piece])
     return found
+
+
+def _joined_in(piece: Piece, alone: Callable[[Node], bool]) -> list[Piece]:
+    """Return the pieces of a join that is a piece itself and that nothing else reads."""
+    source, shape, _, target = piece
+    whole = source.op.name == "concat" and shape == source.shape and alone(source)
+    if not whole or makes_records(source) or len(shape) != len(target.start):
+        return [piece]
+    result: list[Piece] = []
+    for part, extent, first, place in _concat_pieces(source):
+        corner = tuple(
+            a + b * step for a, b, step in zip(target.start, place.start, target.step, strict=True)
+        )
+        inner: Piece = (part, extent, first, replace(target, start=corner))
+        result += _joined_in(inner, alone)
+    return result
 
 
 def _is_alike(node: Node) -> bool:
