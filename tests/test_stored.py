@@ -11,6 +11,7 @@ import pytest
 
 import tracejit as tj
 from tracejit import config
+from tracejit.errors import InternalError
 from tracejit.record import replace
 from tracejit.runtime import cache, cpu, engine, stored
 from tracejit.runtime import code as codes
@@ -174,6 +175,17 @@ def test_whatever_decides_a_plan_is_part_of_its_name(folder: Path) -> None:
     assert len(names) == 8
     assert None not in names
     assert problem.name() == problem._replace(graph=tj.trace(softmax, X).source).name()
+
+
+def test_a_plan_that_is_not_planned_any_more_says_so(folder: Path) -> None:
+    graph = tj.trace(softmax, X).source
+    planned = stored.Planned(stored.Problem(graph, (None,), cpu.target(), 2, False))
+    assert planned.kernel(0).key
+    with pytest.raises(InternalError, match="the plan on disk of max subtract exp") as raised:
+        planned.text("a structure of another planner")
+    assert "tracejit cache clear" in str(raised.value)
+    with pytest.raises(InternalError, match="not what is planned"):
+        planned.kernel(7)
 
 
 @pytest.mark.parametrize(

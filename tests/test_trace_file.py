@@ -293,6 +293,17 @@ def test_the_map_for_perf_names_kernels(tmp_path: Path):
     assert not any(os.path.exists(f"/tmp/perf-{pid}.map") for pid in pids)
 
 
+def test_the_map_for_perf_has_code_of_plans_for_ranges_of_sizes(monkeypatch: pytest.MonkeyPatch):
+    f = tj.jit(lambda x: np.arcsinh(np.expm1(x)) - np.cbrt(x), compile="now")
+    f(np.ones(100))
+    names: list[str] = []
+    monkeypatch.setattr(perf, "wanted", lambda: True)
+    monkeypatch.setattr(perf, "note", lambda loaded, name: names.append(name))
+    f(np.ones(101))  # by a plan: no signature of its own, and so no executable
+    assert f.stats()["dynamic"] == 1
+    assert any("arcsinh" in name for name in names)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="perf is Linux's")
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "fifo", "folder"])
 def test_the_map_follows_no_link(

@@ -25,6 +25,7 @@ from tracejit.ops.table import Shape
 from tracejit.runtime import cpu, engine, service
 from tracejit.runtime.calls import NativeCall
 from tracejit.runtime.dynamic import DynamicForm, dynamic_form
+from tracejit.runtime.executable import map_kernels
 from tracejit.runtime.numbers import Geometry, Numbers
 from tracejit.runtime.plan import native_plan
 from tracejit.runtime.stretches import Stretches, Symbols, Unfit
@@ -102,6 +103,7 @@ def _plan(
     }
     numbers = Numbers(family, arrays)
     form = None
+    map_kernels(stages)
     if not any(isinstance(stage, OpaqueStep) for stage in stages):
         form = _own_form(family, schedule, stages, recorded, arrays, call)
     run = Stretches(schedule, stages, Symbols(family, numbers, arrays)).run

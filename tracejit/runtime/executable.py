@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 Run = Callable[[Sequence[Array]], list[Array]]
 
 
+def map_kernels(stages: Sequence[Sequence[NativeCall] | OpaqueStep]) -> None:
+    """Give the code of native calls its lines in the map for perf, where that is wanted."""
+    if perf.wanted():
+        for call in (c for s in stages if not isinstance(s, OpaqueStep) for c in s):
+            perf.note(call.code.loaded, f"tracejit {kernel_title(call.kernel)}")
+
+
 class Executable:
     """A compiled graph. ``run(arrays)`` returns fresh arrays; safe from many threads.
 
@@ -57,9 +64,7 @@ class Executable:
         self.fresh = fresh
         self.fresh_seconds = fresh_seconds
         self._stages = [s if isinstance(s, OpaqueStep) else Segment(s) for s in stages]
-        if perf.wanted():
-            for call in (c for s in stages if not isinstance(s, OpaqueStep) for c in s):
-                perf.note(call.code.loaded, f"tracejit {kernel_title(call.kernel)}")
+        map_kernels(stages)
         self._stretches = Stretches(placement, self._stages)
         self._native: Callable[..., list[Array]] | None = None
         self._runs = 0

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from tracejit.codegen.target import Target
-from tracejit.errors import UnsupportedError
+from tracejit.errors import InternalError, UnsupportedError
 from tracejit.graph.graph import Graph
 from tracejit.graph.text import to_text
 from tracejit.ops.dtypes import named, spelled
@@ -111,11 +111,25 @@ class Planned:
 
     def kernel(self, number: int) -> Kernel:
         """Return what the code of a native call was made from."""
-        return self._plan()[1][number].kernel
+        calls = self._plan()[1]
+        if number >= len(calls):
+            raise self._mismatch()
+        return calls[number].kernel
 
     def text(self, structure: str) -> str:
         """Return the LLVM IR of a structure."""
-        return self._plan()[2][structure]()
+        emit = self._plan()[2].get(structure)
+        if emit is None:
+            raise self._mismatch()
+        return emit()
+
+    def _mismatch(self) -> InternalError:
+        nodes = self._problem.graph.nodes
+        title = ops_text(node.op.name for node in nodes if node.inputs)
+        return InternalError(
+            f"the plan on disk of {title} is not what is planned for it now",
+            hint="`tracejit cache clear` removes it, and the next process plans anew",
+        )
 
 
 # -- keeping ---------------------------------------------------------------------------------------
