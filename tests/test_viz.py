@@ -190,6 +190,14 @@ def test_the_default_file_is_named_after_the_function(
     assert (tmp_path / "lambda.html").is_file()
 
 
+def test_the_suffix_chooses_what_is_written(tmp_path: Path) -> None:
+    traced = tj.trace(lambda x: x + 1, np.ones(2))
+    assert traced.show(tmp_path / "a.dot").read_text().startswith("digraph")
+    assert json.loads(traced.show(tmp_path / "a.json").read_text())
+    with pytest.raises(ValueArgumentError, match=r"a\.png: pages and pictures end in \.html"):
+        traced.show(tmp_path / "a.png")
+
+
 def test_an_interpreted_function_says_why_it_has_no_page(tmp_path: Path) -> None:
     with config.override(disable_jit=True):
         traced = tj.trace(lambda x: x + 1, np.ones(2))

@@ -327,7 +327,8 @@ def main() -> None:
         print(f"error: {error.args[-1] if error.args else error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {what}", file=sys.stderr)
         sys.exit(1)
 
 

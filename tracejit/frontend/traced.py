@@ -78,7 +78,10 @@ class Traced:
         return "\n".join(assembly(c.text, c.target, c.level, passes=0) for c in self.kernels)
 
     def show(self, path: str | Path | None = None) -> Path:
-        """Write a self-contained HTML page of the graph and its kernels; return where."""
+        """Write a self-contained page of the graph and its kernels; return where.
+
+        ``path`` may also end in .svg, .dot or .json. Raises ValueArgumentError for other suffixes.
+        """
         # By name: the drawings stand above the front ends; only show and tree look up there.
         page: Any = importlib.import_module("tracejit.viz.page")
         return page.write(self, path)
@@ -94,9 +97,12 @@ class Traced:
         executable = self.compiled.executable
         if executable is None:
             why = "it returns no computed array" if not self.source.outputs else "it is interpreted"
+            hint = "unset TRACEJIT_DISABLE_JIT, and return an array that depends on an argument"
+            failure = self.compiled.program.failure
+            if failure is not None:
+                why, hint = f"it is interpreted, for compiling it failed: {failure}", "report this"
             raise UnsupportedError(
-                f"{name_of(self.function)} has no compiled form: {why}",
-                hint="unset TRACEJIT_DISABLE_JIT, and return an array that depends on an argument",
+                f"{name_of(self.function)} has no compiled form: {why}", hint=hint
             )
         return executable
 

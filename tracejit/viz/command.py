@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from tracejit import config
-from tracejit.errors import ArgumentError, TracejitError, UnsupportedError, ValueArgumentError
+from tracejit.errors import ArgumentError, TracejitError, UnsupportedError
 from tracejit.frontend import neuralscript
 from tracejit.frontend.python import Jitted, trace
 from tracejit.ops.table import Array
 from tracejit.record import replace
 from tracejit.runtime import monitor
 from tracejit.runtime.executable import Executable
-from tracejit.viz import export, page, terminal
+from tracejit.viz import page, terminal
 from tracejit.viz.arguments import Examples, filled, implied, parse
 from tracejit.viz.model import Figure, leading_op, view
 
@@ -35,26 +35,15 @@ class Subject(NamedTuple):
     about: str = ""
 
 
-_FORMATS = (".html", ".htm", ".json", ".dot", ".gv", ".svg")
-
-
 def visualise(what: str, output: Path, inputs: Sequence[str]) -> Path:
     """Write the graphs of ``what`` to ``output``; its suffix chooses HTML, SVG, DOT or JSON.
 
     Raises ValueArgumentError for a suffix or argument that is not known, ArgumentError where
     ``what`` names nothing that can be drawn, and what running or tracing it raises.
     """
-    suffix = output.suffix.lower()
-    if suffix not in _FORMATS:
-        raise ValueArgumentError(
-            f"{output}: pages and pictures end in {', '.join(_FORMATS)}", hint="-o graph.html"
-        )
+    page.check_suffix(output)
     found = subject(what, parse(inputs))
-    if suffix in (".html", ".htm"):
-        return page.write_text(output, page.document(found.figures, found.title, found.about))
-    graphs = [view(f) for f in found.figures]
-    writers = {".json": export.to_json, ".svg": export.to_svg}
-    return page.write_text(output, writers.get(suffix, export.to_dot)(graphs))
+    return page.save(output, found.figures, found.title, found.about)
 
 
 def print_tree(what: str, inputs: Sequence[str]) -> None:

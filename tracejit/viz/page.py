@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tracejit.codegen.llvm import assembly
+from tracejit.errors import ValueArgumentError
 from tracejit.files import atomic
 from tracejit.frontend.names import name_of
 from tracejit.runtime.code import Code
+from tracejit.viz import export
 from tracejit.viz.assets import asset
 from tracejit.viz.export import node_link
 from tracejit.viz.model import Figure, view
@@ -23,15 +25,35 @@ from tracejit.viz.model import Figure, view
 if TYPE_CHECKING:
     from tracejit.frontend.traced import Traced
 
+FORMATS = (".html", ".htm", ".json", ".dot", ".gv", ".svg")
+
 
 def write(traced: Traced, path: str | Path | None = None) -> Path:
     """Write the page of a traced function; return its path (default: ``NAME.html`` here).
 
-    Raises UnsupportedError where the function has no compiled form, OSError.
+    The suffix chooses the format, as in ``save``. Raises UnsupportedError where the function has no
+    compiled form, OSError.
     """
     name = name_of(traced.function)
     target = Path(path) if path is not None else Path(f"{_safe(name)}.html")
-    return write_text(target, document([Figure(name, traced.executable)], name))
+    check_suffix(target)
+    return save(target, [Figure(name, traced.executable)], name)
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ValueArgumentError for a file that is neither a page nor a picture."""
+    if path.suffix.lower() not in FORMATS:
+        text = f"{path}: pages and pictures end in {', '.join(FORMATS)}"
+        raise ValueArgumentError(text, hint="graph.html")
+
+
+def save(path: Path, figures: Sequence[Figure], title: str, about: str = "") -> Path:
+    """Write figures as the suffix of ``path`` says: HTML, SVG, DOT or JSON; return ``path``."""
+    suffix = path.suffix.lower()
+    if suffix in (".html", ".htm"):
+        return write_text(path, document(figures, title, about))
+    writers = {".json": export.to_json, ".svg": export.to_svg}
+    return write_text(path, writers.get(suffix, export.to_dot)([view(f) for f in figures]))
 
 
 def _safe(name: str) -> str:

@@ -187,6 +187,10 @@ def print_trees(titled: Sequence[tuple[str, Executable]]) -> None:
         console.print(graph_tree(title, executable))
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def graph_tree(title: str, executable: Executable, *, limit: int = 400) -> Tree:
     """Return an executable as a tree: arguments, the steps with what each computes, results.
 
@@ -196,7 +200,7 @@ def graph_tree(title: str, executable: Executable, *, limit: int = 400) -> Tree:
     facts: dict[str, Any] = graph.graph
     nodes = values(graph)
     memory = f"arena {size_text(facts['arena_bytes'])} of {size_text(facts['intermediate_bytes'])}"
-    counts = f"{len(facts['steps'])} steps, {facts['kernels']} kernels"
+    counts = f"{_counted(len(facts['steps']), 'step')}, {_counted(facts['kernels'], 'kernel')}"
     root = Tree(Text.assemble((title, "bold"), f"  {facts['target']}, {counts}, {memory}"))
     left = limit
     outside = {n: d for n, d in nodes.items() if d["step"] is None and d["kind"] != "output"}
