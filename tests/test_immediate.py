@@ -224,3 +224,32 @@ def test_inside_each_other_and_in_threads() -> None:
         thread.join()
     assert len(results) == 4
     assert all((r == results[0]).all() for r in results)
+
+
+def test_a_jitted_function_of_tensors_is_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    @tj.jit
+    def f(x: Any, y: Any, n: int = 2) -> Any:
+        return x * n + y
+
+    x, y = tj.asarray(A), tj.asarray(A * 2)
+    with tj.set_stance("now"):
+        for _ in range(3):
+            f(x, y)
+    general: list[Any] = []
+    monkeypatch.setattr(type(f), "_call_general", lambda self, *args: general.append(args))
+    for args, wanted in (((x, y), A * 4), ((x, x), A * 3), ((y, x), A * 5)):
+        got = f(*args)
+        assert isinstance(got, tj.Tensor)
+        np.testing.assert_array_equal(got.numpy(), wanted)
+    assert not general
+    monkeypatch.undo()
+    x += 1  # the value that the handle has now
+    np.testing.assert_array_equal(f(x, y).numpy(), (A + 1) * 2 + A * 2)
+    mixed = f(x, A)
+    assert isinstance(mixed, tj.Tensor)
+    np.testing.assert_array_equal(mixed.numpy(), (A + 1) * 2 + A)
+    assert isinstance(f(A, A), np.ndarray)
+    pending = tj.asarray(np.ones(BIG)) * 2
+    np.testing.assert_array_equal(f(pending, 1.0).numpy(), np.full(BIG, 5.0))
+    with pytest.raises(errors.ShapeError):
+        f(x, tj.asarray(np.ones(3)))

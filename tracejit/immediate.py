@@ -29,7 +29,8 @@ from tracejit.tracing import state
 def permitted() -> bool:
     """Return whether this thread computes small ops at once."""
     if not gate.closed:  # nobody traces, records, or has replaced a setting
-        return stance.prompt or stance.settle()
+        prompt = stance.prompt
+        return stance.settle() if prompt is None else prompt
     return state.trace is None and monitor.active is None and stance.mode_of(None) != "now"
 
 

@@ -39,13 +39,14 @@ from tracejit.frontend.signature import (
 )
 from tracejit.frontend.trees import Tree, check_statics, flatten
 from tracejit.frontend.variation import Example, Kind, Variation, sizes_of
+from tracejit.graph.node import data
 from tracejit.runtime import analysis, entry, events, profiler, registry, stance
 from tracejit.runtime.analysis import Family
 from tracejit.runtime.reasons import Reason
 from tracejit.runtime.slots import Slots
 from tracejit.runtime.stretches import Unfit
 from tracejit.runtime.tiers import State, Wanted
-from tracejit.tensor import Tensor
+from tracejit.tensor import Tensor, wrap
 from tracejit.tracing import state
 
 if TYPE_CHECKING:
@@ -158,11 +159,18 @@ class Jitted(Reported):
         settings = config.settings()
         if not kwargs:
             parts: list[Any] = []
+            tensors = False
             for a in args:
                 kind = a.__class__
                 if kind is np.ndarray:
                     # ``num`` has the contiguity and alignment bits, which strides do not tell.
                     parts += (a.dtype, a.shape, a.strides, a.flags.num)
+                elif kind is Tensor:
+                    value = a.node.value
+                    if value is None:
+                        break
+                    tensors = True
+                    parts += (kind, value.dtype, value.shape, value.strides, value.flags.num)
                 elif kind in NUMPY_SCALARS or (kind in _FLOATS and not self._static_floats):
                     parts.append(kind)
                 elif kind in STATIC:
@@ -181,14 +189,12 @@ class Jitted(Reported):
                         leaves = args if positions is None else [args[i] for i in positions]
                         if ready is None:
                             return compiled.call(leaves, self.plain, args, kwargs)
-                        return compiled.program.run(
-                            [
-                                leaf if as_is else as_array(leaf, part)
-                                for leaf, as_is, part in zip(
-                                    leaves, ready, compiled.keys, strict=True
-                                )
-                            ]
-                        )[0]
+                        arrays = [
+                            leaf if as_is else as_array(leaf, part)
+                            for leaf, as_is, part in zip(leaves, ready, compiled.keys, strict=True)
+                        ]
+                        result = compiled.program.run(arrays)[0]
+                        return wrap(data(result)) if tensors else result
         return self._call_general(key, settings, args, kwargs)
 
     # A native entry takes this place in the type of a function that has one.

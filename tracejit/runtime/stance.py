@@ -19,8 +19,8 @@ STANCES = ("default", "now", "background", "never", "never_on_recompile", "fail_
 _lock = threading.Lock()
 _current = "default"
 # Read at each op of a tensor (``immediate.py``): whether the gate alone can keep a small one from
-# being computed at once. False, too, until somebody has asked.
-prompt = False
+# being computed at once. None until somebody has asked.
+prompt: bool | None = None
 # Read on the fast path of every call that Python answers.
 interpreting = False
 
@@ -54,7 +54,7 @@ def settle() -> bool:
 def _set(stance: str) -> None:
     global _current, prompt, interpreting
     with _lock:
-        _current, prompt = stance, False
+        _current, prompt = stance, None
         wanted = stance == "never"
         # Native entries know nothing of stances: they are shut while every call is interpreted.
         if wanted and not interpreting:
