@@ -15,9 +15,6 @@ from tracejit.frontend.neuralscript.diagnostics import Fault, Label, closest, fa
 from tracejit.frontend.neuralscript.scope import ClosureRef, Scope, VariantRef
 from tracejit.frontend.neuralscript.source import Span
 
-_NUMERIC_CASTS = t.INTEGERS | t.FLOATS | t.COMPLEXES
-
-
 _MACROS = frozenset(("println", "eprintln", "assert", "assert_eq", "panic"))
 # What programs in Python call functions of.
 _PACKAGES = frozenset(("np", "numpy", "math", "torch", "jnp", "scipy"))

@@ -61,7 +61,6 @@ PREFIX = {"-": "-", "!": "!", "¬": "!", "√": "sqrt", "∛": "cbrt", "∑": "s
 CONSTANT_NAMES = frozenset("πτℯφ")
 FORMAT_MACROS = frozenset(("println", "print", "eprintln", "format", "panic", "assert"))
 MACROS = FORMAT_MACROS | {"vector", "matrix", "tensor", "vec", "assert_eq"}
-_BLOCK_STARTS = frozenset(("if", "for", "while", "loop", "match", "{"))
 _ENDS_RANGE = frozenset((")", "]", "}", ",", "{", ";", "=>", "=", "|"))
 
 

@@ -468,10 +468,6 @@ class FunctionItem(Syntax):
     owner: str | None = None
     doc: str = ""
 
-    @property
-    def has_self(self) -> bool:
-        return bool(self.parameters) and self.parameters[0].name == "self"
-
 
 @record(frozen=True, eq=False)
 class FieldItem(Syntax):
@@ -530,6 +526,3 @@ class Program(Syntax):
 
     def items(self, kind: type[Syntax]) -> list[Syntax]:
         return [statement for statement in self.statements if isinstance(statement, kind)]
-
-
-Item = FunctionItem | StructItem | EnumItem | ImplItem | UseItem | ConstItem | AliasItem
