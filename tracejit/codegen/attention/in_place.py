@@ -21,8 +21,8 @@ from tracejit.codegen.prefetch import LINE
 
 # Into the second-level cache: the first has no room for a block of values beside one of keys.
 _SECOND_LEVEL = 2
-# Chains of sums that hide the latency of a multiply-add, a power of 2.
-CHAINS = 8
+# Chains of sums that hide the latency of a multiply-add.
+_CHAINS = 8
 
 
 class InPlace(Products):
@@ -141,7 +141,7 @@ class InPlace(Products):
             ]
 
         count = len(places)
-        chains = 1 << max(1, CHAINS // count).bit_length() - 1
+        chains = 1 << max(1, _CHAINS // count).bit_length() - 1
 
         def several(j: Value, sums: list[Value]) -> list[Value]:
             return [
