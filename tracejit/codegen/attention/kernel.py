@@ -15,7 +15,8 @@ arXiv:2205.14135): a row keeps its maximum so far, and where a block raises it, 
 summed is scaled down. Memory is linear in the sequence: a panel of scores is the largest piece
 of them that ever exists. What stands between the product and the softmax (scale, masks, biases)
 is any elementwise expression; blocks of keys that a causal mask hides from all of a panel's
-queries are left out. Few queries pack nothing (``in_place``). The order of all sums depends on the sizes alone.
+queries are left out. Few queries pack nothing (``in_place``). The order of all sums depends on the
+sizes alone.
 """
 
 from __future__ import annotations

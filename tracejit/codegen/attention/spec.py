@@ -27,9 +27,9 @@ from tracejit.sizes import hint, is_size
 # Keys in a block: a panel of their scores fills about a third of the first-level cache, and so does
 # one of their weights, split in three.
 KEYS, SPLIT_KEYS = 256, 128
-# Scores in a block where keys are read in place: with fewer, a single query waits for its maximum too
-# often. Keys and values of a block stay in the second-level cache, into which the next ones
-# are fetched meanwhile.
+# Scores in a block where keys are read in place: with fewer, a single query waits for its maximum
+# too often. Keys and values of a block stay in the second-level cache, into which the next ones are
+# fetched meanwhile.
 FEW_SCORES = 512
 # Keys (or depths) in a tile register, and in how many elements of a panel their parts are.
 TILE_DEPTH, TILE_ELEMENTS = 2 * TILE, PARTS * TILE
