@@ -26,7 +26,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "cli"),
     ("viz",),
     ("frontend",),
-    ("transform",),
     (
         "namespace",
         "tensor",
@@ -44,8 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("graph",),
     ("ops",),
     ("config", "digest", "files"),
-    ("gate",),
-    ("gate",),
+    ("gate", "main_interpreter"),
     ("errors", "sizes", "record"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -176,7 +174,7 @@ def test_import_loads_next_to_nothing():
     loaded = run("import tracejit, sys; print(*sys.modules)").split()
     assert not {name.split(".")[0] for name in loaded} & {*HEAVY, "numpy"}
     ours = {name for name in loaded if name.startswith("tracejit")}
-    assert ours == {"tracejit", "tracejit.errors", "tracejit.gate"}
+    assert ours == {"tracejit", "tracejit.errors", "tracejit.main_interpreter"}
 
 
 def test_help_loads_no_more_than_the_terminal_libraries():

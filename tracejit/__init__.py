@@ -15,9 +15,9 @@ import sys
 import types
 import typing
 
-from tracejit.gate import check_interpreter
+from tracejit import main_interpreter
 
-check_interpreter()
+main_interpreter.check()
 
 from tracejit.errors import TracejitError as TracejitError
 
@@ -75,8 +75,8 @@ _LAZY = {
 # Modules, which import statements look for here first: no reason to load the array functions.
 _MODULES = frozenset(
     ("cli", "codegen", "config", "digest", "errors", "files", "frontend", "functions", "gate",
-     "graph", "immediate", "namespace", "operators", "ops", "protocols", "record", "runtime",
-     "schedule", "signatures", "sizes", "tracing", "viz", "writes")
+     "graph", "immediate", "main_interpreter", "namespace", "operators", "ops", "protocols",
+     "record", "runtime", "schedule", "signatures", "sizes", "tracing", "viz", "writes")
 )  # fmt: skip
 # Who asks for these is going to compile.
 _COMPILING = frozenset(("get_integrated_jit_compiler", "jit", "kernels", "load"))
@@ -180,4 +180,4 @@ def trim_memory() -> None:
     memory.trim()
 
 
-del annotations, check_interpreter
+del annotations, main_interpreter

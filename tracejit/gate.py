@@ -7,10 +7,7 @@ running, settings replaced for a block, a recording) shuts the gate while it las
 from __future__ import annotations
 
 import ctypes
-import importlib
 import threading
-
-from tracejit.errors import SubinterpreterError
 
 _cell = ctypes.c_int64(0)
 _lock = threading.Lock()
@@ -37,23 +34,3 @@ def reopen() -> None:
 def address() -> int:
     """Return the address of the word."""
     return ctypes.addressof(_cell)
-
-
-def check_interpreter() -> None:
-    """Raise SubinterpreterError in any interpreter but the process's first.
-
-    Generated code holds addresses of objects (types, dtypes, exceptions), and each interpreter has
-    its own; NumPy does not support sub-interpreters either.
-    """
-    for name in ("_interpreters", "_xxsubinterpreters"):  # from Python 3.13 on, and before
-        try:
-            interpreters = importlib.import_module(name)
-        except ImportError:
-            continue
-        if interpreters.get_current() != interpreters.get_main():
-            raise SubinterpreterError(
-                "tracejit cannot be imported in a sub-interpreter",
-                hint="use it in the main interpreter, or in processes of their own "
-                "(multiprocessing, concurrent.futures.ProcessPoolExecutor)",
-            )
-        return

@@ -10,6 +10,7 @@ two microseconds a program.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -127,10 +128,10 @@ class Analyst:
             return
         with self.lock:
             if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(
-                    target=self._work, name="tracejit-analysis", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="tracejit-analysis", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no more threads, or the process ends
+                    thread.start()
+                    self._thread = thread
 
     def _work(self) -> None:
         pause = PAUSE_S

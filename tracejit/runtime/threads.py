@@ -7,6 +7,7 @@ this process may use (affinity mask, cgroup quota). A forked child starts its ow
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -148,14 +149,16 @@ class ThreadPool:
         self._word(Pool.WORKERS, workers)
         self._memory[Pool.ALLOWED : Pool.ALLOWED + CPU_BYTES] = _cpu_set()
         runtime_function("setup", None, ctypes.c_size_t)(self.address)
-        self.workers = workers
-        self.limit(workers)
         run = runtime_function("worker", None, ctypes.c_size_t, ctypes.c_int64)
-        for number in range(1, workers + 1):
-            # Daemon: at exit the process ends while the worker is parked in native code.
-            threading.Thread(
-                target=run, args=(self.address, number), name=f"tracejit-{number}", daemon=True
-            ).start()
+        self.workers = 0
+        with contextlib.suppress(RuntimeError):  # no more threads: those that there are do it
+            for number in range(1, workers + 1):
+                # Daemon: at exit the process ends while the worker is parked in native code.
+                threading.Thread(
+                    target=run, args=(self.address, number), name=f"tracejit-{number}", daemon=True
+                ).start()
+                self.workers = number
+        self.limit(self.workers)
 
     def _word(self, offset: int, value: int) -> None:
         self._memory[offset : offset + 8].view(np.int64)[0] = value
