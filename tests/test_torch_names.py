@@ -270,7 +270,7 @@ def test_names_of_elementwise_functions_and_parts() -> None:
     check(lambda x: tj.tensor_split(x, 3, dim=1)[0], (M,), M[:, :3])
     check(lambda x: tj.block_diag(x, 3.0)[-1], (M,), np.eye(1, 8, 7)[0] * 3)
     with pytest.raises(errors.IndexOutOfRange, match="index 9"):
-        tj.select(M, 0, 9)
+        tj.asarray(M).select(0, 9)
     pairs = [[a, b] for a in (1, 2) for b in (3, 4, 5)]
     assert tj.cartesian_prod(tj.tensor([1, 2]), tj.tensor([3, 4, 5])).tolist() == pairs
 

@@ -43,7 +43,8 @@ _METHODS = {
         unflatten unsqueeze view=reshape_view
         """,
     "pytorch": """
-        bernoulli clamp_max clamp_min det frac index_fill inverse multinomial select tensor_split
+        bernoulli clamp_max clamp_min det frac index_fill inverse multinomial select=part_at
+        tensor_split
         """,
     "counting": "bincount histc",
     "images": "unfold=windows_along",

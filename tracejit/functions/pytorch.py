@@ -18,7 +18,7 @@ __all__ = [
     "as_tensor", "bernoulli", "block_diag", "cartesian_prod", "clamp_max", "clamp_min", "det",
     "frac", "from_numpy", "hamming_window", "hann_window", "index_fill", "inference_mode",
     "inverse", "is_tensor", "movedim", "multinomial", "narrow", "no_grad", "polar",
-    "rand_like", "randn_like", "select", "std_mean", "tensor_split", "var_mean",
+    "rand_like", "randn_like", "std_mean", "tensor_split", "var_mean",
 ]  # fmt: skip
 
 as_tensor = from_numpy = creation.asarray
@@ -99,8 +99,8 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Tensor:
     return lift(x).narrow(dim, start, length)
 
 
-def select(x: Any, dim: int, index: int) -> Tensor:
-    """Return the view at one index along ``dim``."""
+def part_at(x: Any, dim: int, index: int) -> Tensor:
+    """Return the view at one index along ``dim``, which is what the method ``select`` does."""
     value = lift(x)
     place = one_axis("select", dim, value.shape)
     position = as_index(index, "an index")
