@@ -157,6 +157,19 @@ def test_two_different_reductions_of_a_row_share_the_pass() -> None:
     assert [len(nest.reduces) for nest in kernel.block.nests] == [2]
 
 
+@pytest.mark.parametrize("op", ["sum", "max", "any"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_a_total_needs_of_a_row_is_computed_once_a_row(level: str, op: str, axis: int) -> None:
+    (x,) = inputs((6, 37))
+    shares = E.divide(x, E.max(E.absolute(x), axis=(axis,), keepdims=True))
+    total = getattr(E, op)(shares, axis=(0, 1), keepdims=False)
+    (kernel,) = kernels(scheduled([x], total))
+    (rows,) = kernel.block.nests
+    assert len(rows.axes) == 1
+    assert [len(nest.axes) for nest in rows.body.nests] == [1, 1]
+    check_values([x], total)
+
+
 def test_opaque_ops_stand_between_kernels() -> None:
     (x,) = inputs((40, 50))
     out = E.add(E.sort(E.multiply(x, 2.0), axis=1), 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -44,6 +44,7 @@ from tracejit.schedule.kernel import (
     Reduce,
     Scan,
     Store,
+    operands,
 )
 from tracejit.schedule.loops import Shadowed, arrange
 from tracejit.schedule.merged import Border, Walk, Walks, collapsed, padded_axes
@@ -51,6 +52,8 @@ from tracejit.schedule.product import arrange_attention, arrange_product
 
 BOOL = np.dtype(bool)
 INT64 = np.dtype(np.int64)
+# Reductions of reductions of parts: their result does not depend on how axes are grouped.
+_BY_PARTS = frozenset({"sum", "prod", "max", "min", "any", "all"})
 
 
 class Place(NamedTuple):
@@ -455,20 +458,48 @@ class KernelBuilder:
 
     def _reduce(self, node: Node, arg: int) -> int:
         over = self.cluster.reduced[node]
-        name = node.op.name
-        # Axes that the value does not vary with still count: summing a constant n times.
-        axes = self.exprs[arg].axes - set(over)
         if over:
-            reduce = Reduce(node.dtype, axes, name, arg, over)
-            # A mean and a variance of the same array sum it twice, with and without keepdims.
-            position = self.sums.setdefault(reduce, len(self.exprs))
-            if position == len(self.exprs):
-                self._add(reduce)
-                self.reductions[position] = node
-            return position
-        if name.startswith("arg"):
+            for part in self._stages(node.op.name, arg, over):
+                arg = self._reduce_over(node, arg, part)
+            return arg
+        if node.op.name.startswith("arg"):
             return self._const(0, node.dtype)
         return self._cast(node, arg)
+
+    def _stages(self, name: str, arg: int, over: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return the axes that are reduced first, and those after them.
+
+        The loops over what a reduction inside varies with stand outside, so that it runs once for
+        each row and not once for every element.
+        """
+        if name not in _BY_PARTS:
+            return [over]
+        inside = [e.axes & set(over) for e in self._below(arg) if isinstance(e, Reduce)]
+        outer = min((a for a in inside if a and a < set(over)), key=len, default=frozenset[int]())
+        if not outer:
+            return [over]
+        rest = tuple(a for a in over if a not in outer)
+        return [*self._stages(name, arg, rest), tuple(a for a in over if a in outer)]
+
+    def _below(self, root: int) -> Iterator[Expr]:
+        """Yield the expressions that one needs."""
+        seen, stack = {root}, [root]
+        while stack:
+            expr = self.exprs[stack.pop()]
+            yield expr
+            stack += [p for p in operands(expr) if p not in seen]
+            seen.update(operands(expr))
+
+    def _reduce_over(self, node: Node, arg: int, over: tuple[int, ...]) -> int:
+        # Axes that the value does not vary with still count: summing a constant n times.
+        axes = self.exprs[arg].axes - set(over)
+        reduce = Reduce(node.dtype, axes, node.op.name, arg, over)
+        # A mean and a variance of the same array sum it twice, with and without keepdims.
+        position = self.sums.setdefault(reduce, len(self.exprs))
+        if position == len(self.exprs):
+            self._add(reduce)
+            self.reductions[position] = node
+        return position
 
     def _scan(self, node: Node, arg: int) -> int:
         axis = self.cluster.scanned[node]
