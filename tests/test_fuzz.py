@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 import pytest
 from conftest import EMULATED, NATIVE
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from op_samples import mismatch
 
@@ -384,6 +384,7 @@ def close(got: Array, want: Array) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(shape=shapes, program=programs, seed=st.integers(0, 1000))
+@example(shape=(1, 0), program=[*[(0,) * 4] * 6, (14, 0, 0, 0), (17, 0, 0, 26)], seed=0)
 @settings(max_examples=PROGRAMS)
 def test_random_programs(
     dtype: str, shape: tuple[int, ...], program: list[tuple[int, ...]], seed: int

@@ -170,6 +170,17 @@ def test_what_a_total_needs_of_a_row_is_computed_once_a_row(level: str, op: str,
     check_values([x], total)
 
 
+def test_reductions_that_no_order_of_loops_serves_are_stored() -> None:
+    (x,) = inputs((64, 256))
+    rows, columns = (E.max(x, axis=(a,), keepdims=True) for a in (1, 0))
+    total = E.sum(E.subtract(E.subtract(x, rows), columns), axis=(0, 1), keepdims=False)
+    highest = E.argmax(E.subtract(x, rows), axis=(0, 1), keepdims=False)
+    for result, count in ((total, 2), (highest, 2)):
+        found = kernels(scheduled([x], result))
+        assert len(found) == count
+        check_values([x], result)
+
+
 def test_opaque_ops_stand_between_kernels() -> None:
     (x,) = inputs((40, 50))
     out = E.add(E.sort(E.multiply(x, 2.0), axis=1), 1.0)

@@ -13,7 +13,7 @@ from tracejit.ops.dtypes import spelled
 from tracejit.ops.movement import axis_runs
 from tracejit.ops.table import Fact
 from tracejit.schedule import native
-from tracejit.schedule.cluster import Attention, Cluster, Product, Root, operand_maps
+from tracejit.schedule.cluster import BY_PARTS, Attention, Cluster, Product, Root, operand_maps
 from tracejit.schedule.gather import Gathered, Scatter, gathered
 from tracejit.schedule.index import (
     VIEWS,
@@ -52,8 +52,6 @@ from tracejit.schedule.product import arrange_attention, arrange_product
 
 BOOL = np.dtype(bool)
 INT64 = np.dtype(np.int64)
-# Reductions of reductions of parts: their result does not depend on how axes are grouped.
-_BY_PARTS = frozenset({"sum", "prod", "max", "min", "any", "all"})
 
 
 class Place(NamedTuple):
@@ -472,7 +470,7 @@ class KernelBuilder:
         The loops over what a reduction inside varies with stand outside, so that it runs once for
         each row and not once for every element.
         """
-        if name not in _BY_PARTS:
+        if name not in BY_PARTS:
             return [over]
         inside = [e.axes & set(over) for e in self._below(arg) if isinstance(e, Reduce)]
         outer = min((a for a in inside if a and a < set(over)), key=len, default=frozenset[int]())

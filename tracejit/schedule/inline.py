@@ -13,7 +13,7 @@ from tracejit.schedule import native
 from tracejit.schedule.cluster import Cluster
 from tracejit.schedule.demand import Demand, Work, total_size
 from tracejit.schedule.index import Map, axes_of
-from tracejit.schedule.maps import repeats_of
+from tracejit.schedule.maps import repeats_in_reductions, repeats_of
 from tracejit.sizes import hint
 
 # Beyond `MAX_VALUES` LLVM's compile time grows faster than the kernel; the flops weigh
@@ -70,7 +70,8 @@ def take_repeats(node: Node, index: Map, cluster: Cluster) -> bool:
     The weights of attention, Σ_d q·k, are the same for all columns of Σ_k weight·v.
     """
     trips = hint(node.inputs[0].size) // max(hint(node.size), 1)
-    return _book((hint(repeats_of(index, cluster)) - 1) * trips * native.cost(node), cluster)
+    repeats = max(hint(repeats_of(index, cluster)), repeats_in_reductions(index, cluster))
+    return _book((repeats - 1) * trips * native.cost(node), cluster)
 
 
 def _book(flops: int, cluster: Cluster) -> bool:

@@ -10,7 +10,7 @@ from math import prod
 from typing import cast
 
 from tracejit.graph.node import Node
-from tracejit.schedule.cluster import MIN_PARALLEL, SMALL_WORK, Cluster
+from tracejit.schedule.cluster import BY_PARTS, MIN_PARALLEL, SMALL_WORK, Cluster
 from tracejit.schedule.index import ZERO, Affine, Map, axes_of, axis_index, is_plain
 from tracejit.sizes import frozen, hint
 
@@ -46,6 +46,25 @@ def repeats_of(index: Map, cluster: Cluster) -> int:
             pending = 1
         elif axis in domain:
             pending *= cluster.extents[axis]
+    return repeats
+
+
+def repeats_in_reductions(index: Map, cluster: Cluster) -> int:
+    """How often a value at ``index`` is computed again by loops of the reductions that need it.
+
+    Loops over some of a reduction's axes can stand outside those over the others (``build.py``),
+    so that what varies with the first alone is computed before the others. That takes a reduction
+    by parts, and one order for all that is inside it.
+    """
+    axes = axes_of(index)
+    inside = [axes_of(cluster.members[n][0]) for n in cluster.reduced]
+    repeats = 1
+    for node, axes_over in cluster.reduced.items():
+        over = frozenset(axes_over)
+        mine = axes & over
+        ordered = all(mine <= other & over or other & over <= mine for other in inside)
+        if mine and not (ordered and node.op.name in BY_PARTS):
+            repeats = max(repeats, prod(hint(cluster.extents[a]) for a in over - mine))
     return repeats
 
 

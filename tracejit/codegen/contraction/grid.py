@@ -351,7 +351,7 @@ def _one_row_tile(spec: GemmSpec, target: Target, p: GemmProblem) -> int:
     size = spec.type.bits // 8
     least = 1 if "dots" in spec.kind else min(4096 // size, -(-p.n // 2))
     wanted = min(_TILES, hint(prod(p.batch)) * hint(p.n) * hint(p.k) * size // _TILE_BYTES)
-    shared = -(-p.n // max(1, wanted))
+    shared = max(1, -(-p.n // max(1, wanted)))
     return min(_most_sums(spec, target, p), max(least, shared))
 
 
