@@ -132,6 +132,7 @@ def test_a_full_disk(cache_folder: Path) -> None:
         "import numpy as np, tracejit as tj\n"
         "x = np.ones((64, 64))\n"
         "f = tj.jit(lambda x: np.exp(x) @ x + 1, compile='now')\n"
+        "sys.dont_write_bytecode = True  # which would be cut off, for every later process\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
