@@ -51,7 +51,7 @@ test-all: $(TEST) ## Run all tests
 # given out or given back filled with NaN, and every expression compiled at once.
 # `EVERY=1` sends them all, `EVERY=2` every second one.
 EVERY ?= 3
-STRESSED := fuzz jit jit_refusals tensor schedule regressions neuralscript_kernels
+STRESSED := fuzz jit jit_in_place jit_refusals tensor views schedule regressions neuralscript_kernels
 test-stress: $(TEST) ## Run some tests under stress
 	TRACEJIT_STRESS_DEOPT=$(EVERY) TRACEJIT_STRESS_POISON=1 TRACEJIT_STRESS_COMPILE=1 \
 	    $(BIN)/python -m pytest -q -m 'not slow' \
