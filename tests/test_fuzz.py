@@ -401,6 +401,7 @@ def test_random_programs(
 
 
 @given(shape=shapes, program=programs, seed=st.integers(0, 1000))
+@example(shape=(3,), program=[(21, 0, 0, 1), (0,) * 4, (0,) * 4, (29, 2, 0, 0)], seed=0)
 @settings(max_examples=max(20, PROGRAMS // 5))
 def test_random_programs_with_constant_sizes(
     shape: tuple[int, ...], program: list[tuple[int, ...]], seed: int

@@ -32,6 +32,8 @@ MAX_SCRATCH = 256 * 1024
 
 def spill(kernel: Kernel) -> Kernel:
     """Return ``kernel`` with saves and reuses between the nests of its outer block."""
+    if kernel.seams:
+        return kernel  # loops begin anew at a seam, where a row is not a whole number of vectors
     strips = bool(kernel.packs or kernel.unpacks)
     if (kernel.vector_parallel is not None and not strips) or len(kernel.block.nests) < 2:
         return kernel
