@@ -213,14 +213,7 @@ def leaf(
     array: Array, aval: Aval, attrs: Mapping[str, Hashable], loc: Location | None = None
 ) -> Node:
     """Return ``data(array, loc)`` for a caller who has another leaf's ``aval`` and ``attrs``."""
-    node = object.__new__(Node)
-    node.op = DATA
-    node.inputs = ()
-    node.attrs = attrs
-    node.aval = aval
-    node.dtype, node.shape = aval
-    node.loc = loc
-    node.serial = next(_serials)
+    node = _new(DATA, (), attrs, aval, loc)
     node.value = array
     return node
 

@@ -41,6 +41,13 @@ from tracejit.ops.table import (
 Axes = tuple[int, ...]
 
 
+# How the partial results of a reduction combine. What is not here depends on positions.
+COMBINE = {
+    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
+    "any": "logical_or", "all": "logical_and",
+}  # fmt: skip
+
+
 def reduction_shape(name: str, identity: bool) -> ShapeRule:
     """Return the shape rule of a reduction; one without identity refuses empty extents."""
 

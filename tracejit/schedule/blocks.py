@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tracejit.ops.reductions import COMBINE
 from tracejit.ops.table import DType, Shape
 from tracejit.record import replace
 from tracejit.schedule.index import contiguous_strides
@@ -50,7 +51,6 @@ from tracejit.schedule.kernel import (
     operands,
 )
 from tracejit.schedule.loops import arrange
-from tracejit.schedule.split import COMBINE
 from tracejit.sizes import hint
 
 # Bytes of a block, and its rows: a power of two, by which sums are divided without rounding. The

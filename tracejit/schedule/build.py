@@ -11,9 +11,10 @@ from tracejit.errors import InternalError
 from tracejit.graph.node import Node
 from tracejit.ops.dtypes import spelled
 from tracejit.ops.movement import axis_runs
+from tracejit.ops.reductions import COMBINE
 from tracejit.ops.table import Fact
 from tracejit.schedule import native
-from tracejit.schedule.cluster import BY_PARTS, Attention, Cluster, Product, Root, operand_maps
+from tracejit.schedule.cluster import Attention, Cluster, Product, Root, operand_maps
 from tracejit.schedule.gather import Gathered, Scatter, gathered
 from tracejit.schedule.index import (
     VIEWS,
@@ -470,7 +471,7 @@ class KernelBuilder:
         The loops over what a reduction inside varies with stand outside, so that it runs once for
         each row and not once for every element.
         """
-        if name not in BY_PARTS:
+        if name not in COMBINE:
             return [over]
         inside = [e.axes & set(over) for e in self._below(arg) if isinstance(e, Reduce)]
         outer = min((a for a in inside if a and a < set(over)), key=len, default=frozenset[int]())

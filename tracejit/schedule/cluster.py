@@ -17,8 +17,6 @@ from tracejit.schedule.index import Map, axis_index, broadcast
 # Trips of the outer loops that keep the threads busy, and work that is not worth sharing.
 MIN_PARALLEL = 16
 SMALL_WORK = 1 << 15
-# Reductions that are the reduction of the reductions of parts.
-BY_PARTS = frozenset({"sum", "prod", "max", "min", "any", "all"})
 
 
 @record(eq=False, slots=True)

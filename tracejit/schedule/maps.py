@@ -10,7 +10,8 @@ from math import prod
 from typing import cast
 
 from tracejit.graph.node import Node
-from tracejit.schedule.cluster import BY_PARTS, MIN_PARALLEL, SMALL_WORK, Cluster
+from tracejit.ops.reductions import COMBINE
+from tracejit.schedule.cluster import MIN_PARALLEL, SMALL_WORK, Cluster
 from tracejit.schedule.index import ZERO, Affine, Map, axes_of, axis_index, is_plain
 from tracejit.sizes import frozen, hint
 
@@ -63,7 +64,7 @@ def repeats_in_reductions(index: Map, cluster: Cluster) -> int:
         over = frozenset(axes_over)
         mine = axes & over
         ordered = all(mine <= other & over or other & over <= mine for other in inside)
-        if mine and not (ordered and node.op.name in BY_PARTS):
+        if mine and not (ordered and node.op.name in COMBINE):
             repeats = max(repeats, prod(hint(cluster.extents[a]) for a in over - mine))
     return repeats
 

@@ -16,10 +16,11 @@ from typing import cast
 from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
+from tracejit.ops.reductions import COMBINE
 from tracejit.ops.table import Family
 from tracejit.schedule import native
 from tracejit.schedule.slabs import MAX_GROUP, MAX_GROUP_BYTES, MAX_ROW_BYTES, SHARED_ROWS
-from tracejit.schedule.split import COMBINE, FEW, MAX_LOOKED_AT, by_groups
+from tracejit.schedule.split import FEW, MAX_LOOKED_AT, by_groups
 from tracejit.sizes import hint
 
 # Elements of a product that is worth it, and least rows of a group.

@@ -22,15 +22,11 @@ from typing import cast
 from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node
+from tracejit.ops.reductions import COMBINE
 from tracejit.ops.table import Family
 from tracejit.schedule import native
 from tracejit.sizes import hint
 
-# How the partial results of a reduction combine.
-COMBINE = {
-    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
-    "any": "logical_or", "all": "logical_and",
-}  # fmt: skip
 LONG = 1 << 17
 CHUNK = 1 << 13
 FEW = 16

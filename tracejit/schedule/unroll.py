@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracejit.ops.dtypes import spelled
+from tracejit.ops.reductions import COMBINE
 from tracejit.record import replace
 from tracejit.schedule.kernel import (
     Access,
@@ -35,11 +36,6 @@ from tracejit.sizes import hint, is_size
 
 TINY = 4
 MAX_EXPRS = 256
-# A reduction over a tiny axis is a chain of these.
-_CHAIN = {
-    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
-    "any": "logical_or", "all": "logical_and",
-}  # fmt: skip
 
 
 def unroll(kernel: Kernel) -> Kernel:
@@ -65,7 +61,7 @@ def check_unroll(kernel: Kernel, axis: int) -> bool:
     reductions = [e for e in kernel.exprs if isinstance(e, Reduce)]
     if any(isinstance(e, Scan | Gather | Natural) for e in kernel.exprs):
         return False
-    return all(e.op in _CHAIN for e in reductions if axis in e.over)
+    return all(e.op in COMBINE for e in reductions if axis in e.over)
 
 
 def check_fields(kernel: Kernel, axis: int) -> bool:
@@ -208,5 +204,5 @@ class _Unroller:
         axes = self.exprs[left].axes | self.exprs[right].axes
         args = (left, right)
         return self._add(
-            (id(expr), "chain", args), lambda: Apply(dtype, axes, _CHAIN[expr.op], args, {})
+            (id(expr), "chain", args), lambda: Apply(dtype, axes, COMBINE[expr.op], args, {})
         )

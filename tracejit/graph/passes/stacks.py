@@ -17,16 +17,12 @@ from tracejit.graph.emit import Emit
 from tracejit.graph.graph import Graph
 from tracejit.graph.node import Node, make
 from tracejit.graph.passes.rules import is_op, same_if_unchanged, sliced
+from tracejit.ops.reductions import COMBINE
 from tracejit.ops.table import Family
 from tracejit.sizes import is_one, is_size
 
 # Parts of a stack, and nodes that a graph may get, at most.
 _MOST, _ROOM = 16, 512
-# The reductions that are chains of an elementwise op.
-_CHAINS = {
-    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
-    "any": "logical_or", "all": "logical_and",
-}  # fmt: skip
 
 
 class Stack(NamedTuple):
@@ -47,7 +43,7 @@ def run(graph: Graph) -> Graph:
         stack = moved.get(node)
         if stack is None:
             return None
-        if node.op.name in _CHAINS:
+        if node.op.name in COMBINE:
             return _chained(node, operands[0])
         rank = len(node.shape)
         parts: list[Node] = []
@@ -87,7 +83,7 @@ def _moved(graph: Graph, stacks: Mapping[Node, Stack]) -> dict[Node, Stack]:
     """Return the work to do on parts: some operand is a stack that only such work reads."""
 
     def takes_parts(user: Node, stack: Stack) -> bool:
-        if user.op.name in _CHAINS:
+        if user.op.name in COMBINE:
             return user.attrs["axis"] == (stack.axis,)
         return stacks.get(user) == stack and not is_op(user, "concat")
 
@@ -123,6 +119,6 @@ def _chained(node: Node, operand: Node) -> Node:
     for number in range(operand.shape[axis]):
         part = _part(node, operand, axis - len(operand.shape), number)
         alone = make(node.op, (part,), node.attrs, node.loc)
-        total = alone if total is None else getattr(emit, _CHAINS[node.op.name])(total, alone)
+        total = alone if total is None else getattr(emit, COMBINE[node.op.name])(total, alone)
     assert total is not None
     return total
